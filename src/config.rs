@@ -1,0 +1,342 @@
+//! tandem.toml to `Config`: one section, one module, one struct beside the code that it configures.
+//!
+//! In: the file's text. Out: `Config`, or an error with line, column and what to write instead;
+//! the digest that both hosts compare. Must not: read files (see `resolve`), know this host.
+//! Read first: example.toml beside this file, which `tandem example` prints.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::units::{Cidr, Secret};
+use crate::wire::{HostId, LinkId};
+use crate::{peer, repl, sql, vrrp, web};
+
+/// The scenario's configuration, commented.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// The whole configuration, checked: two hosts, addresses on their networks, names that differ.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub hosts: [Host; 2],
+    pub links: [Link; 2],
+    pub vrrp: vrrp::Config,
+    pub peer: peer::Config,
+    pub repl: repl::Config,
+    pub sql: sql::Config,
+    pub web: web::Config,
+    /// The first 8 bytes of the SHA-256 of the text: equal on both hosts, or somebody edited one.
+    pub digest: [u8; 8],
+}
+
+/// Section `[[host]]`: one of the two.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    pub name: String,
+    /// VRRP priority, 1 to 253; the higher one serves first when nothing else decides.
+    pub priority: u8,
+    pub outside: Cidr,
+    pub inside: Cidr,
+}
+
+/// Section `[link.outside]` or `[link.inside]`: a network that both hosts are on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    pub device: String,
+    pub vrid: u8,
+    pub vip: Vec<Cidr>,
+}
+
+/// The file as it is written; `Config` is what passed the checks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    host: Vec<Host>,
+    link: WrittenLinks,
+    #[serde(default)]
+    vrrp: vrrp::Config,
+    peer: peer::Config,
+    repl: repl::Config,
+    #[serde(default)]
+    sql: sql::Config,
+    #[serde(default)]
+    web: web::Config,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLinks {
+    outside: Link,
+    inside: Link,
+}
+
+/// What is wrong with a configuration, in one message for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Config {
+    /// Reads and checks the text of a configuration.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let written: Written =
+            toml::from_str(text).map_err(|error| Error(error.to_string().trim_end().to_owned()))?;
+        let hosts: [Host; 2] = written.host.try_into().map_err(|hosts: Vec<Host>| {
+            Error(format!("{} [[host]] sections: write exactly two", hosts.len()))
+        })?;
+        let digest = Sha256::digest(text.as_bytes());
+        let config = Self {
+            hosts,
+            links: [written.link.outside, written.link.inside],
+            vrrp: written.vrrp,
+            peer: written.peer,
+            repl: written.repl,
+            sql: written.sql,
+            web: written.web,
+            digest: *digest.first_chunk().expect("SHA-256 is longer than 8 bytes"),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Replaces every secret that names a file by what `read` returns for it.
+    pub fn resolve(
+        &mut self,
+        mut read: impl FnMut(&str) -> Result<String, String>,
+    ) -> Result<(), Error> {
+        let secrets = [&mut self.peer.key, &mut self.repl.password]
+            .into_iter()
+            .chain([&mut self.repl.replication_password])
+            .chain(self.vrrp.password.as_mut())
+            .chain(self.sql.users.iter_mut().map(|user| &mut user.password));
+        for secret in secrets {
+            if let Secret::File(path) = secret {
+                let text = read(path).map_err(|why| Error(format!("secret file {path}: {why}")))?;
+                *secret = Secret::Text(text.trim_end_matches(['\r', '\n']).to_owned());
+            }
+        }
+        self.check_secrets()
+    }
+
+    /// The host of that name.
+    pub fn find_host(&self, name: &str) -> Result<HostId, Error> {
+        let short = name.split('.').next().unwrap_or(name);
+        HostId::ALL
+            .into_iter()
+            .find(|&id| self.host(id).name == name || self.host(id).name == short)
+            .ok_or_else(|| {
+                let [first, second] = &self.hosts;
+                Error(format!(
+                    "this host is {name:?}, the configuration has {:?} and {:?}: \
+                     set the host name or start with --host NAME",
+                    first.name, second.name
+                ))
+            })
+    }
+
+    #[must_use]
+    pub const fn host(&self, id: HostId) -> &Host {
+        let [first, second] = &self.hosts;
+        match id {
+            HostId::First => first,
+            HostId::Second => second,
+        }
+    }
+
+    #[must_use]
+    pub const fn link(&self, id: LinkId) -> &Link {
+        let [outside, inside] = &self.links;
+        match id {
+            LinkId::Outside => outside,
+            LinkId::Inside => inside,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let [first, second] = &self.hosts;
+        let refuse = |message: String| Err(Error(message));
+        if first.name == second.name {
+            return refuse(format!("both [[host]] sections are named {:?}", first.name));
+        }
+        if first.priority == second.priority {
+            return refuse(format!(
+                "both hosts have priority {}: give the one that serves first the higher one",
+                first.priority
+            ));
+        }
+        for host in &self.hosts {
+            if !(1..=253).contains(&host.priority) {
+                return refuse(format!(
+                    "host {:?}: priority {} is out of range: write 1 to 253 (a host that serves \
+                     advertises 254)",
+                    host.name, host.priority
+                ));
+            }
+        }
+        for id in LinkId::ALL {
+            self.check_link(id)?;
+        }
+        if self.link(LinkId::Outside).device == self.link(LinkId::Inside).device {
+            return refuse("link.outside and link.inside have the same device".into());
+        }
+        self.check_sections()
+    }
+
+    fn check_link(&self, id: LinkId) -> Result<(), Error> {
+        let link = self.link(id);
+        let refuse = |message: String| Err(Error(format!("link.{id}: {message}")));
+        let [first, second] = &self.hosts;
+        let (a, b) = (first.address(id), second.address(id));
+        if a.address == b.address {
+            return refuse(format!("both hosts have the address {}", a.address));
+        }
+        if !a.contains(b.address) || a.prefix != b.prefix {
+            return refuse(format!("{a} and {b} are not on one network"));
+        }
+        if link.vrid == 0 {
+            return refuse("vrid 0 is not allowed: write 1 to 255".into());
+        }
+        if link.vip.is_empty() || link.vip.len() > 20 {
+            return refuse(format!("{} virtual addresses: write 1 to 20", link.vip.len()));
+        }
+        for vip in &link.vip {
+            if [a.address, b.address].contains(&vip.address) {
+                return refuse(format!("the virtual address {vip} is a host's own address"));
+            }
+        }
+        // Linux: IFNAMSIZ is 16 with the final NUL.
+        if link.device.is_empty() || link.device.len() > 15 {
+            return refuse(format!("device {:?} is not an interface name", link.device));
+        }
+        Ok(())
+    }
+
+    fn check_sections(&self) -> Result<(), Error> {
+        let refuse = |message: &str| Err(Error(message.to_owned()));
+        if self.vrrp.version != 2 {
+            return Err(Error(format!(
+                "vrrp.version {}: this build speaks version 2",
+                self.vrrp.version
+            )));
+        }
+        let interval = self.vrrp.interval;
+        if interval.subsec_nanos() != 0 || !(1..=255).contains(&interval.as_secs()) {
+            return refuse(
+                "vrrp.interval: version 2 carries whole seconds, write \"1s\" to \"255s\"",
+            );
+        }
+        if self.peer.interval < Duration::from_millis(20) || self.peer.interval > interval {
+            return refuse("peer.interval: write \"20ms\" up to vrrp.interval");
+        }
+        if self.sql.users.is_empty() {
+            return refuse("no [[sql.user]]: nobody could log in to the splitter");
+        }
+        if !self.web.root.starts_with('/') {
+            return refuse("web.root: write an absolute path");
+        }
+        Ok(())
+    }
+
+    fn check_secrets(&self) -> Result<(), Error> {
+        if self.peer.key.reveal().len() < 16 {
+            return Err(Error("peer.key: write at least 16 characters".into()));
+        }
+        if let Some(password) = &self.vrrp.password {
+            let length = password.reveal().len();
+            if length == 0 || length > 8 {
+                return Err(Error(format!(
+                    "vrrp.password has {length} characters: PASS carries 1 to 8 (keepalived cuts \
+                     longer ones in silence)"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Host {
+    #[must_use]
+    pub const fn address(&self, link: LinkId) -> Cidr {
+        match link {
+            LinkId::Outside => self.outside,
+            LinkId::Inside => self.inside,
+        }
+    }
+
+    /// The address of the host's database and php-fpm for the other host.
+    #[must_use]
+    pub const fn inside_address(&self) -> Ipv4Addr {
+        self.inside.address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid_and_is_the_scenario() {
+        let mut config = Config::parse(EXAMPLE).expect("the example parses");
+        config.resolve(|_| Err("the example names no file".into())).expect("nothing to read");
+        assert_eq!(config.find_host("server2").map(HostId::index), Ok(1));
+        assert_eq!(config.find_host("server1.example.net"), Ok(HostId::First));
+        assert_eq!(config.link(LinkId::Inside).vip[0].to_string(), "192.168.3.150/24");
+        assert_eq!(config.hosts[0].priority, 101);
+    }
+
+    #[test]
+    fn errors_say_where_and_what_to_write() {
+        let cases = [
+            ("interval = \"1s\"", "interval = 1", "write a duration as"),
+            ("interval = \"1s\"", "interval = \"1500ms\"", "whole seconds"),
+            ("vrid = 50", "vrid = 300", "line 19, column 8"),
+            ("vrid = 50", "vird = 50", "unknown field `vird`"),
+            ("priority = 100", "priority = 101", "both hosts have priority 101"),
+            ("priority = 100", "priority = 254", "write 1 to 253"),
+            ("name = \"server2\"", "name = \"server1\"", "both [[host]]"),
+            ("192.168.3.101/24", "192.168.4.101/24", "not on one network"),
+            ("192.168.3.101/24", "192.168.3.101", "with its prefix"),
+            ("10.96.153.239/24", "10.96.153.110/24", "is a host's own address"),
+            ("device = \"eth1\"", "device = \"eth0\"", "the same device"),
+            ("/var/www/html", "html", "absolute path"),
+        ];
+        for (from, to, expected) in cases {
+            let text = EXAMPLE.replacen(from, to, 1);
+            assert_ne!(text, EXAMPLE, "{from:?} is in the example");
+            let error = Config::parse(&text).expect_err(to).to_string();
+            assert!(error.contains(expected), "{to:?} gave {error:?}, not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_are_checked() {
+        let text = EXAMPLE.replacen("\"3489\"", "{ file = \"/etc/tandem/pass\" }", 1);
+        let mut config = Config::parse(&text).expect("parses");
+        config.resolve(|path| Ok(format!("{}\n", path.len()))).expect("resolves");
+        assert_eq!(config.vrrp.password.expect("is set").reveal(), "16");
+        let mut config = Config::parse(&text).expect("parses");
+        let error = config.resolve(|_| Ok("longer than eight".into())).expect_err("too long");
+        assert!(error.to_string().contains("1 to 8"), "{error}");
+        let mut config = Config::parse(&text).expect("parses");
+        let error = config.resolve(|_| Err("mode is 0644".into())).expect_err("unreadable");
+        assert_eq!(error.to_string(), "secret file /etc/tandem/pass: mode is 0644");
+    }
+
+    #[test]
+    fn an_unknown_host_name_is_told_what_there_is() {
+        let config = Config::parse(EXAMPLE).expect("parses");
+        let error = config.find_host("db7").expect_err("not configured").to_string();
+        assert!(error.contains("\"server1\"") && error.contains("--host"), "{error}");
+    }
+}

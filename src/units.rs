@@ -1,0 +1,202 @@
+//! Values as a person writes them in the configuration: durations, byte counts, addresses, secrets.
+//!
+//! In: strings of `tandem.toml`. Out: typed values, or an error that shows what to write instead.
+//! Must not: read files (a secret that names one is resolved by `config::Config::resolve`).
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// `#[serde(deserialize_with = "units::duration")]`: "200ms", "1s", "5m", "8h". A bare number is
+/// refused, since nobody can tell what unit was meant.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer).map_err(|error| {
+        D::Error::custom(format!(
+            "{error}: write a duration as \"200ms\", \"1s\", \"5m\" or \"8h\""
+        ))
+    })?;
+    parse_duration(&text).map_err(D::Error::custom)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let milliseconds_per_unit = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => {
+            return Err(format!(
+                "duration {text:?}: write a number and ms, s, m or h, as in \"200ms\""
+            ));
+        }
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(milliseconds_per_unit))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("duration {text:?}: {number:?} is not a whole number that fits"))
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// A count of bytes: "512", "64KiB", "16MiB", "1GiB".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteCount(pub u64);
+
+impl<'de> Deserialize<'de> for ByteCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer).map_err(|error| {
+            D::Error::custom(format!("{error}: write a size as \"64KiB\" or \"16MiB\""))
+        })?;
+        let (number, unit) = split_unit(&text);
+        let bytes_per_unit: u64 = match unit {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => {
+                return Err(D::Error::custom(format!(
+                    "size {text:?}: write KiB, MiB or GiB, as in \"64MiB\""
+                )));
+            }
+        };
+        number
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(bytes_per_unit))
+            .map(Self)
+            .ok_or_else(|| {
+                D::Error::custom(format!(
+                    "size {text:?}: {number:?} is not a whole number that fits"
+                ))
+            })
+    }
+}
+
+/// An IPv4 address with its prefix length, "192.168.3.100/24".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `address` is on this network.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+        u32::from(self.address) & mask == u32::from(address) & mask
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("address {text:?}: write it with its prefix, as in \"192.168.3.100/24\"");
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address = address.parse().map_err(|_| wrong())?;
+        let prefix = prefix.parse::<u8>().ok().filter(|&prefix| prefix <= 32).ok_or_else(wrong)?;
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A password or key: in the configuration itself, or in a file of mode 0600 that it names as
+/// `{ file = "/etc/tandem/secret" }`. Its `Debug` form shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    Text(String),
+    File(String),
+}
+
+impl Secret {
+    /// The secret itself. A `File` has none until the configuration was resolved; `resolve`
+    /// replaces every one of them, so that after loading this is never empty by accident.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::File(_) => "",
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct InFile {
+            file: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "write \"the secret\" or { file = \"/path/of/mode/0600\" }")]
+        enum Written {
+            Text(String),
+            File(InFile),
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Text(text) => Self::Text(text),
+            Written::File(InFile { file }) => Self::File(file),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("5 m"), Ok(Duration::from_secs(300)));
+        for wrong in
+            ["", "5", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"]
+        {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn cidr_contains_its_network_only() {
+        let cidr: Cidr = "192.168.3.100/24".parse().expect("a valid address");
+        assert!(cidr.contains(Ipv4Addr::new(192, 168, 3, 1)));
+        assert!(!cidr.contains(Ipv4Addr::new(192, 168, 4, 1)));
+        let all: Cidr = "0.0.0.0/0".parse().expect("a valid address");
+        assert!(all.contains(Ipv4Addr::new(8, 8, 8, 8)));
+        for wrong in ["192.168.3.100", "192.168.3.100/33", "192.168.3/24", "::1/64"] {
+            assert!(wrong.parse::<Cidr>().is_err(), "{wrong:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn a_secret_never_shows_itself() {
+        assert_eq!(format!("{:?}", Secret::Text("hunter2".into())), "Secret(..)");
+    }
+}

@@ -1,0 +1,70 @@
+//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
+//!
+//! Read first: facts/web.md, "The ten facts"; `exchange` for the life of a request.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::units::{self, ByteCount};
+
+/// Section `[web]`: the front that replaces nginx.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// TCP port on the outside address of the host and on every outside VIP.
+    pub port: u16,
+    /// Document root, the same path on both hosts (nginx: root).
+    pub root: String,
+    /// Index files, in order of preference (nginx: index).
+    pub index: Vec<String>,
+    /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/ /index.php?$query).
+    pub front_controller: bool,
+    /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
+    pub php_port: u16,
+    /// Requests at once to one host's php-fpm (at most its pm.max_children); more wait here.
+    pub php_requests_max: usize,
+    /// How long a request may wait for a free php-fpm worker before it gets 503.
+    #[serde(deserialize_with = "units::duration")]
+    pub queue_limit: Duration,
+    /// Time limit of a connection to php-fpm, before the other host is tried (nginx:
+    /// fastcgi_connect_timeout).
+    #[serde(deserialize_with = "units::duration")]
+    pub connect_limit: Duration,
+    /// Time limit between two reads of php-fpm's answer (nginx: fastcgi_read_timeout).
+    #[serde(deserialize_with = "units::duration")]
+    pub answer_limit: Duration,
+    /// Time limit for a request's header, and between two reads of its body.
+    #[serde(deserialize_with = "units::duration")]
+    pub request_limit: Duration,
+    /// An idle kept-alive client is closed after this (nginx: keepalive_timeout).
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_limit: Duration,
+    /// Largest request body; larger gets 413 (nginx: client_max_body_size).
+    pub body_max: ByteCount,
+    /// Client connections at once; one more is closed at once.
+    pub connections_max: usize,
+    /// Access log in combined format with upstream, time and tries; empty for none.
+    pub access_log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: 80,
+            root: "/var/www/html".into(),
+            index: vec!["index.php".into(), "index.html".into()],
+            front_controller: false,
+            php_port: 9000,
+            php_requests_max: 16,
+            queue_limit: Duration::from_secs(10),
+            connect_limit: Duration::from_millis(250),
+            answer_limit: Duration::from_secs(60),
+            request_limit: Duration::from_secs(30),
+            idle_limit: Duration::from_secs(65),
+            body_max: ByteCount(64 << 20),
+            connections_max: 4096,
+            access_log: String::new(),
+        }
+    }
+}
