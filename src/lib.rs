@@ -7,6 +7,7 @@ pub mod units;
 pub mod wire;
 
 pub mod config;
+pub mod net;
 pub mod peer;
 pub mod repl;
 pub mod sql;
