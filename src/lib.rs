@@ -8,6 +8,7 @@ pub mod wire;
 
 pub mod config;
 pub mod net;
+pub mod pair;
 pub mod peer;
 pub mod repl;
 pub mod sql;
