@@ -7,6 +7,7 @@ pub mod units;
 pub mod wire;
 
 pub mod config;
+pub mod console;
 pub mod net;
 pub mod pair;
 pub mod peer;

@@ -4,4 +4,8 @@
 //! Read first: `run` (the loop), `hands` (who performs which output).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod clock;
+pub mod link;
 pub mod plane;
+pub mod route;
+mod sys;
