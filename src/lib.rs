@@ -9,6 +9,7 @@ pub mod wire;
 pub mod config;
 pub mod console;
 pub mod net;
+pub mod node;
 pub mod pair;
 pub mod peer;
 pub mod repl;
@@ -16,4 +17,5 @@ pub mod sql;
 pub mod vrrp;
 pub mod web;
 
+pub mod cli;
 pub mod os;

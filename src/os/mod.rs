@@ -5,7 +5,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clock;
+pub mod control;
+pub mod data;
+pub mod file;
+pub mod guard;
+pub mod hands;
 pub mod link;
 pub mod plane;
 pub mod route;
+pub mod run;
 mod sys;

@@ -211,11 +211,12 @@ impl Router {
         }
     }
 
+    /// When the next advertisement is due.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Master { next_at } => Some(next_at),
-            State::Initialize | State::Listening { .. } | State::Backup { .. } => self.down_at(),
+            State::Initialize | State::Listening { .. } | State::Backup { .. } => None,
         }
     }
 
