@@ -4,4 +4,5 @@
 //! Read first: `run` (the loop), `hands` (who performs which output).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod mysql;
 pub mod plane;
