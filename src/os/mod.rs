@@ -11,6 +11,7 @@ pub mod file;
 pub mod guard;
 pub mod hands;
 pub mod link;
+pub mod mysql;
 pub mod plane;
 pub mod route;
 pub mod run;
