@@ -1,0 +1,338 @@
+//! A host: its own network, mounts, host name and process tree, on a disk that outlives them.
+//!
+//! In: boot, power off, commands to run inside. Out: processes, their logs (kept outside, on
+//! the host's disk). Power off is SIGKILL to the host's first process: the kernel kills the rest at
+//! once and gives nobody a last word. The same disk and the same MAC addresses boot again.
+//! Must not: know what the programs inside do.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::world::{Link, Outcome, World, batch, first_line_pid, wait_until};
+
+/// What tells one host from another.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub name: &'static str,
+    pub number: u8,
+    pub outside: &'static str,
+    pub inside: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Host {
+    identity: Identity,
+    disk: PathBuf,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: u32,
+    unshare: Child,
+    children: Vec<(String, Child)>,
+}
+
+/// The first process of a host. /proc is still the outside one when it says its pid.
+const BOOT: &str = r#"
+set -eu
+disk=$1 name=$2
+read -r pid _ </proc/self/stat
+echo "$name" >/proc/sys/kernel/hostname
+mount --rbind /var/cache "$disk/var/cache"
+mount --bind "$disk/etc" /etc
+mount --rbind "$disk/var" /var
+mount --bind "$disk/sbin" /usr/local/sbin
+mount -t tmpfs -o mode=0755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir -m 0755 /run/mysqld /run/lock /run/php
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys || :
+echo "$pid"
+exec </dev/null >/dev/null 2>&1
+sleep infinity &
+wait
+"#;
+
+impl Host {
+    /// A host with a fresh disk, switched off.
+    pub fn new(world: &World, identity: Identity) -> Outcome<Self> {
+        let disk = world.dir().join(identity.name);
+        let host = Self { identity, disk, running: None };
+        host.format().map_err(|error| format!("{}: disk: {error}", host.name()))?;
+        Ok(host)
+    }
+
+    pub const fn name(&self) -> &'static str {
+        self.identity.name
+    }
+
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A path of the host, as seen from outside. Valid for /etc and /var, on or off.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.disk.join(inside.trim_start_matches('/'))
+    }
+
+    pub const fn is_on(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The host's first process, as this process sees it.
+    pub fn pid(&self) -> Outcome<u32> {
+        self.running.as_ref().map(|it| it.pid).ok_or_else(|| format!("{} is off", self.name()))
+    }
+
+    /// Namespaces, interfaces, addresses. Programs are somebody else's business.
+    pub fn boot(&mut self, world: &World) -> Outcome<()> {
+        let mut unshare = Command::new("nsenter")
+            .args(["-t", &world.pid().to_string(), "-p", "--"])
+            .args(["unshare", "--net", "--mount", "--uts", "--pid", "--fork"])
+            .args(["--propagation", "private", "bash", "-c", BOOT, "boot"])
+            .arg(&self.disk)
+            .arg(self.name())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(self.log("boot")?)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("{}: boot: {error}", self.name()))?;
+        let Some(pid) = first_line_pid(&mut unshare) else {
+            let log = fs::read_to_string(self.disk.join("log/boot")).unwrap_or_default();
+            return Err(format!("{} does not boot: {}", self.name(), log.trim()));
+        };
+        self.running = Some(Running { pid, unshare, children: Vec::new() });
+        world.plug(self.name(), self.identity.number, pid)?;
+        let Identity { outside, inside, .. } = self.identity;
+        batch(
+            pid,
+            "ip",
+            &format!(
+                "link set lo up\naddr add {outside} brd + dev eth0\naddr add {inside} brd + dev eth1\n\
+                 link set eth0 up\nlink set eth1 up"
+            ),
+        )
+    }
+
+    /// Power loss: cables first, so that no dying kernel says good-bye, then every process at once.
+    /// Returns the moment at which the cables went.
+    pub fn power_off(&mut self, world: &World) -> Outcome<Instant> {
+        let name = self.name();
+        let mut running = self.running.take().ok_or_else(|| format!("{name} is off"))?;
+        let moment = Instant::now();
+        world.cable(name, &Link::ALL, false)?;
+        kill(to_pid(running.pid), Signal::SIGKILL)
+            .map_err(|error| format!("{name}: power off: {error}"))?;
+        // The interfaces go now: a namespace may live on for as long as somebody looks into it.
+        world.unplug(name)?;
+        let _ = running.unshare.wait();
+        for (_, child) in &mut running.children {
+            let _ = child.wait();
+        }
+        Ok(moment)
+    }
+
+    /// A command to run inside, not started yet.
+    pub fn command(&self, program: &str) -> Outcome<Command> {
+        let pid = self.pid()?;
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &pid.to_string(), "-m", "-u", "-n", "-p", "--", program])
+            .current_dir("/")
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .process_group(0);
+        Ok(command)
+    }
+
+    /// Starts a program that stays, its words into the log of that name.
+    pub fn start(&mut self, name: &str, words: &[&str]) -> Outcome<()> {
+        let (program, arguments) = words.split_first().ok_or("an empty command")?;
+        let log = self.log(name)?;
+        let mut command = self.command(program)?;
+        command.args(arguments).stdout(Stdio::from(log.try_clone().map_err(text)?)).stderr(log);
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{}: cannot start {name}: {error}", self.name()))?;
+        if let Some(running) = &mut self.running {
+            running.children.push((name.to_owned(), child));
+        }
+        Ok(())
+    }
+
+    /// How a program of `start` ended, if it has.
+    pub fn ended(&mut self, name: &str) -> Option<ExitStatus> {
+        let children = &mut self.running.as_mut()?.children;
+        let (_, child) = children.iter_mut().rev().find(|(it, _)| it == name)?;
+        child.try_wait().ok().flatten()
+    }
+
+    /// Runs a command to its end, ten seconds at most.
+    pub fn run(&self, words: &[&str]) -> Outcome<Output> {
+        self.run_within(Duration::from_secs(10), words)
+    }
+
+    pub fn run_within(&self, limit: Duration, words: &[&str]) -> Outcome<Output> {
+        let (program, arguments) = words.split_first().ok_or("an empty command")?;
+        let mut command = self.command("timeout")?;
+        command
+            .args(["-k", "1", &limit.as_secs().to_string(), program])
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("{}: {program}: {error}", self.name()))
+    }
+
+    /// What a command prints; its error output when it fails.
+    pub fn read(&self, words: &[&str]) -> Outcome<String> {
+        let output = self.run(words)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let why = String::from_utf8_lossy(&output.stderr);
+        let how = match output.status.signal() {
+            Some(signal) => format!("signal {signal}"),
+            None => format!("status {}", output.status.code().unwrap_or(-1)),
+        };
+        Err(format!("{}: {}: {how}: {}", self.name(), words.join(" "), why.trim()))
+    }
+
+    /// Sends a signal to the process that a pid file of the host names.
+    pub fn signal(&self, pid_file: &str, signal: Signal) -> Outcome<()> {
+        let pid = self.read(&["cat", pid_file])?;
+        let pid = pid.trim();
+        if pid.parse::<u32>().is_err() {
+            return Err(format!("{}: {pid_file} holds {pid:?}, not a pid", self.name()));
+        }
+        let number = (signal as i32).to_string();
+        self.read(&["bash", "-c", "kill -\"$0\" \"$1\"", &number, pid]).map(drop)
+    }
+
+    /// Whether the process that a pid file names is alive.
+    pub fn is_alive(&self, pid_file: &str) -> bool {
+        let script = "p=$(cat \"$0\") && kill -0 \"$p\" && ! grep -q '^State:.Z' /proc/$p/status";
+        self.run(&["bash", "-c", script, pid_file]).is_ok_and(|it| it.status.success())
+    }
+
+    /// Runs `job` on a thread of its own in the host's network namespace.
+    pub fn on_network<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Outcome<T> {
+        let network = self.network()?;
+        std::thread::scope(|scope| {
+            scope
+                .spawn(move || enter(&network).map(|()| job()))
+                .join()
+                .unwrap_or_else(|_| Err("the thread in the namespace panicked".into()))
+        })
+    }
+
+    /// The network namespace, for threads that move into it.
+    pub fn network(&self) -> Outcome<File> {
+        File::open(format!("/proc/{}/ns/net", self.pid()?)).map_err(text)
+    }
+
+    /// A path of the running host that only it sees (/run, say), as seen from outside.
+    pub fn live_path(&self, inside: &str) -> Outcome<PathBuf> {
+        Ok(Path::new(&format!("/proc/{}/root", self.pid()?)).join(inside.trim_start_matches('/')))
+    }
+
+    /// The last lines of every log of this host.
+    pub fn logs(&self, lines: usize) -> String {
+        let mut all = String::new();
+        let Ok(entries) = fs::read_dir(self.disk.join("log")) else { return all };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let mut bytes = Vec::new();
+            let _ = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+            let log = String::from_utf8_lossy(&bytes);
+            let log: Vec<&str> = log.lines().collect();
+            let tail = log.get(log.len().saturating_sub(lines)..).unwrap_or_default();
+            if !tail.is_empty() {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                all += &format!("---- {} {file}\n{}\n", self.name(), tail.join("\n"));
+            }
+        }
+        all
+    }
+
+    /// The whole text of one log.
+    pub fn log_text(&self, name: &str) -> String {
+        fs::read(self.disk.join("log").join(name))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log(&self, name: &str) -> Outcome<File> {
+        let path = self.disk.join("log").join(name);
+        OpenOptions::new().create(true).append(true).open(path).map_err(text)
+    }
+
+    /// A disk is a private /etc (the machine's, copied) and a private, almost empty /var.
+    fn format(&self) -> Outcome<()> {
+        let script = r#"
+            set -eu
+            mkdir -p "$0"/log "$0"/sbin "$0"/var/lib/mysql "$0"/var/lib/tandem "$0"/var/www/html \
+                "$0"/var/log "$0"/var/cache "$0"/var/lib/php/sessions
+            mkdir -m 1777 "$0"/var/tmp
+            ln -s /run "$0"/var/run
+            cp -a /etc "$0"/etc
+            mkdir -p "$0"/etc/tandem
+            echo "$1" >"$0"/etc/hostname"#;
+        let output = Command::new("bash")
+            .args(["-c", script])
+            .arg(&self.disk)
+            .arg(self.name())
+            .output()
+            .map_err(text)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The world's end kills what runs here; only the handles have to be given back.
+        let Some(running) = &mut self.running else { return };
+        for (_, child) in &mut running.children {
+            let _ = child.try_wait();
+        }
+    }
+}
+
+/// Moves the calling thread into a network namespace; its sockets are made there from now on.
+pub fn enter(network: &File) -> Outcome<()> {
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|error| format!("cannot enter the network namespace: {error}"))
+}
+
+/// Waits until a TCP port of the host itself accepts.
+pub fn wait_for_port(host: &Host, port: u16, limit: Duration) -> Outcome<Duration> {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let wait = Duration::from_millis(200);
+    wait_until(&format!("{}: port {port} accepts", host.name()), limit, || {
+        host.on_network(|| std::net::TcpStream::connect_timeout(&address, wait).is_ok())
+            .unwrap_or(false)
+    })
+}
+
+fn to_pid(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX))
+}
+
+pub fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,44 @@
+//! End-to-end tests: real hosts (namespaces), real databases, real php-fpm, real requests.
+//!
+//! In: root; TANDEM_BIN (the binary, else cargo's), TANDEM_E2E_SERVER (mariadb, mysql97, mysql56).
+//! Out: laws of the whole product; each test has a pair of its own. Run one or two at a time: the
+//! limits are seconds of the real clock.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
+
+mod database;
+mod figures;
+mod host;
+mod load;
+mod pair;
+mod php;
+mod sampler;
+mod story;
+mod world;
+
+mod faults;
+mod harness;
+mod links;
+mod service;
+
+use database::Flavour;
+use pair::Pair;
+use world::Outcome;
+
+/// The database server of this run.
+fn flavour() -> Flavour {
+    let name = std::env::var("TANDEM_E2E_SERVER").unwrap_or_else(|_| "mariadb".into());
+    Flavour::find(&name).expect("the database server can be had")
+}
+
+/// Runs a law on a pair in service; shows the hosts' logs if it is broken.
+fn on_a_pair(law: impl FnOnce(&mut Pair) -> Outcome<()>) {
+    let mut pair = Pair::in_service(flavour()).unwrap_or_else(|why| panic!("{why}"));
+    if let Err(why) = law(&mut pair) {
+        panic!("{why}\n{}", pair.logs());
+    }
+}
+
+/// Fails with a sentence.
+fn check(is_true: bool, law: impl FnOnce() -> String) -> Outcome<()> {
+    if is_true { Ok(()) } else { Err(law()) }
+}
