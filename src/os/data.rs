@@ -114,3 +114,9 @@ impl Data {
         }
     }
 }
+impl Data {
+    pub fn status(&self) -> (SqlStatus, WebStatus) {
+        let _ = (&self.names, PhpStatus::default());
+        (SqlStatus::default(), WebStatus::default())
+    }
+}

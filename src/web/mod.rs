@@ -18,7 +18,8 @@ pub struct Config {
     pub root: String,
     /// Index files, in order of preference (nginx: index).
     pub index: Vec<String>,
-    /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/ /index.php?$query).
+    /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/
+    /// /index.php?$query).
     pub front_controller: bool,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,

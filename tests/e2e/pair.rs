@@ -227,11 +227,13 @@ impl Server {
         self.host.name()
     }
 
-    /// `tandem status --json`.
+    /// `tandem status --json`; its exit code says whether the pair is whole, which is not asked.
     pub fn status(&self) -> Outcome<Value> {
-        let printed = self.host.read(&["tandem", "status", "--json"])?;
-        serde_json::from_str(&printed)
-            .map_err(|error| format!("{}: status is not JSON: {error}", self.name()))
+        let output = self.host.run(&["tandem", "status", "--json"])?;
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            format!("{}: status is not JSON: {error} {said}", self.name())
+        })
     }
 
     /// The role that the status says, or why there is none.
