@@ -98,3 +98,47 @@ pub const QUERIES_ABANDONED_MAX: usize = 4;
 
 /// Rows kept of one answer; the rest is read and dropped (only a process list can be longer).
 pub const ROWS_MAX: usize = 10_000;
+/// Requests waiting for a free php-fpm worker; one more gets 503 at once.
+pub const WEB_QUEUE_MAX: usize = 4096;
+
+/// Time between two FastCGI pings of one host. With the limit and two failures a hung host is out
+/// after 1 s at the latest; more often would cost workers.
+pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(400);
+
+/// Time limit of one ping, connection included; beyond it the ping failed.
+pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(300);
+
+/// Pings in a row that must fail before a host's php-fpm gets no more requests.
+pub const WEB_PROBE_FAILURES: u8 = 2;
+
+/// Pings in a row that must be answered before it gets requests again.
+pub const WEB_PROBE_SUCCESSES: u8 = 2;
+
+/// Bytes of one request's head; a longer one gets 431 (nginx: large_client_header_buffers 4 8k).
+pub const WEB_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a request body in memory; beyond them it goes to an unlinked file in pieces this large.
+pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
+
+/// Files up to this size go out in one write with their head; larger ones by sendfile.
+pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
+
+/// Bytes that one session may move in one turn before the others get theirs.
+pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;
+
+/// How long a refused client may go on sending before its connection is closed hard. Closing at
+/// once would reset the connection and destroy the answer on its way (nginx: lingering_timeout).
+pub const WEB_LINGER_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a connection that has sent nothing yet is waited for while draining: its first request
+/// may be under way.
+pub const WEB_DRAIN_GRACE: Duration = Duration::from_millis(300);
+
+/// How long accepting pauses when descriptors ran out; meanwhile connections wait in the kernel.
+pub const WEB_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time a line of the access log stays in memory.
+pub const WEB_LOG_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of access log in memory at which it is written at once.
+pub const WEB_LOG_BYTES_MAX: usize = 32 * 1024;

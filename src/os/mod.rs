@@ -16,3 +16,4 @@ pub mod plane;
 pub mod route;
 pub mod run;
 mod sys;
+pub mod serve_web;
