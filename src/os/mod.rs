@@ -5,3 +5,4 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod plane;
+pub mod serve_sql;
