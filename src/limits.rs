@@ -142,3 +142,37 @@ pub const WEB_LOG_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of access log in memory at which it is written at once.
 pub const WEB_LOG_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an SQL command that are kept to be classified; of a longer one only the start is, so
+/// its session stays on the source.
+pub const SQL_STATEMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a client's log-in packet; a longer one closes the connection.
+pub const SQL_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client waits for a greeting while no server was ever reached, before it gets one
+/// that promises little.
+pub const SQL_GREETING: Duration = Duration::from_secs(2);
+
+/// Time that a client has to log in (MySQL: connect_timeout); then it is closed.
+pub const SQL_LOGIN: Duration = Duration::from_secs(10);
+
+/// Between two attempts to reach a source that cannot be connected to, while a statement waits.
+pub const SQL_RECONNECT: Duration = Duration::from_millis(200);
+
+/// How long reads avoid a host that could not be connected to, and how often an unknown server
+/// is asked for its greeting.
+pub const SQL_AVOID: Duration = Duration::from_secs(1);
+
+/// Idle connections kept to both servers together; one more is closed. A database's
+/// max_connections is 151 by default, and both hosts' splitters keep a pool.
+pub const SQL_POOL_IDLE_MAX: usize = 64;
+
+/// An idle connection is closed after this, long before any usual wait_timeout closes it.
+pub const SQL_POOL_IDLE: Duration = Duration::from_secs(60);
+
+/// How long bytes may stay unacknowledged on a connection to a server before it counts as lost
+/// (TCP_USER_TIMEOUT): a host that lost power sends no reset.
+pub const SQL_SERVER_SILENCE: Duration = Duration::from_secs(5);
+
+/// How long a client's socket is kept after the session's last words, so that they arrive.
+pub const SQL_LINGER: Duration = Duration::from_secs(1);

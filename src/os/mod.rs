@@ -17,3 +17,4 @@ pub mod route;
 pub mod run;
 mod sys;
 pub mod serve_web;
+pub mod serve_sql;
