@@ -7,10 +7,15 @@ pub mod units;
 pub mod wire;
 
 pub mod config;
+pub mod console;
+pub mod net;
+pub mod node;
+pub mod pair;
 pub mod peer;
 pub mod repl;
 pub mod sql;
 pub mod vrrp;
 pub mod web;
 
+pub mod cli;
 pub mod os;

@@ -38,3 +38,63 @@ pub const BEACON_BYTES_MAX: usize = 1400;
 /// Bytes of the textual GTID position in a beacon. A longer set is replaced by nothing and the
 /// peer treats the position as unknown, which never promotes or attaches by guess.
 pub const POSITION_BYTES_MAX: usize = 1024;
+
+/// One look at the local database, all its queries together. Longer, and it counts as unreachable:
+/// a hung server accepts connections and says nothing.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// A statement that has nothing to wait for. At the bound the job fails and is ordered again.
+pub const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A statement that creates files, starts threads or commits. At the bound the job fails.
+pub const STATEMENT_SLOW_LIMIT: Duration = Duration::from_secs(10);
+
+/// STOP REPLICA. At the bound the applier's threads are ended, and it is asked again.
+pub const STOP_REPLICA_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often STOP REPLICA is asked before a promotion fails.
+pub const STOP_REPLICA_ATTEMPTS: u32 = 4;
+
+/// Grace after a query's limit before the engine stops waiting for the hands to say so.
+pub const ANSWER_GRACE: Duration = Duration::from_millis(500);
+
+/// Lock wait of a server that is shut at once: whole seconds, the smallest there is.
+pub const FENCE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest lock wait; more would outlast the connection's own time limit.
+pub const CLOSE_PATIENCE_MAX: Duration = Duration::from_secs(50);
+
+/// How often a server is asked to close, with its connections ended in between. At the bound the
+/// only fence left is to stop the process.
+pub const CLOSE_ATTEMPTS: u32 = 3;
+
+/// Pause between looks that wait for something: doubled from the first to the second.
+pub const LOOK_PAUSE_MIN: Duration = Duration::from_millis(2);
+pub const LOOK_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Looks in a row at which the last received transaction is missing from an idle applier, before
+/// it counts as received in part only.
+pub const PARTIAL_LOOKS: u32 = 3;
+
+/// Both threads of a replica must run within this, or the job fails (replication itself goes on
+/// trying).
+pub const FOLLOW_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often a long job says how far it is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// CHANGE ... CONNECT_RETRY, HEARTBEAT_PERIOD: the smallest there are, since the peer is near.
+pub const SOURCE_CONNECT_RETRY_SECONDS: u32 = 1;
+pub const SOURCE_HEARTBEAT_SECONDS: u32 = 1;
+
+/// CHANGE ... RETRY_COUNT: over two years; MySQL 9 gives up after 10 by itself.
+pub const SOURCE_RETRY_COUNT: u32 = 86_400_000;
+
+/// Longest time that one read from the local database may take, whatever was asked.
+pub const SERVER_READ_MAX: Duration = Duration::from_secs(60);
+
+/// Queries given up on that still hold a thread. Above it the next one times out at once.
+pub const QUERIES_ABANDONED_MAX: usize = 4;
+
+/// Rows kept of one answer; the rest is read and dropped (only a process list can be longer).
+pub const ROWS_MAX: usize = 10_000;

@@ -1,4 +1,4 @@
-//! Byte cursors for wire formats, and the two small identities that cross the wire.
+//! Byte cursors for wire formats, and the small identities that cross the wire.
 //!
 //! In: byte slices. Out: integers and sub-slices, or `Short`. Must not: panic on any bytes, copy.
 //! Read first: nothing.
@@ -60,6 +60,37 @@ impl fmt::Display for LinkId {
         f.write_str(match self {
             Self::Outside => "outside",
             Self::Inside => "inside",
+        })
+    }
+}
+
+/// What a host is in the pair; `pair` decides it, beacons carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Fenced, finding out where the peer and both databases stand.
+    Joining,
+    /// Replica of the peer's database, ready to take over.
+    Standby,
+    /// Taking over: the database is being promoted, writes wait.
+    Promoting,
+    /// Serves: virtual addresses, and the database that takes writes.
+    Active,
+    /// Giving the role away in order.
+    Demoting,
+    /// Fenced: its database has transactions that the peer's lacks; an operator must decide.
+    Refused,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joining => "joining",
+            Self::Standby => "standby",
+            Self::Promoting => "promoting",
+            Self::Active => "active",
+            Self::Demoting => "demoting",
+            Self::Refused => "refused",
         })
     }
 }

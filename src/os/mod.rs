@@ -4,4 +4,15 @@
 //! Read first: `run` (the loop), `hands` (who performs which output).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod clock;
+pub mod control;
+pub mod data;
+pub mod file;
+pub mod guard;
+pub mod hands;
+pub mod link;
+pub mod mysql;
 pub mod plane;
+pub mod route;
+pub mod run;
+mod sys;

@@ -1,12 +1,41 @@
 //! Replication: what the database of this host is, and how it becomes source or replica.
 //!
-//! Read first: facts/repl.md sections 0, 2, 3.8.
+//! In: jobs, rows. Out: SQL, observations, how jobs ended. Must not: speak to the peer's database
+//! (each host administrates its own), decide roles, or write on a host that is not the source.
+//! Read first: facts/repl.md sections 0, 2, 3.8; `engine` for the flow, `job` for the words.
+//!
+//! ```text
+//!   engine --- look (version, variables, replica status) ----> Observation
+//!      \------ job: shut | follow | promote | open, each a machine of steps
+//!                      \ evict (KILL)   \ dialect (SQL)   \ gtid (compare)
+//! ```
 
+mod dialect;
+mod engine;
+mod evict;
+mod follow;
+mod gtid;
+mod job;
+mod look;
+mod open;
+mod promote;
+mod rows;
+mod shut;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use dialect::{Dialect, quote};
+pub use engine::{Engine, Input, Output};
+pub use gtid::{Beyond, BinlogState, Flavour, GtidSet, Malformed, Position};
+pub use job::{Failure, Job, JobKind, Outcome};
+pub use look::{Observation, ReplicaStatus, State, ThreadState};
+pub use rows::{Rows, ServerError};
+
 use crate::units::{self, Secret};
+use crate::wire::HostId;
 
 /// Section `[repl]`: the databases of the pair.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,4 +75,31 @@ const fn default_close_limit() -> Duration {
 
 const fn default_probe_interval() -> Duration {
     Duration::from_millis(500)
+}
+
+/// Where the two databases are.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub me: HostId,
+    /// Inside addresses, which the databases listen on.
+    pub addresses: [Ipv4Addr; 2],
+    /// Host names: a replica that an operator pointed at one of them is recognised.
+    pub names: [String; 2],
+}
+
+impl Site {
+    #[must_use]
+    pub const fn own_address(&self) -> Ipv4Addr {
+        self.addresses[self.me.index()]
+    }
+
+    #[must_use]
+    pub const fn peer_address(&self) -> Ipv4Addr {
+        self.addresses[self.me.other().index()]
+    }
+
+    #[must_use]
+    pub fn peer_name(&self) -> &str {
+        &self.names[self.me.other().index()]
+    }
 }

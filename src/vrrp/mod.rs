@@ -2,6 +2,10 @@
 //!
 //! Read first: facts/vrrp.md section 1; RFC 9568; keepalived.conf(5).
 
+pub mod group;
+pub mod packet;
+pub mod router;
+
 use std::time::Duration;
 
 use serde::Deserialize;

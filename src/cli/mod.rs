@@ -1,0 +1,99 @@
+//! The applets: one file each. They read arguments and files and end with an exit code.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod check;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use crate::config::{Config, EXAMPLE};
+use crate::console::message::{Request, Response};
+use crate::os::{control, file};
+
+/// Where the configuration is looked for when nothing else is said.
+pub const CONFIG_PATH: &str = "/etc/tandem/tandem.toml";
+
+const USAGE: &str = "\
+tandem: two hosts, one dependable web-and-database service
+
+usage: tandem APPLET [ARGUMENTS]
+
+  run [--config FILE] [--host NAME]   the daemon, in the foreground
+  status [--json]                     what is true now, on one screen
+  switchover                          exchange the roles of both hosts, losing nothing
+  failover --force                    serve on this host, whatever the other one has
+  check [FILE]                        validate a configuration
+  example                             print a commented configuration
+  version
+";
+
+/// Runs the applet that the arguments name.
+pub fn run(arguments: Vec<String>) -> ExitCode {
+    let mut arguments = arguments.into_iter().skip(1);
+    let applet = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    match applet.as_str() {
+        "run" => run::run(&rest),
+        "status" => status::run(&rest),
+        "switchover" if rest.is_empty() => act(&Request::Switchover),
+        "failover" if rest == ["--force"] => act(&Request::FailoverForce),
+        "failover" => usage(
+            "failover needs --force: it serves with what this host has, and transactions that only \
+             the other host has are lost; `tandem switchover` loses nothing",
+        ),
+        "check" => check::run(&rest),
+        "example" if rest.is_empty() => {
+            print!("{EXAMPLE}");
+            ExitCode::SUCCESS
+        }
+        "version" | "--version" => {
+            println!("tandem {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        "" => usage("an applet is missing"),
+        other => usage(&format!("unknown applet or arguments: {other} {}", rest.join(" "))),
+    }
+}
+
+fn usage(what: &str) -> ExitCode {
+    eprintln!("tandem: {what}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Reads and checks a configuration file, secrets included.
+fn load(path: &str) -> Result<Config, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
+    })?;
+    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    config.resolve(file::read_secret).map_err(|error| format!("{path}: {error}"))?;
+    Ok(config)
+}
+
+/// Sends a request that acts, prints its steps as they come, ends with what is true then.
+fn act(request: &Request) -> ExitCode {
+    let mut code = ExitCode::FAILURE;
+    let asked = control::ask(request, |response| match response {
+        Response::Progress(step) => println!("{step}"),
+        Response::Done(what) => {
+            println!("{what}");
+            code = ExitCode::SUCCESS;
+        }
+        Response::Refused(why) => eprintln!("tandem: refused: {why}"),
+        Response::Status(_) => {}
+    });
+    match asked {
+        Ok(()) => code,
+        Err(error) => {
+            eprintln!("tandem: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `tandem run`: the daemon. The started process becomes the guard; `--as-node` is its child.
+
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::os::{guard, run};
+use crate::wire::HostId;
+
+struct Arguments {
+    config: String,
+    host: Option<String>,
+    is_node: bool,
+}
+
+pub(super) fn run(arguments: &[String]) -> ExitCode {
+    let arguments = match parse(arguments) {
+        Ok(arguments) => arguments,
+        Err(what) => return super::usage(&what),
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .format_target(false)
+        .init();
+    let (config, me) = match load(&arguments) {
+        Ok(loaded) => loaded,
+        Err(why) => {
+            eprintln!("tandem: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let ended = if arguments.is_node {
+        run::run(config, me)
+    } else {
+        let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.config];
+        node.extend(["--host".to_owned(), config.host(me).name.clone(), "--as-node".to_owned()]);
+        guard::run(&node)
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let mut parsed =
+        Arguments { config: super::CONFIG_PATH.to_owned(), host: None, is_node: false };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--config" => parsed.config = value()?,
+            "--host" => parsed.host = Some(value()?),
+            "--as-node" => parsed.is_node = true,
+            other => return Err(format!("run does not know {other}")),
+        }
+    }
+    Ok(parsed)
+}
+
+fn load(arguments: &Arguments) -> Result<(Config, HostId), String> {
+    let config = super::load(&arguments.config)?;
+    let name = match &arguments.host {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname()
+            .map_err(|error| format!("the host name is not known: {error}"))?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let me = config.find_host(&name).map_err(|error| error.to_string())?;
+    Ok((config, me))
+}

@@ -1,0 +1,155 @@
+//! Control messages: requests of operators and what the daemon answers.
+//!
+//! In, out: postcard in COBS frames, each ended by a zero byte, over `/run/tandem.sock`.
+//! Must not: change the place of a variant (append-only; the place is the wire form).
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::wire::Role;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Status,
+    Switchover,
+    /// Take over whatever the peer has.
+    FailoverForce,
+}
+
+impl Request {
+    /// Whether it changes anything: root only.
+    #[must_use]
+    pub const fn is_acting(&self) -> bool {
+        match self {
+            Self::Status => false,
+            Self::Switchover | Self::FailoverForce => true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Response {
+    Status(Box<Status>),
+    /// A step of a long request; more follows.
+    Progress(String),
+    Done(String),
+    Refused(String),
+}
+
+/// Everything on the status screen, and the shape of `tandem status --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub host: String,
+    pub role: Role,
+    pub epoch: u64,
+    pub role_seconds: u64,
+    pub vips: Vec<String>,
+    pub peer: PeerStatus,
+    pub links: LinksStatus,
+    pub database: DatabaseStatus,
+    pub sql: SqlStatus,
+    pub web: WebStatus,
+    pub notes: Vec<String>,
+    pub findings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub name: String,
+    /// `None` when it was not heard lately.
+    pub role: Option<Role>,
+    pub epoch: u64,
+    pub heard: ByLink,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ByLink {
+    pub outside: bool,
+    pub inside: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinksStatus {
+    pub outside: LinkStatus,
+    pub inside: LinkStatus,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkStatus {
+    pub device: String,
+    pub carrier: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// "source", "replica", "closed" or "unreachable".
+    pub state: String,
+    pub version: String,
+    pub position: Option<String>,
+    pub lag_seconds: Option<u64>,
+    pub error: Option<String>,
+}
+
+/// The splitter at a glance; counts since the daemon started.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SqlStatus {
+    pub sessions: u64,
+    pub held: u64,
+    pub queries_to_source: u64,
+    pub queries_to_replica: u64,
+    pub pooled: u64,
+}
+
+/// The web front at a glance; counts since the daemon started.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WebStatus {
+    pub connections: u64,
+    pub requests: u64,
+    pub in_flight: u64,
+    pub queued: u64,
+    pub php: Vec<PhpStatus>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PhpStatus {
+    pub host: String,
+    pub is_up: bool,
+    pub reason: String,
+}
+
+/// One frame: COBS, ended by its zero byte.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec_cobs(message).expect("messages are plain data")
+}
+
+/// A frame, with its zero byte or without, as a message.
+pub fn decode<T: for<'de> Deserialize<'de>>(frame: &[u8]) -> Result<T, String> {
+    if frame.len() > CONTROL_FRAME_BYTES_MAX {
+        return Err(format!("a frame of {} bytes is too long", frame.len()));
+    }
+    let mut frame = frame.to_vec();
+    postcard::from_bytes_cobs(&mut frame)
+        .map_err(|_| "a message that is not understood: the daemon and this program differ".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_its_frame() {
+        for request in [Request::Status, Request::Switchover, Request::FailoverForce] {
+            let frame = encode(&request);
+            assert_eq!(frame.iter().filter(|byte| **byte == 0).count(), 1, "one zero, at the end");
+            assert_eq!(decode::<Request>(&frame), Ok(request));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_request() {
+        for wrong in [&b""[..], b"\0", b"\xff\xff\xff\0", b"GET / HTTP/1.1\r\n\0"] {
+            assert!(decode::<Request>(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

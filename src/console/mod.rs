@@ -1,0 +1,7 @@
+//! The console: what operators ask, what they are told, and how it looks on 80 columns.
+//!
+//! Read first: `message` (the wire), `render` (the screen).
+
+pub mod message;
+pub mod note;
+pub mod render;

@@ -1,0 +1,81 @@
+//! The status screen: 80 columns, no colour, the same words everywhere.
+//!
+//! In: `Status`. Out: text. Must not: know a terminal.
+
+use std::fmt::Write as _;
+
+use super::message::{LinkStatus, Status};
+
+const COLUMNS: usize = 80;
+
+/// The screen for `tandem status`.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut screen = String::new();
+    let mut line = |text: String| {
+        let cut: String = text.chars().take(COLUMNS).collect();
+        let _infallible = writeln!(screen, "{}", cut.trim_end());
+    };
+    line(format!(
+        "{}  {}  for {}  epoch {}",
+        status.host,
+        status.role,
+        span(status.role_seconds),
+        status.epoch
+    ));
+    let peer = &status.peer;
+    line(match peer.role {
+        Some(role) => format!("peer      {}  {}  epoch {}", peer.name, role, peer.epoch),
+        None => format!("peer      {}  SILENT", peer.name),
+    });
+    line(link("outside", &status.links.outside, peer.heard.outside));
+    line(link("inside", &status.links.inside, peer.heard.inside));
+    line(match status.vips.as_slice() {
+        [] => "vip       none here".to_owned(),
+        vips => format!("vip       {}", vips.join(" ")),
+    });
+    let database = &status.database;
+    let lag = database.lag_seconds.map_or(String::new(), |lag| format!("  lag {lag} s"));
+    line(format!("database  {}{lag}  {}", database.state, database.version));
+    if let Some(position) = &database.position {
+        line(format!("          at {}", position.replace('\n', "")));
+    }
+    if let Some(error) = &database.error {
+        line(format!("          {error}"));
+    }
+    let sql = &status.sql;
+    line(format!(
+        "sql       {} sessions  {} held  {} to source  {} to replica",
+        sql.sessions, sql.held, sql.queries_to_source, sql.queries_to_replica
+    ));
+    let web = &status.web;
+    line(format!(
+        "web       {} connections  {} requests  {} in flight  {} queued",
+        web.connections, web.requests, web.in_flight, web.queued
+    ));
+    for php in &web.php {
+        let state = if php.is_up { "up" } else { "DOWN" };
+        line(format!("php       {}  {state}  {}", php.host, php.reason));
+    }
+    for finding in &status.findings {
+        line(format!("finding   {finding}"));
+    }
+    for note in status.notes.iter().rev().take(3).rev() {
+        line(format!("note      {note}"));
+    }
+    screen
+}
+
+fn link(name: &str, link: &LinkStatus, is_peer_heard: bool) -> String {
+    let carrier = if link.carrier { "carrier" } else { "NO CARRIER" };
+    let peer = if is_peer_heard { "peer heard" } else { "peer NOT heard" };
+    format!("{name:<9} {}  {carrier}  {peer}", link.device)
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}

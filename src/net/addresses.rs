@@ -1,0 +1,205 @@
+//! Virtual addresses, desired and observed: what to set, refresh, repair and remove.
+//!
+//! In: whether this host should hold them, what the kernel shows. Out: orders for the kernel.
+//! Must not: send ARP (node announces), decide who holds them.
+//! Read first: facts/vrrp.md 3.6, 3.7 and 6.2.
+//!
+//! The kernel holds the lease: an address is set with a lifetime of 2 s and refreshed twice a
+//! second, so that a killed, stopped or hung daemon loses it before a peer may take over (its
+//! master-down interval less one advertisement interval is 2.6 s).
+
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::units::Cidr;
+use crate::wire::LinkId;
+
+/// Lifetime of a virtual address in the kernel; measured 2.04 to 2.25 s for 2 (facts 6.2).
+pub const LEASE: Duration = Duration::from_secs(2);
+/// How often the lease is refreshed.
+pub const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
+/// Repairs of one address that somebody else keeps deleting, in one refresh interval.
+const REPAIRS_MAX: u32 = 3;
+
+/// What to do to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Set { link: LinkId, address: Cidr, lifetime: Duration },
+    Remove { link: LinkId, address: Cidr },
+}
+
+#[derive(Debug)]
+struct Address {
+    link: LinkId,
+    address: Cidr,
+    is_observed: bool,
+    repairs: u32,
+}
+
+#[derive(Debug)]
+pub struct Addresses {
+    list: Vec<Address>,
+    is_desired: bool,
+    refresh_at: Instant,
+    orders: Vec<Order>,
+}
+
+impl Addresses {
+    /// Starts by removing every configured address: whatever a killed predecessor left behind.
+    #[must_use]
+    pub fn new(vips: impl Iterator<Item = (LinkId, Cidr)>) -> Self {
+        let list: Vec<_> = vips
+            .map(|(link, address)| Address { link, address, is_observed: false, repairs: 0 })
+            .collect();
+        let orders =
+            list.iter().map(|vip| Order::Remove { link: vip.link, address: vip.address }).collect();
+        Self { list, is_desired: false, refresh_at: Instant::ZERO, orders }
+    }
+
+    pub fn hold(&mut self, now: Instant) {
+        self.is_desired = true;
+        self.refresh(now);
+    }
+
+    pub fn drop_all(&mut self) {
+        self.is_desired = false;
+        self.orders.clear();
+        for vip in &mut self.list {
+            vip.is_observed = false;
+            self.orders.push(Order::Remove { link: vip.link, address: vip.address });
+        }
+    }
+
+    #[must_use]
+    pub const fn is_desired(&self) -> bool {
+        self.is_desired
+    }
+
+    /// The kernel shows one of its addresses come or go. Returns whether a held virtual address was
+    /// deleted by somebody else (it is put back at once).
+    pub fn observe(&mut self, link: LinkId, address: Cidr, is_present: bool) -> bool {
+        let found = self
+            .list
+            .iter_mut()
+            .find(|vip| vip.link == link && vip.address.address == address.address);
+        let Some(vip) = found else { return false };
+        vip.is_observed = is_present;
+        let order = match (self.is_desired, is_present) {
+            (true, false) if vip.repairs < REPAIRS_MAX => {
+                vip.repairs += 1;
+                Order::Set { link, address: vip.address, lifetime: LEASE }
+            }
+            (false, true) => Order::Remove { link, address },
+            (true, true | false) | (false, false) => return self.is_desired && !is_present,
+        };
+        self.orders.push(order);
+        self.is_desired
+    }
+
+    pub fn tick(&mut self, now: Instant) {
+        if self.is_desired && now >= self.refresh_at {
+            self.refresh(now);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        self.refresh_at = now + REFRESH_INTERVAL;
+        for vip in &mut self.list {
+            vip.repairs = 0;
+            let Address { link, address, .. } = *vip;
+            self.orders.push(Order::Set { link, address, lifetime: LEASE });
+        }
+    }
+
+    pub fn poll_order(&mut self) -> Option<Order> {
+        (!self.orders.is_empty()).then(|| self.orders.remove(0))
+    }
+
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.is_desired.then_some(self.refresh_at)
+    }
+
+    /// The virtual addresses that the kernel shows on this host.
+    pub fn held(&self) -> impl Iterator<Item = Cidr> {
+        self.list.iter().filter(|vip| vip.is_observed).map(|vip| vip.address)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (LinkId, Cidr)> {
+        self.list.iter().map(|vip| (vip.link, vip.address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(5_000_000_000);
+
+    fn vip() -> Cidr {
+        "192.168.3.150/24".parse().unwrap()
+    }
+
+    fn addresses() -> Addresses {
+        Addresses::new([(LinkId::Inside, vip())].into_iter())
+    }
+
+    fn drain(addresses: &mut Addresses) -> Vec<Order> {
+        std::iter::from_fn(|| addresses.poll_order()).collect()
+    }
+
+    const SET: fn() -> Order =
+        || Order::Set { link: LinkId::Inside, address: vip(), lifetime: LEASE };
+    const REMOVE: fn() -> Order = || Order::Remove { link: LinkId::Inside, address: vip() };
+
+    #[test]
+    fn the_first_act_is_to_hold_no_virtual_address() {
+        assert_eq!(drain(&mut addresses()), [REMOVE()]);
+    }
+
+    #[test]
+    fn a_held_address_is_refreshed_before_its_lease_ends() {
+        let mut held = addresses();
+        drain(&mut held);
+        held.hold(NOW);
+        assert_eq!(drain(&mut held), [SET()]);
+        held.tick(NOW + REFRESH_INTERVAL / 2);
+        assert_eq!(drain(&mut held), []);
+        held.tick(held.deadline().unwrap());
+        assert_eq!(drain(&mut held), [SET()]);
+        assert!(REFRESH_INTERVAL * 3 < LEASE);
+    }
+
+    #[test]
+    fn a_deleted_address_is_put_back_a_bounded_number_of_times() {
+        let mut held = addresses();
+        held.hold(NOW);
+        drain(&mut held);
+        for _ in 0..10 {
+            assert!(held.observe(LinkId::Inside, vip(), false), "reported");
+        }
+        assert_eq!(drain(&mut held).len(), 3);
+        held.tick(held.deadline().unwrap());
+        assert_eq!(drain(&mut held), [SET()]);
+    }
+
+    #[test]
+    fn an_address_that_must_not_be_here_is_removed_whenever_it_shows() {
+        let mut fenced = addresses();
+        drain(&mut fenced);
+        assert!(!fenced.observe(LinkId::Inside, vip(), true));
+        assert_eq!(drain(&mut fenced), [REMOVE()]);
+        let foreign = "192.168.3.100/24".parse().unwrap();
+        assert!(!fenced.observe(LinkId::Inside, foreign, true));
+        assert_eq!(drain(&mut fenced), []);
+    }
+
+    #[test]
+    fn dropping_removes_and_stops_refreshing() {
+        let mut held = addresses();
+        held.hold(NOW);
+        held.drop_all();
+        assert_eq!(drain(&mut held), [REMOVE()], "orders to set are forgotten");
+        assert_eq!(held.deadline(), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! The network layer: ARP frames, netlink messages, and virtual addresses desired and observed.
+//!
+//! Read first: facts/vrrp.md 1.6, 1.7 and 6.2.
+
+pub mod addresses;
+pub mod arp;
+pub mod netlink;

@@ -1,0 +1,600 @@
+//! The control plane: composes the machines, asks `pair`'s table, publishes `Routes`.
+//!
+//! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
+//! Must not: open a socket, read a clock, wait.
+//! Read first: `pair` (the table); then `judge` (which event holds), `act` (how an order is carried
+//! out), `report` (what is told to the peer, the data plane and the operator).
+//!
+//! ```text
+//!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
+//! ```
+
+mod act;
+mod judge;
+mod report;
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::console::message::{Request, Response, SqlStatus, WebStatus};
+use crate::console::note::Note;
+use crate::limits;
+use crate::net::addresses::Addresses;
+use crate::net::arp::{Arp, Mac};
+use crate::net::netlink;
+use crate::pair::{self, Event, Role};
+use crate::peer::{Handover, Peer};
+use crate::repl;
+use crate::routes::Routes;
+use crate::time::{Instant, earliest};
+use crate::units::Cidr;
+use crate::vrrp::group::Group;
+use crate::vrrp::packet::{ADDRESSES_MAX, password_data};
+use crate::vrrp::router::{self, Heard, Refusal};
+use crate::wire::{HostId, LinkId};
+
+/// What the hands tell the node.
+#[derive(Debug)]
+pub enum Input {
+    Vrrp {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    Arp {
+        link: LinkId,
+        frame: Vec<u8>,
+    },
+    Beacon {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    Netlink {
+        datagram: Vec<u8>,
+    },
+    /// The local database's answer to `Output::Query` of that id.
+    Answer {
+        id: u64,
+        result: Result<repl::Rows, repl::ServerError>,
+    },
+    DataPlane(DataPlane),
+    Control {
+        client: u64,
+        request: Request,
+        sql: SqlStatus,
+        web: WebStatus,
+    },
+    Terminate,
+    /// The deadline passed.
+    Wake,
+}
+
+/// What the data plane has come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataPlane {
+    /// No request is in flight on a virtual address while the web front drains.
+    pub is_web_drained: bool,
+    /// No statement or transaction is open on the source while writes are held.
+    pub is_sql_quiet: bool,
+}
+
+/// What the node orders.
+#[derive(Debug)]
+pub enum Output {
+    SendVrrp {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    SendArp {
+        link: LinkId,
+        frame: Vec<u8>,
+    },
+    SendBeacon {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    Netlink {
+        request: Vec<u8>,
+    },
+    Query {
+        id: u64,
+        sql: String,
+        limit: Duration,
+    },
+    Routes(Routes),
+    /// To be on disk, synced, before the next output is performed.
+    Persist(Persistent),
+    /// What the guard does when this process dies.
+    Will(Will),
+    Reply {
+        client: u64,
+        response: Response,
+    },
+    Note(Note),
+    Exit,
+}
+
+/// What outlives the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Persistent {
+    /// Raised at every promotion; a host with an older one is not a source.
+    pub epoch: u64,
+    /// Whether this host was the last that it knows to have served.
+    pub was_source: bool,
+}
+
+/// The daemon's last will: addresses to take off, datagrams to send.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Will {
+    /// Netlink requests, ready to send.
+    pub removals: Vec<Vec<u8>>,
+    /// Device, its own address, resignation.
+    pub resignations: Vec<(String, Ipv4Addr, Vec<u8>)>,
+}
+
+/// How long a planned handover may take from the offer to the peer's promotion.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+/// How long open transactions may go on before their sessions are closed.
+const QUIET_LIMIT: Duration = Duration::from_millis(800);
+/// How long requests in flight may go on before the addresses move.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Between two attempts of what failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long before the takeover the probes are sent (facts/vrrp.md 6.3).
+const PROBE_LEAD: Duration = Duration::from_millis(150);
+/// How long the election waits for a database that does not answer.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the source's database may be unreachable before a healthy standby takes over.
+const DATABASE_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long the replica may trail the position at which its source closed.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct LinkFacts {
+    device: String,
+    own: Ipv4Addr,
+    peer: Ipv4Addr,
+    index: Option<u32>,
+    mac: Mac,
+    peer_mac: Option<Mac>,
+    was_heard: bool,
+}
+
+/// A planned handover, or a leave, on the giving side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    None,
+    /// Waiting until no statement is open on either host, at most until then.
+    Quieting {
+        until: Instant,
+    },
+    Closing,
+    Offered {
+        until: Instant,
+    },
+    Draining {
+        until: Instant,
+    },
+}
+
+/// The probes of one impending takeover.
+#[derive(Debug, Clone, Copy, Default)]
+struct Probes {
+    sent_at: Option<Instant>,
+    /// Somebody answered for a virtual address: whoever it is.
+    answered_by: Option<(LinkId, Ipv4Addr, Mac)>,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    me: HostId,
+    boot_id: u64,
+    started_at: Option<Instant>,
+    last_turn: Option<Instant>,
+
+    role: Role,
+    role_since: Instant,
+    persistent: Persistent,
+    is_terminating: bool,
+
+    group: Group,
+    peer: Peer,
+    addresses: Addresses,
+    engine: repl::Engine,
+    links: [LinkFacts; 2],
+    netlink_sequence: u32,
+    is_dumped: bool,
+
+    /// Events that were noted outside of judging, oldest first.
+    pending: VecDeque<(Event, String)>,
+    /// The job that runs, and those that wait for it.
+    job: Option<repl::JobKind>,
+    jobs: VecDeque<repl::Job>,
+    is_fenced: bool,
+    retry_at: Instant,
+    unreachable_since: Option<Instant>,
+    replica_stopped_since: Option<Instant>,
+
+    stage: Stage,
+    is_leaving: bool,
+    handover: Handover,
+    handled_handover: Option<u64>,
+    wish: Option<u64>,
+    handled_wish: Option<u64>,
+    /// Who waits for the end of a switchover, and since when.
+    operators: Vec<(u64, Instant)>,
+
+    probes: Probes,
+    vrrp_resigned: bool,
+    holds_writes: bool,
+    data: DataPlane,
+    announce_next: Option<(usize, Instant)>,
+    routes: Routes,
+    notes: VecDeque<String>,
+    last_refusals: [Option<String>; 2],
+    findings: Findings,
+    outputs: VecDeque<Output>,
+}
+
+/// Standing conditions an operator should know of.
+#[derive(Debug, Default)]
+struct Findings {
+    waiting: Option<String>,
+    database: Option<String>,
+    diverged: Option<String>,
+    conflict: Option<String>,
+}
+
+impl Node {
+    /// `boot_id` differs for every run of the daemon; `persistent` is what the last one left.
+    #[must_use]
+    pub fn new(config: Config, me: HostId, boot_id: u64, persistent: Persistent) -> Self {
+        let group = Group::new(LinkId::ALL.map(|link| router_config(&config, me, link)));
+        let vips = LinkId::ALL
+            .into_iter()
+            .flat_map(|link| config.link(link).vip.iter().map(move |vip| (link, *vip)));
+        let addresses = Addresses::new(vips);
+        let site = repl::Site {
+            me,
+            addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
+            names: HostId::ALL.map(|host| config.host(host).name.clone()),
+        };
+        let links = LinkId::ALL.map(|link| LinkFacts {
+            device: config.link(link).device.clone(),
+            own: config.host(me).address(link).address,
+            peer: config.host(me.other()).address(link).address,
+            index: None,
+            mac: Mac::default(),
+            peer_mac: None,
+            was_heard: false,
+        });
+        let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
+        let mut node = Self {
+            group,
+            peer: Peer::new(&config.peer, me),
+            addresses,
+            engine: repl::Engine::new(&config.repl, site),
+            links,
+            config,
+            me,
+            boot_id,
+            started_at: None,
+            last_turn: None,
+            role: Role::Joining,
+            role_since: Instant::ZERO,
+            persistent,
+            is_terminating: false,
+            netlink_sequence: 0,
+            is_dumped: false,
+            pending: VecDeque::new(),
+            job: None,
+            jobs: VecDeque::new(),
+            is_fenced: false,
+            retry_at: Instant::ZERO,
+            unreachable_since: None,
+            replica_stopped_since: None,
+            stage: Stage::None,
+            is_leaving: false,
+            handover: Handover::None,
+            handled_handover: None,
+            wish: None,
+            handled_wish: None,
+            operators: Vec::new(),
+            probes: Probes::default(),
+            vrrp_resigned: false,
+            holds_writes: true,
+            data: DataPlane::default(),
+            announce_next: None,
+            routes: Routes::unknown(),
+            notes: VecDeque::new(),
+            last_refusals: [None, None],
+            findings: Findings::default(),
+            outputs: VecDeque::new(),
+        };
+        node.note(started);
+        let request = netlink::dump_links(node.next_netlink_sequence());
+        node.outputs.push_back(Output::Netlink { request });
+        node
+    }
+
+    /// Takes one input; drain `poll_output` before the next.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.check_stall(now);
+        if self.started_at.is_none() {
+            self.started_at = Some(now);
+            self.role_since = now;
+            self.jobs.push_back(repl::Job::Fence);
+        }
+        match input {
+            Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
+            Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
+            Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
+            Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
+            Input::Answer { id, result } => {
+                self.engine.handle(now, repl::Input::Answer { id, result });
+            }
+            Input::DataPlane(data) => self.data = data,
+            Input::Control { client, request, sql, web } => {
+                self.handle_request(now, client, &request, sql, web);
+            }
+            Input::Terminate => {
+                self.is_terminating = true;
+                self.pending.push_back((Event::Terminated, "told to end".into()));
+            }
+            Input::Wake => {}
+        }
+        self.run_machines(now);
+        self.judge(now);
+        self.run_machines(now);
+        self.speak(now);
+    }
+
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `Input::Wake` is due. Beacons alone make it at most one beacon interval.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        // The peer's silence is judged when it begins and again with every beacon of ours.
+        let is_ahead = |at: &Instant| self.last_turn.is_none_or(|last| *at > last);
+        [
+            Some(self.peer.deadline()),
+            self.group.deadline(),
+            self.addresses.deadline(),
+            self.engine.deadline(),
+            self.announce_next.map(|(_, at)| at),
+            self.silent_at().filter(is_ahead),
+            self.probe_deadline().filter(is_ahead),
+        ]
+        .into_iter()
+        .fold(None, earliest)
+    }
+
+    /// A loop that did not run for longer than `STALL_MAX` may have been overtaken: nothing that
+    /// was known before counts, and the role is lost before anything else is sent.
+    fn check_stall(&mut self, now: Instant) {
+        let stalled = self.last_turn.map(|last| now.since(last));
+        self.last_turn = Some(now);
+        if let Some(span) = stalled.filter(|span| *span > limits::STALL_MAX) {
+            let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            self.note(Note::Stalled { milliseconds });
+            self.peer.listen_again();
+            self.group.listen_again(now);
+            self.apply(now, Event::Stalled, format!("did not run for {milliseconds} ms"));
+        }
+    }
+
+    fn handle_vrrp(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
+        match self.group.handle_datagram(now, link, datagram) {
+            Heard::Master { .. } => self.last_refusals[link.index()] = None,
+            Heard::Resigned { source } => {
+                // The peer's own word; a stranger's resignation only ran its router's timer.
+                self.vrrp_resigned |= source == self.links[link.index()].peer;
+            }
+            // Other virtual routers may live on the same network.
+            Heard::Refused(Refusal::OtherVrid(_)) => {}
+            Heard::Refused(refusal) => self.refuse_vrrp(link, &refusal),
+        }
+    }
+
+    fn refuse_vrrp(&mut self, link: LinkId, refusal: &Refusal) {
+        let why = match refusal {
+            Refusal::Packet(error) => error.to_string(),
+            Refusal::OtherVrid(vrid) => format!("VRID {vrid} is not ours"),
+            Refusal::AuthTypeDiffers => "one side has a password and the other none".into(),
+            Refusal::PasswordDiffers => "its password differs from vrrp.password".into(),
+            Refusal::IntervalDiffers { theirs_seconds } => {
+                format!("its interval is {theirs_seconds} s, vrrp.interval differs")
+            }
+        };
+        self.note_once(link, why, |link, why| Note::VrrpRefused { link, why });
+    }
+
+    /// Says why something from a link is ignored, once until the reason changes.
+    fn note_once(&mut self, link: LinkId, why: String, note: fn(LinkId, String) -> Note) {
+        if self.last_refusals[link.index()].as_ref() != Some(&why) {
+            self.last_refusals[link.index()] = Some(why.clone());
+            self.note(note(link, why));
+        }
+    }
+
+    fn handle_arp(&mut self, now: Instant, link: LinkId, frame: &[u8]) {
+        let Some(arp) = Arp::parse(frame) else { return };
+        let facts = &mut self.links[link.index()];
+        if arp.sender_mac == facts.mac {
+            return;
+        }
+        if arp.claims(facts.peer) {
+            facts.peer_mac = Some(arp.sender_mac);
+        }
+        self.group.router(link).note_traffic(now);
+        let claimed = self
+            .addresses
+            .all()
+            .find(|(vip_link, vip)| *vip_link == link && arp.claims(vip.address));
+        if let Some((_, vip)) = claimed {
+            self.probes.answered_by = Some((link, vip.address, arp.sender_mac));
+        }
+    }
+
+    fn handle_beacon(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
+        self.group.router(link).note_traffic(now);
+        match self.peer.handle_datagram(now, link, datagram) {
+            Ok(_is_new_run) => {
+                let theirs = self.peer.report().map(|report| report.config_digest);
+                if theirs.is_some_and(|digest| digest != self.config.digest) {
+                    let why = "configurations differ".to_owned();
+                    self.note_once(link, why, |_, _| Note::ConfigDiffers);
+                }
+            }
+            Err(refusal) => {
+                let why = refusal.to_string();
+                self.note_once(link, why, |link, why| Note::BeaconRefused { link, why });
+            }
+        }
+    }
+
+    fn handle_netlink(&mut self, now: Instant, datagram: &[u8]) {
+        for event in netlink::parse(datagram) {
+            match event {
+                netlink::Event::Link { index, name, mac, is_running } => {
+                    self.observe_link(now, index, &name, mac, is_running);
+                }
+                netlink::Event::LinkRemoved { index } => {
+                    if let Some(link) = self.link_of(index) {
+                        self.links[link.index()].index = None;
+                        self.set_carrier(now, link, false);
+                    }
+                }
+                netlink::Event::AddressAdded { index, address } => {
+                    self.observe_address(index, address, true);
+                }
+                netlink::Event::AddressRemoved { index, address } => {
+                    self.observe_address(index, address, false);
+                }
+                netlink::Event::Acknowledged { error, .. } => self.acknowledge(error),
+                netlink::Event::Done => {
+                    if !std::mem::replace(&mut self.is_dumped, true) {
+                        let request = netlink::dump_addresses(self.next_netlink_sequence());
+                        self.outputs.push_back(Output::Netlink { request });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Errors of our own requests: a removal of what is not there is what we wanted.
+    fn acknowledge(&mut self, error: i32) {
+        const EADDRNOTAVAIL: i32 = -99;
+        if error != 0 && error != EADDRNOTAVAIL {
+            let what = format!("the kernel refused an address: errno {}", -error);
+            self.note(Note::SocketTrouble { what });
+        }
+    }
+
+    fn observe_link(&mut self, now: Instant, index: u32, name: &str, mac: Mac, is_running: bool) {
+        let found = LinkId::ALL.into_iter().find(|link| self.links[link.index()].device == name);
+        let Some(link) = found else { return };
+        let facts = &mut self.links[link.index()];
+        facts.index = Some(index);
+        facts.mac = mac;
+        self.set_carrier(now, link, is_running);
+        self.flush_addresses();
+    }
+
+    fn set_carrier(&mut self, now: Instant, link: LinkId, has_carrier: bool) {
+        if self.group.has_carrier(link) == has_carrier {
+            return;
+        }
+        self.group.router(link).set_carrier(now, has_carrier);
+        self.note(if has_carrier {
+            Note::CarrierFound { link }
+        } else {
+            Note::CarrierLost { link }
+        });
+        if has_carrier && self.addresses.is_desired() {
+            self.group.router(link).serve(now);
+            self.announce_next = Some((0, now));
+        }
+        self.peer.hurry(now);
+    }
+
+    fn observe_address(&mut self, index: u32, address: Cidr, is_present: bool) {
+        let Some(link) = self.link_of(index) else { return };
+        if self.addresses.observe(link, address, is_present) {
+            let address = address.to_string();
+            self.note(Note::VipDeletedByOther { link, address });
+        }
+    }
+
+    fn link_of(&self, index: u32) -> Option<LinkId> {
+        LinkId::ALL.into_iter().find(|link| self.links[link.index()].index == Some(index))
+    }
+
+    fn next_netlink_sequence(&mut self) -> u32 {
+        self.netlink_sequence = self.netlink_sequence.wrapping_add(1);
+        self.netlink_sequence
+    }
+
+    /// Applies an event to the table and carries out its orders.
+    fn apply(&mut self, now: Instant, event: Event, why: String) {
+        let from = self.role;
+        let (to, acts) = pair::next(from, event);
+        if to != from {
+            self.role = to;
+            self.role_since = now;
+            self.peer.hurry(now);
+            self.tell_operators(Response::Progress(format!("{from} -> {to}: {why}")), false);
+            self.note(Note::RoleChanged { from, to, why });
+            self.enter(to);
+        }
+        for act in acts {
+            self.perform(now, *act);
+        }
+    }
+
+    /// What a role starts with, whatever led to it.
+    fn enter(&mut self, role: Role) {
+        match role {
+            Role::Active => self.holds_writes = false,
+            Role::Joining => {
+                self.stage = Stage::None;
+                self.handover = Handover::None;
+                self.is_leaving = false;
+                if self.is_terminating {
+                    self.pending.push_back((Event::Terminated, "told to end".into()));
+                }
+            }
+            Role::Standby | Role::Promoting | Role::Demoting | Role::Refused => {}
+        }
+        self.vrrp_resigned = false;
+        self.findings.waiting = None;
+    }
+
+    fn note(&mut self, note: Note) {
+        if self.notes.len() == limits::NOTES_KEPT {
+            self.notes.pop_front();
+        }
+        self.notes.push_back(note.to_string());
+        self.outputs.push_back(Output::Note(note));
+    }
+}
+
+fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
+    let addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX> =
+        config.link(link).vip.iter().map(|vip| vip.address).collect();
+    router::Config {
+        vrid: config.link(link).vrid,
+        priority: config.host(me).priority,
+        interval: config.vrrp.interval,
+        password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
+        source: config.host(me).address(link).address,
+        addresses,
+    }
+}

@@ -1,0 +1,411 @@
+//! Acting: how each order of the pair's table is carried out, and what the machines emit meanwhile.
+//!
+//! In: `Act`, outputs of the machines. Out: `Output`. Must not: decide whether (that was `pair`).
+//! Read first: `pair::Act`.
+
+use std::time::Duration;
+
+use super::{
+    CATCH_UP_LIMIT, DRAIN_LIMIT, HANDOVER_LIMIT, Node, Output, Persistent, QUIET_LIMIT,
+    RETRY_INTERVAL, Stage, Will,
+};
+use crate::console::message::Response;
+use crate::console::note::Note;
+use crate::net::addresses::Order;
+use crate::net::arp::Arp;
+use crate::net::netlink;
+use crate::pair::{Act, Event, Role};
+use crate::peer::Handover;
+use crate::repl::{self, Failure, Job, JobKind, Outcome};
+use crate::time::Instant;
+use crate::wire::LinkId;
+
+/// Announcements after a takeover: at once, and then for switches and hosts that missed them
+/// (facts/vrrp.md 3.3); after the last one they go on every `ANNOUNCE_INTERVAL`.
+const ANNOUNCE_DELAYS: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Node {
+    pub(super) fn perform(&mut self, now: Instant, act: Act) {
+        match act {
+            Act::Fence => {
+                self.is_fenced = false;
+                self.order_job(now, Job::Fence);
+            }
+            Act::Follow => {
+                let theirs = self.fresh(now).and_then(|peer| peer.database.position.clone());
+                let peer_position = theirs.map(|position| position.as_str().to_owned());
+                self.order_job(now, Job::Follow { peer_position });
+            }
+            Act::Promote => self.order_promotion(now),
+            Act::CatchUpAndPromote => {
+                let theirs = self.fresh(now).and_then(|peer| peer.database.position.clone());
+                let position = theirs.map(|text| text.as_str().to_owned()).unwrap_or_default();
+                self.order_job(now, Job::CatchUp { position, limit: CATCH_UP_LIMIT });
+            }
+            Act::Close => {
+                self.stage = Stage::Quieting { until: now + QUIET_LIMIT };
+                self.handover = Handover::Holding { id: self.handover_id() };
+                self.peer.hurry(now);
+            }
+            Act::Reopen => {
+                self.stage = Stage::None;
+                self.handover = Handover::None;
+                self.is_leaving = false;
+                self.order_job(now, Job::Reopen);
+                self.tell_operators(Response::Refused("the handover was undone".into()), true);
+            }
+            Act::RaiseEpoch => {
+                let theirs = self.peer.report().map_or(0, |report| report.epoch);
+                let epoch = self.persistent.epoch.max(theirs) + 1;
+                self.persist(Persistent { epoch, was_source: true });
+            }
+            Act::RecordStandby => {
+                let theirs = self.peer.report().map_or(0, |report| report.epoch);
+                let epoch = self.persistent.epoch.max(theirs);
+                self.persist(Persistent { epoch, was_source: false });
+                self.tell_operators(Response::Done("this host is standby".into()), true);
+            }
+            Act::TakeVips => self.take_vips(now),
+            Act::DropVips => self.drop_vips(now),
+            Act::Resign => self.resign(),
+            Act::Announce => {
+                self.group.advertise_at_once(now);
+                self.announce();
+            }
+            Act::HoldWrites => self.holds_writes = true,
+            Act::OfferHandover => {
+                self.stage = Stage::Offered { until: now + HANDOVER_LIMIT };
+                self.handover = Handover::Closed { id: self.handover_id() };
+                self.peer.hurry(now);
+            }
+            Act::RefuseHandover => self.refuse_handover(now),
+            Act::DrainWeb => {
+                self.stage = Stage::Draining { until: now + DRAIN_LIMIT };
+                self.data.is_web_drained = false;
+            }
+            Act::ListenAgain => self.group.listen_again(now),
+            Act::AskPeer => {
+                self.wish = Some(self.boot_id ^ now.as_nanos());
+                self.peer.hurry(now);
+            }
+            Act::Leave => self.leave(now),
+        }
+    }
+
+    /// The number of a handover: differs for each one of this run and of every run.
+    fn handover_id(&self) -> u64 {
+        self.boot_id ^ self.role_since.as_nanos()
+    }
+
+    fn refuse_handover(&mut self, now: Instant) {
+        let theirs = self.peer.report().map_or(0, |report| report.epoch);
+        self.persist(Persistent { epoch: theirs, was_source: false });
+        if let Some(id) = self.handled_handover {
+            self.handover = Handover::Refused { id };
+        }
+        self.peer.hurry(now);
+    }
+
+    /// A takeover without a closing conversation: what the peer's database said last is waited for
+    /// when that database is still there to send it.
+    fn order_promotion(&mut self, now: Instant) {
+        let theirs = self.fresh(now).filter(|peer| peer.database.is_up);
+        let position = theirs.and_then(|peer| peer.database.position.clone());
+        self.jobs.clear();
+        if let Some(position) = position
+            && self.is_replicating()
+        {
+            let limit = Duration::from_secs(1);
+            self.order_job(now, Job::CatchUp { position: position.as_str().to_owned(), limit });
+            self.jobs.push_back(Job::Promote);
+        } else {
+            self.order_job(now, Job::Promote);
+        }
+    }
+
+    /// Runs a job as soon as the running one can be dropped; what waited is forgotten.
+    fn order_job(&mut self, now: Instant, job: Job) {
+        self.jobs.clear();
+        if self.job.is_some() {
+            self.engine.handle(now, repl::Input::Abandon);
+        }
+        self.jobs.push_back(job);
+        self.retry_at = now + RETRY_INTERVAL;
+    }
+
+    fn persist(&mut self, persistent: Persistent) {
+        if self.persistent != persistent {
+            self.persistent = persistent;
+            self.outputs.push_back(Output::Persist(persistent));
+        }
+    }
+
+    fn take_vips(&mut self, now: Instant) {
+        if self.addresses.is_desired() {
+            return;
+        }
+        self.write_will();
+        self.group.serve(now);
+        self.send_advertisements(now);
+        self.addresses.hold(now);
+        self.flush_addresses();
+        self.announce();
+        self.announce_next = Some((0, now + ANNOUNCE_DELAYS[0]));
+        self.peer.hurry(now);
+        self.note(Note::VipsTaken);
+    }
+
+    fn drop_vips(&mut self, now: Instant) {
+        let held_them = self.addresses.is_desired();
+        self.addresses.drop_all();
+        self.flush_addresses();
+        self.announce_next = None;
+        self.group.stop(now);
+        self.outputs.push_back(Output::Will(Will::default()));
+        self.peer.hurry(now);
+        if held_them {
+            self.note(Note::VipsDropped);
+        }
+    }
+
+    fn resign(&mut self) {
+        for (link, datagram) in self.group.resignations() {
+            self.outputs.push_back(Output::SendVrrp { link, datagram });
+        }
+    }
+
+    /// What the guard does in our place should we die while holding the addresses.
+    fn write_will(&mut self) {
+        let vips: Vec<_> = self.addresses.all().collect();
+        let mut removals = Vec::new();
+        for (link, vip) in vips {
+            if let Some(index) = self.links[link.index()].index {
+                removals.push(netlink::remove_address(0, index, vip));
+            }
+        }
+        let resignations = self
+            .group
+            .resignations()
+            .into_iter()
+            .map(|(link, datagram)| {
+                let facts = &self.links[link.index()];
+                (facts.device.clone(), facts.own, datagram)
+            })
+            .collect();
+        self.outputs.push_back(Output::Will(Will { removals, resignations }));
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.is_leaving = true;
+        self.note(Note::Leaving);
+        self.peer.hurry(now);
+        self.send_beacon(now);
+        self.outputs.push_back(Output::Exit);
+    }
+
+    /// Moves outputs of the machines to ours, starts the next job.
+    pub(super) fn run_machines(&mut self, now: Instant) {
+        self.addresses.tick(now);
+        self.flush_addresses();
+        self.send_advertisements(now);
+        self.run_announcements(now);
+        self.send_probes(now);
+        loop {
+            if self.job.is_none()
+                && let Some(job) = self.jobs.pop_front()
+            {
+                self.job = Some(job.kind());
+                self.engine.handle(now, repl::Input::Job(job));
+            }
+            self.engine.handle(now, repl::Input::Tick);
+            let mut is_moving = false;
+            while let Some(output) = self.engine.poll_output() {
+                is_moving = true;
+                self.take_engine_output(now, output);
+            }
+            if !is_moving {
+                return;
+            }
+        }
+    }
+
+    fn take_engine_output(&mut self, now: Instant, output: repl::Output) {
+        match output {
+            repl::Output::Query { id, sql, limit } => {
+                self.outputs.push_back(Output::Query { id, sql, limit });
+            }
+            repl::Output::Observed(observation) => self.observe(now, &observation),
+            repl::Output::Progress(what) => self.note(Note::ReplicationSteps { what }),
+            repl::Output::Done { job, result } => {
+                self.job = None;
+                self.finish_job(now, job, result);
+            }
+        }
+    }
+
+    fn observe(&mut self, now: Instant, observation: &repl::Observation) {
+        let trouble = match &observation.state {
+            repl::State::Up => observation.unfit.first().cloned(),
+            repl::State::Denied(why) => Some(format!("it refuses repl.user: {why}")),
+            repl::State::Unreachable(why) => Some(format!("it does not answer: {why}")),
+        };
+        match (&observation.state, self.unreachable_since) {
+            (repl::State::Unreachable(_), None) => self.unreachable_since = Some(now),
+            (repl::State::Unreachable(_), Some(_)) => {}
+            (repl::State::Up | repl::State::Denied(_), _) => self.unreachable_since = None,
+        }
+        if trouble != self.findings.database {
+            self.note(match &trouble {
+                Some(what) => Note::DatabaseTrouble { what: what.clone() },
+                None => Note::Database { what: format!("{} answers", observation.version) },
+            });
+            self.findings.database = trouble;
+        }
+    }
+
+    fn finish_job(&mut self, now: Instant, job: JobKind, result: Result<Outcome, Failure>) {
+        match result {
+            Ok(outcome) => self.finish_well(now, outcome),
+            Err(Failure::Abandoned) => {}
+            Err(Failure::Diverged { extra, transactions }) => {
+                let extra = format!("{transactions}: {extra}");
+                if self.findings.diverged.as_ref() != Some(&extra) {
+                    self.note(Note::Diverged { extra: extra.clone() });
+                }
+                self.findings.diverged = Some(extra);
+                self.pending.push_back((Event::Diverged, "its data differ".into()));
+            }
+            Err(failure) => self.finish_badly(now, job, &failure),
+        }
+    }
+
+    fn finish_well(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Fenced { ended, .. } => {
+                self.is_fenced = true;
+                self.note(Note::Database { what: format!("fenced, {ended} connections ended") });
+            }
+            Outcome::Following { .. } => {
+                self.findings.diverged = None;
+                self.replica_stopped_since = None;
+                self.pending.push_back((Event::Followed, "replicates from the peer".into()));
+            }
+            Outcome::CaughtUp { .. } => {
+                if self.jobs.is_empty() && self.role == Role::Promoting {
+                    self.jobs.push_back(Job::Promote);
+                }
+            }
+            Outcome::Promoted { position, warnings } => {
+                self.is_fenced = false;
+                for what in warnings {
+                    self.note(Note::DatabaseTrouble { what });
+                }
+                self.note(Note::Database { what: format!("promoted at {position}") });
+                self.pending.push_back((Event::Promoted, "the database is open".into()));
+                self.peer.hurry(now);
+            }
+            Outcome::Closed { ended, position } => {
+                let what = format!("closed at {position}, {ended} connections ended");
+                self.note(Note::Database { what });
+                self.is_fenced = true;
+                self.pending.push_back(self.closed_event());
+            }
+            Outcome::Reopened { .. } => {
+                self.is_fenced = false;
+                self.note(Note::Database { what: "open again".into() });
+            }
+        }
+    }
+
+    fn closed_event(&self) -> (Event, String) {
+        if self.is_leaving || self.is_terminating {
+            (Event::ClosedToLeave, "closed, leaving".into())
+        } else {
+            (Event::Closed, "closed".into())
+        }
+    }
+
+    fn finish_badly(&mut self, now: Instant, job: JobKind, failure: &Failure) {
+        let what = format!("{job}: {failure}");
+        if self.findings.database.as_ref() != Some(&what) {
+            self.note(Note::DatabaseTrouble { what: what.clone() });
+        }
+        self.findings.database = Some(what.clone());
+        self.retry_at = now + RETRY_INTERVAL;
+        match job {
+            JobKind::CatchUp if self.handled_handover.is_some() && self.jobs.is_empty() => {
+                self.pending.push_back((Event::CatchUpFailed, what));
+            }
+            JobKind::Close if self.is_leaving || self.is_terminating => {
+                self.pending.push_back((Event::ClosedToLeave, what));
+            }
+            JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
+            JobKind::Reopen if self.role == Role::Active => {
+                self.jobs.push_back(Job::Reopen);
+            }
+            // Tried again by `judge` after RETRY_INTERVAL.
+            JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
+            JobKind::Reopen => {}
+        }
+    }
+
+    pub(super) fn flush_addresses(&mut self) {
+        while let Some(order) = self.addresses.poll_order() {
+            let (link, request): (_, fn(&mut Self, u32, Order) -> Vec<u8>) = match order {
+                Order::Set { link, .. } | Order::Remove { link, .. } => (link, Self::request),
+            };
+            if let Some(index) = self.links[link.index()].index {
+                let request = request(self, index, order);
+                self.outputs.push_back(Output::Netlink { request });
+            }
+        }
+    }
+
+    fn request(&mut self, index: u32, order: Order) -> Vec<u8> {
+        let sequence = self.next_netlink_sequence();
+        match order {
+            Order::Set { address, lifetime, .. } => {
+                netlink::set_address(sequence, index, address, Some(lifetime))
+            }
+            Order::Remove { address, .. } => netlink::remove_address(sequence, index, address),
+        }
+    }
+
+    fn send_advertisements(&mut self, now: Instant) {
+        while let Some((link, datagram)) = self.group.poll_advertisement(now) {
+            self.outputs.push_back(Output::SendVrrp { link, datagram });
+        }
+    }
+
+    fn run_announcements(&mut self, now: Instant) {
+        let Some((count, at)) = self.announce_next else { return };
+        if now < at {
+            return;
+        }
+        self.announce();
+        let delay = ANNOUNCE_DELAYS.get(count + 1).copied().unwrap_or(ANNOUNCE_INTERVAL);
+        self.announce_next = Some((count + 1, now + delay));
+    }
+
+    /// One request and one reply form for every virtual address.
+    fn announce(&mut self) {
+        let vips: Vec<_> = self.addresses.all().collect();
+        for (link, vip) in vips {
+            let mac = self.links[link.index()].mac;
+            self.send_arp(link, &Arp::announcement(mac, vip.address));
+            self.send_arp(link, &Arp::announcement_reply(mac, vip.address));
+        }
+    }
+
+    pub(super) fn send_arp(&mut self, link: LinkId, arp: &Arp) {
+        let frame = arp.emit().to_vec();
+        self.outputs.push_back(Output::SendArp { link, frame });
+    }
+}

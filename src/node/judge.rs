@@ -1,0 +1,504 @@
+//! Judging: which event holds at this moment. Every guard of the pair's table is computed here.
+//!
+//! In: the machines' states and the instant. Out: events to the table, each with its reason.
+//! Must not: carry out an order (`act`), talk (`report`).
+//! Read first: design section 5; `pair`. The question of each role is one function.
+
+use std::time::Duration;
+
+use super::{
+    DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, PROBE_LEAD, Probes, RETRY_INTERVAL,
+    Stage,
+};
+use crate::console::note::Note;
+use crate::net::arp::Arp;
+use crate::pair::{Event, Role};
+use crate::peer::{Handover, Report};
+use crate::repl::{self, Position, ThreadState};
+use crate::time::Instant;
+use crate::wire::LinkId;
+
+type Found = (Event, String);
+
+/// Events in one turn; the table settles in three or four.
+const EVENTS_PER_TURN_MAX: usize = 16;
+/// How often a refused host looks whether it is still.
+const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long replication may stand still before it is set up again.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How two positions compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Equal,
+    MineHasMore,
+    TheirsHasMore,
+    Diverged,
+}
+
+impl Node {
+    /// Finds events and applies them until none holds.
+    pub(super) fn judge(&mut self, now: Instant) {
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            let Some((event, why)) = self.find_event(now) else { return };
+            self.apply(now, event, why);
+            self.run_machines(now);
+        }
+    }
+
+    fn find_event(&mut self, now: Instant) -> Option<Found> {
+        if let Some(found) = self.pending.pop_front() {
+            return Some(found);
+        }
+        match self.role {
+            Role::Joining => self.judge_joining(now),
+            Role::Standby => self.judge_standby(now),
+            Role::Promoting | Role::Active => self.judge_serving(now),
+            Role::Demoting => self.judge_demoting(now),
+            Role::Refused => self.judge_refused(now),
+        }
+    }
+
+    /// What the peer said lately, if it did.
+    pub(super) fn fresh(&self, now: Instant) -> Option<&Report> {
+        self.peer.fresh_report(now, self.fresh_limit())
+    }
+
+    fn fresh_limit(&self) -> Duration {
+        4 * self.config.peer.interval
+    }
+
+    fn is_free(&self) -> bool {
+        self.job.is_none() && self.jobs.is_empty()
+    }
+
+    fn has_carrier(&self) -> bool {
+        LinkId::ALL.into_iter().any(|link| self.group.has_carrier(link))
+    }
+
+    fn judge_joining(&mut self, now: Instant) -> Option<Found> {
+        if !self.is_fenced {
+            if self.is_free() && now >= self.retry_at {
+                self.jobs.push_back(repl::Job::Fence);
+                self.retry_at = now + RETRY_INTERVAL;
+            }
+            // Web traffic does not need the database: a host that is entitled goes on without.
+            let patience_ends = self.role_since + ELECTION_PATIENCE;
+            if now < patience_ends {
+                return None;
+            }
+        }
+        match self.fresh(now).cloned() {
+            Some(peer) => self.judge_joining_with(now, &peer),
+            None => self.judge_joining_alone(now),
+        }
+    }
+
+    fn judge_joining_with(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        match peer.role {
+            Role::Active if peer.epoch < self.persistent.epoch => {
+                self.wait_for(format!(
+                    "{} serves with the older epoch {}: look at both databases, then run \
+                     `tandem failover --force` on the host that is to serve",
+                    self.peer_name(),
+                    peer.epoch
+                ));
+                None
+            }
+            Role::Active if peer.database.is_writable => self.may_follow(now).then(|| {
+                self.retry_at = now + RETRY_INTERVAL;
+                (Event::PeerServes, format!("{} serves", self.peer_name()))
+            }),
+            Role::Active | Role::Promoting | Role::Demoting | Role::Standby => None,
+            Role::Joining | Role::Refused if peer.is_leaving => None,
+            Role::Joining | Role::Refused => self.elect(now, peer),
+        }
+    }
+
+    fn may_follow(&self, now: Instant) -> bool {
+        self.is_fenced && self.is_free() && now >= self.retry_at && self.is_database_up()
+    }
+
+    pub(super) fn is_database_up(&self) -> bool {
+        self.engine.observation().state == repl::State::Up
+    }
+
+    /// Nobody serves and both wait: both hosts come to the same answer from the same facts.
+    fn elect(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
+        let was_patient = now.since(self.role_since) > ELECTION_PATIENCE;
+        match (mine, theirs) {
+            (Some(mine), Some(theirs)) => {
+                if !self.is_fenced {
+                    return None;
+                }
+                self.wins_election(peer, &mine, theirs).then(|| {
+                    let why = format!("nobody serves, {} waits too", self.peer_name());
+                    (Event::ElectionWon, why)
+                })
+            }
+            (Some(_), None) => {
+                let peer_rules = peer.was_source && peer.epoch >= self.persistent.epoch;
+                if peer_rules {
+                    self.wait_for(format!(
+                        "the database of {}, which was the last source, does not answer yet; \
+                         `tandem failover --force` serves without it",
+                        self.peer_name()
+                    ));
+                    return None;
+                }
+                was_patient
+                    .then(|| (Event::ElectionWon, format!("{} has no database", self.peer_name())))
+            }
+            (None, Some(_)) => {
+                self.wait_for("the database of this host does not answer".into());
+                None
+            }
+            (None, None) => {
+                self.wait_for("no database answers on either host".into());
+                None
+            }
+        }
+    }
+
+    fn wins_election(&self, peer: &Report, mine: &str, theirs: &str) -> bool {
+        let rank_mine = (self.persistent.epoch, self.persistent.was_source);
+        let rank_theirs = (peer.epoch, peer.was_source);
+        let priority = |host| self.config.host(host).priority;
+        match self.relate(mine, theirs) {
+            Relation::MineHasMore => true,
+            Relation::TheirsHasMore => false,
+            Relation::Equal | Relation::Diverged if rank_mine == rank_theirs => {
+                priority(self.me) > priority(self.me.other())
+            }
+            Relation::Equal | Relation::Diverged => rank_mine > rank_theirs,
+        }
+    }
+
+    fn relate(&self, mine: &str, theirs: &str) -> Relation {
+        let Some(flavour) = self.engine.observation().flavour else { return Relation::Diverged };
+        let parsed = (Position::parse(flavour, mine), Position::parse(flavour, theirs));
+        let (Ok(mine), Ok(theirs)) = parsed else { return Relation::Diverged };
+        match (mine.contains(&theirs), theirs.contains(&mine)) {
+            (true, true) => Relation::Equal,
+            (true, false) => Relation::MineHasMore,
+            (false, true) => Relation::TheirsHasMore,
+            (false, false) => Relation::Diverged,
+        }
+    }
+
+    fn judge_joining_alone(&mut self, now: Instant) -> Option<Found> {
+        if !self.is_peer_silent(now) {
+            return None;
+        }
+        if self.persistent.was_source {
+            return self
+                .nobody_answers(now)
+                .then(|| (Event::AloneEntitled, "the last source, and alone".into()));
+        }
+        self.wait_for(format!(
+            "{} is silent and was the last source, or none is known: start it, or run \
+             `tandem failover --force` to serve with the data of this host",
+            self.peer_name()
+        ));
+        None
+    }
+
+    fn judge_standby(&mut self, now: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        if self.vrrp_resigned {
+            self.vrrp_resigned = false;
+            let is_handing_over =
+                self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
+            if !is_handing_over {
+                return Some((Event::PeerResigned, format!("{name} resigned (priority 0)")));
+            }
+        }
+        let Some(peer) = self.fresh(now).cloned() else {
+            return (self.is_peer_silent(now) && self.nobody_answers(now))
+                .then(|| (Event::PeerGone, format!("{name} is silent on every path")));
+        };
+        match (peer.role, peer.handover) {
+            (Role::Joining | Role::Refused, _) if !peer.holds_vips => {
+                return Some((Event::PeerResigned, format!("{name} does not serve any more")));
+            }
+            (Role::Demoting, Handover::Holding { .. }) if !self.holds_writes => {
+                return Some((Event::PeerHandsOver, format!("{name} hands over")));
+            }
+            (Role::Demoting, Handover::Closed { id }) if self.handled_handover != Some(id) => {
+                self.handled_handover = Some(id);
+                return Some((Event::PeerClosed, format!("{name} hands over")));
+            }
+            (Role::Active, _) => {
+                self.holds_writes = false;
+                self.handover = Handover::None;
+            }
+            (Role::Joining | Role::Refused | Role::Standby | Role::Promoting, _) => {}
+            (Role::Demoting, _) => {}
+        }
+        self.judge_replica(now, &peer)
+    }
+
+    /// Replication that stands still is set up again, unless its applier has an error, which only
+    /// an operator can mend.
+    fn judge_replica(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let stands = !self.is_replicating() && self.is_database_up();
+        if !stands || peer.role != Role::Active || !peer.database.is_writable {
+            self.replica_stopped_since = None;
+            return None;
+        }
+        let since = *self.replica_stopped_since.get_or_insert(now);
+        if now.since(since) < REPLICA_PATIENCE || !self.may_follow(now) {
+            return None;
+        }
+        self.retry_at = now + REPLICA_PATIENCE;
+        Some((Event::ReplicaStopped, "replication stopped".into()))
+    }
+
+    /// Both threads run and the source is the peer.
+    pub(super) fn is_replicating(&self) -> bool {
+        let peer_address = self.config.host(self.me.other()).inside_address().to_string();
+        self.engine.observation().replica.as_ref().is_some_and(|replica| {
+            replica.io == ThreadState::Running
+                && replica.sql == ThreadState::Running
+                && replica.source_host == peer_address
+        })
+    }
+
+    fn judge_serving(&mut self, now: Instant) -> Option<Found> {
+        if !self.has_carrier() {
+            return Some((Event::Isolated, "no link has carrier".into()));
+        }
+        self.retry_promotion(now);
+        let name = self.peer_name();
+        let Some(peer) = self.fresh(now).cloned() else {
+            let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
+            return may_take.then(|| (Event::PeerGone, format!("{name} is silent")));
+        };
+        if matches!(peer.role, Role::Active | Role::Promoting) {
+            return self.judge_rival(now, &peer);
+        }
+        if !self.addresses.is_desired() && !peer.holds_vips {
+            return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
+        }
+        if self.role == Role::Active { self.judge_active(now, &peer) } else { None }
+    }
+
+    fn retry_promotion(&mut self, now: Instant) {
+        if self.role == Role::Promoting && self.is_free() && now >= self.retry_at {
+            self.retry_at = now + RETRY_INTERVAL;
+            self.jobs.push_back(repl::Job::Promote);
+        }
+    }
+
+    /// Two serve: the newer epoch is right, then the higher priority.
+    fn judge_rival(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let priority = |host| self.config.host(host).priority;
+        let mine = (self.persistent.epoch, priority(self.me));
+        let theirs = (peer.epoch, priority(self.me.other()));
+        if theirs > mine {
+            let why = format!("{} serves with epoch {}", self.peer_name(), peer.epoch);
+            return Some((Event::PeerServes, why));
+        }
+        if now < self.retry_at {
+            return None;
+        }
+        self.retry_at = now + RETRY_INTERVAL;
+        Some((Event::PeerServesWrongly, format!("{} serves too", self.peer_name())))
+    }
+
+    fn judge_active(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let is_peer_fit = peer.role == Role::Standby && peer.database.is_up;
+        if !is_peer_fit {
+            return None;
+        }
+        if let Some(since) = self.unreachable_since
+            && now.since(since) >= DATABASE_PATIENCE
+        {
+            return Some((Event::DatabaseLost, "our database does not answer".into()));
+        }
+        let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
+        if let Some(link) = lost
+            && peer.carrier == [true; 2]
+        {
+            self.is_leaving = true;
+            return Some((Event::LinkLost, format!("{link} has no carrier")));
+        }
+        if let Some(wish) = peer.wish
+            && self.handled_wish != Some(wish)
+        {
+            self.handled_wish = Some(wish);
+            return match self.why_no_handover(now) {
+                Some(why) => {
+                    self.note(Note::HandoverFailed { why });
+                    None
+                }
+                None => Some((Event::SwitchoverAsked, format!("asked on {}", self.peer_name()))),
+            };
+        }
+        None
+    }
+
+    /// Why this host, as Active, does not begin a planned handover.
+    pub(super) fn why_no_handover(&self, now: Instant) -> Option<String> {
+        let name = self.peer_name();
+        let Some(peer) = self.fresh(now) else {
+            return Some(format!("{name} is silent"));
+        };
+        if peer.role != Role::Standby {
+            return Some(format!("{name} is {}, not standby", peer.role));
+        }
+        if !peer.database.is_replicating {
+            return Some(format!("the database of {name} does not replicate"));
+        }
+        match peer.database.lag_seconds {
+            Some(lag) if lag <= HANDOVER_LIMIT.as_secs() / 2 => None,
+            Some(lag) => Some(format!("the database of {name} is {lag} s behind")),
+            None => Some(format!("how far the database of {name} is behind is not known")),
+        }
+    }
+
+    fn judge_demoting(&mut self, now: Instant) -> Option<Found> {
+        if !self.has_carrier() {
+            return Some((Event::Isolated, "no link has carrier".into()));
+        }
+        match self.stage {
+            Stage::Quieting { until } => {
+                let is_peer_quiet = self.fresh(now).is_none_or(|peer| peer.is_quiet);
+                if (self.data.is_sql_quiet && is_peer_quiet) || now >= until {
+                    self.stage = Stage::Closing;
+                    let limit = self.config.repl.close_limit;
+                    self.jobs.push_back(repl::Job::Close { limit });
+                }
+                None
+            }
+            Stage::Offered { until } => self.judge_offer(now, until),
+            Stage::Draining { until } => (self.data.is_web_drained || now >= until)
+                .then(|| (Event::WebDrained, "handed over".into())),
+            Stage::None | Stage::Closing => None,
+        }
+    }
+
+    fn judge_offer(&mut self, now: Instant, until: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        let Some(peer) = self.fresh(now) else {
+            return self
+                .is_silent_for_long(now)
+                .then(|| (Event::PeerGone, format!("{name} is silent")));
+        };
+        let Handover::Closed { id } = self.handover else { return None };
+        match (peer.role, peer.handover) {
+            (Role::Active, _) if peer.epoch > self.persistent.epoch => {
+                Some((Event::PeerServes, format!("{name} serves")))
+            }
+            (_, Handover::Refused { id: refused }) if refused == id => {
+                Some((Event::PeerRefused, format!("{name} could not take over")))
+            }
+            (Role::Standby, _) if now >= until => {
+                Some((Event::HandoverOverdue, format!("{name} did not begin")))
+            }
+            (Role::Joining | Role::Refused, _) => {
+                Some((Event::PeerResigned, format!("{name} is {}", peer.role)))
+            }
+            (Role::Active | Role::Standby | Role::Promoting | Role::Demoting, _) => None,
+        }
+    }
+
+    fn judge_refused(&mut self, now: Instant) -> Option<Found> {
+        let is_peer_open = self
+            .fresh(now)
+            .is_some_and(|peer| peer.role == Role::Active && peer.database.is_writable);
+        if !is_peer_open || !self.may_follow(now) {
+            return None;
+        }
+        self.retry_at = now + REFUSED_RECHECK_INTERVAL;
+        Some((Event::PeerServes, format!("{} serves", self.peer_name())))
+    }
+
+    /// When every path will have been silent for long enough: the master-down timers of all usable
+    /// links, and four beacon intervals since the last beacon.
+    pub(super) fn silent_at(&self) -> Option<Instant> {
+        let beacons = self.peer.heard_at().map(|at| at + self.fresh_limit());
+        Some(self.group.silent_at()?.max(beacons.unwrap_or(Instant::ZERO)))
+    }
+
+    fn is_peer_silent(&self, now: Instant) -> bool {
+        self.silent_at().is_some_and(|at| now >= at)
+    }
+
+    /// As a Master in VRRP no timer runs for the peer; its beacons are what can be silent.
+    fn is_silent_for_long(&self, now: Instant) -> bool {
+        let master_down = 3 * self.config.vrrp.interval + Duration::from_secs(1);
+        self.peer.heard_at().is_none_or(|at| now.since(at) > master_down)
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        matches!(self.role, Role::Standby | Role::Joining)
+            .then(|| self.silent_at().map(|at| at - PROBE_LEAD))?
+    }
+
+    pub(super) fn probe_deadline(&self) -> Option<Instant> {
+        match self.probes.sent_at {
+            Some(at) => Some(at + PROBE_LEAD),
+            None => self.probe_at(),
+        }
+    }
+
+    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses.
+    pub(super) fn send_probes(&mut self, now: Instant) {
+        match self.probe_at() {
+            Some(at) if now >= at => {}
+            Some(_) | None => {
+                self.probes = Probes::default();
+                return;
+            }
+        }
+        let is_current = self.probes.sent_at.is_some_and(|at| now.since(at) < 2 * PROBE_LEAD);
+        if is_current {
+            return;
+        }
+        self.probes = Probes { sent_at: Some(now), ..Probes::default() };
+        let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
+        let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
+        for (link, address) in vips.into_iter().chain(peers) {
+            let mac = self.links[link.index()].mac;
+            self.send_arp(link, &Arp::probe(mac, address));
+        }
+    }
+
+    /// Whether the probes went out long enough ago and nobody answered for a virtual address.
+    fn nobody_answers(&mut self, now: Instant) -> bool {
+        let Some(sent_at) = self.probes.sent_at else { return false };
+        if now.since(sent_at) < PROBE_LEAD {
+            return false;
+        }
+        let Some((link, address, mac)) = self.probes.answered_by else {
+            self.findings.conflict = None;
+            return true;
+        };
+        let note = if self.links[link.index()].peer_mac == Some(mac) {
+            let why = format!("{} is silent but still answers for {address}", self.peer_name());
+            Note::TakeoverHeld { why }
+        } else {
+            Note::AddressConflict { link, address, mac: mac.to_string() }
+        };
+        if self.findings.conflict.as_ref() != Some(&note.to_string()) {
+            self.findings.conflict = Some(note.to_string());
+            self.note(note);
+        }
+        false
+    }
+
+    /// Says once what this host waits for.
+    fn wait_for(&mut self, why: String) {
+        if self.findings.waiting.as_ref() != Some(&why) {
+            self.findings.waiting = Some(why.clone());
+            self.note(Note::Waiting { why });
+        }
+    }
+
+    pub(super) fn peer_name(&self) -> String {
+        self.config.host(self.me.other()).name.clone()
+    }
+}

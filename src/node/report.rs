@@ -1,0 +1,298 @@
+//! Telling: what the peer, the data plane and the operator are told of this host.
+//!
+//! In: the node's state. Out: beacons, `Routes`, replies. Must not: change the role.
+//! Read first: `peer::Report`, `routes::Routes`, `console::message::Status`.
+
+use std::time::Duration;
+
+use super::{Handover, Node, Output, QUIET_LIMIT, Stage};
+use crate::console::message::{
+    ByLink, DatabaseStatus, LinkStatus, LinksStatus, PeerStatus, Request, Response, SqlStatus,
+    Status, WebStatus,
+};
+use crate::console::note::Note;
+use crate::pair::{Event, Role};
+use crate::peer::{DatabaseReport, Report};
+use crate::repl;
+use crate::routes::{Flow, Routes, WebIntake};
+use crate::time::Instant;
+use crate::units::Cidr;
+use crate::wire::LinkId;
+
+/// How long an operator's command may take before it is answered with what is true by then.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(30);
+/// How long open transactions may go on when the source is lost without a word.
+const LOST_LIMIT: Duration = Duration::from_secs(3);
+/// A host that was silent for this long gets no PHP request.
+const PHP_SILENCE_LIMIT: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Publishes routes that changed, sends the beacon that is due.
+    pub(super) fn speak(&mut self, now: Instant) {
+        self.note_links(now);
+        let routes = self.routes_at(now);
+        if routes != self.routes {
+            if routes.writes != self.routes.writes {
+                self.data.is_sql_quiet = false;
+            }
+            self.routes = routes.clone();
+            self.outputs.push_back(Output::Routes(routes));
+        }
+        self.send_beacon(now);
+        self.answer_operators(now);
+    }
+
+    pub(super) fn send_beacon(&mut self, now: Instant) {
+        let report = self.report(now);
+        if let Some(datagram) = self.peer.poll_beacon(now, report) {
+            for link in LinkId::ALL {
+                self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
+            }
+        }
+    }
+
+    fn note_links(&mut self, now: Instant) {
+        for link in LinkId::ALL {
+            let is_heard = self.peer.is_heard(now, link);
+            let facts = &mut self.links[link.index()];
+            if std::mem::replace(&mut facts.was_heard, is_heard) != is_heard {
+                let note =
+                    if is_heard { Note::PeerHeard { link } } else { Note::PeerLost { link } };
+                self.note(note);
+            }
+        }
+    }
+
+    fn report(&self, now: Instant) -> Report {
+        let observation = self.engine.observation();
+        let is_up = self.is_database_up();
+        let position = observation.position.as_deref();
+        Report {
+            host: self.me,
+            boot_id: self.boot_id,
+            sequence: 0,
+            config_digest: self.config.digest,
+            role: self.role,
+            epoch: self.persistent.epoch,
+            was_source: self.persistent.was_source,
+            hears: LinkId::ALL.map(|link| self.peer.is_heard(now, link)),
+            carrier: LinkId::ALL.map(|link| self.group.has_carrier(link)),
+            holds_vips: self.addresses.is_desired() || self.addresses.held().next().is_some(),
+            is_quiet: self.holds_writes && self.data.is_sql_quiet,
+            is_leaving: self.is_leaving,
+            handover: self.handover,
+            wish: self.wish,
+            database: DatabaseReport {
+                is_up,
+                is_writable: is_up && self.role == Role::Active && !self.is_fenced,
+                is_replicating: is_up && self.is_replicating(),
+                lag_seconds: self.own_lag(),
+                position: position.and_then(|text| heapless::String::try_from(text).ok()),
+            },
+        }
+    }
+
+    /// Where queries and requests go from this host.
+    fn routes_at(&self, now: Instant) -> Routes {
+        let peer = self.fresh(now);
+        let them = self.me.other();
+        let peer_serves = peer.is_some_and(|peer| {
+            peer.role == Role::Active
+                && peer.database.is_writable
+                && peer.epoch >= self.persistent.epoch
+        });
+        let (source, writes) = match self.role {
+            Role::Active if !self.is_fenced && !self.holds_writes => (Some(self.me), Flow::Flowing),
+            Role::Active | Role::Promoting => (None, Flow::Held { open_limit: LOST_LIMIT }),
+            _ if peer_serves && !self.holds_writes => (Some(them), Flow::Flowing),
+            Role::Demoting if !peer_serves => {
+                (Some(self.me), Flow::Held { open_limit: QUIET_LIMIT })
+            }
+            Role::Demoting => (Some(them), Flow::Flowing),
+            Role::Standby if peer.is_some_and(|peer| peer.handover != Handover::None) => {
+                (Some(them), Flow::Held { open_limit: QUIET_LIMIT })
+            }
+            Role::Joining | Role::Standby | Role::Refused => {
+                (None, Flow::Held { open_limit: LOST_LIMIT })
+            }
+        };
+        let mut is_replica_fit = [false; 2];
+        is_replica_fit[self.me.index()] =
+            self.role == Role::Standby && self.is_replicating() && self.is_lag_fit(self.own_lag());
+        is_replica_fit[them.index()] = peer.is_some_and(|peer| {
+            peer.role == Role::Standby
+                && peer.database.is_replicating
+                && self.is_lag_fit(peer.database.lag_seconds)
+        });
+        let mut is_host_alive = [true; 2];
+        is_host_alive[them.index()] =
+            self.peer.fresh_report(now, PHP_SILENCE_LIMIT).is_some_and(|peer| !peer.is_leaving);
+        let web = match self.stage {
+            Stage::Draining { .. } => WebIntake::Draining,
+            Stage::None | Stage::Quieting { .. } | Stage::Closing | Stage::Offered { .. } => {
+                WebIntake::Serving
+            }
+        };
+        let version = self.routes.version;
+        let mut routes = Routes { version, source, is_replica_fit, writes, is_host_alive, web };
+        if routes != self.routes {
+            routes.version += 1;
+        }
+        routes
+    }
+
+    fn own_lag(&self) -> Option<u64> {
+        self.engine.observation().replica.as_ref().and_then(|replica| replica.lag_seconds)
+    }
+
+    fn is_lag_fit(&self, lag_seconds: Option<u64>) -> bool {
+        lag_seconds.is_some_and(|lag| Duration::from_secs(lag) <= self.config.sql.lag_limit)
+    }
+
+    pub(super) fn handle_request(
+        &mut self,
+        now: Instant,
+        client: u64,
+        request: &Request,
+        sql: SqlStatus,
+        web: WebStatus,
+    ) {
+        match request {
+            Request::Status => {
+                let response = Response::Status(Box::new(self.status(now, sql, web)));
+                self.outputs.push_back(Output::Reply { client, response });
+            }
+            Request::Switchover => self.ask_switchover(now, client),
+            Request::FailoverForce => {
+                let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);
+                let refusal = match self.role {
+                    Role::Active | Role::Promoting => Some("this host serves already"),
+                    Role::Demoting => Some("a handover is under way"),
+                    _ if peer_serves => Some("the peer serves: use `tandem switchover`"),
+                    Role::Joining | Role::Standby | Role::Refused => None,
+                };
+                match refusal {
+                    Some(why) => self.refuse(client, why.to_owned()),
+                    None => {
+                        self.operators.push((client, now));
+                        let why = "forced by the operator".to_owned();
+                        self.pending.push_back((Event::FailoverForced, why));
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_switchover(&mut self, now: Instant, client: u64) {
+        let refusal = match self.role {
+            Role::Active => self.why_no_handover(now),
+            Role::Standby if !self.is_replicating() => {
+                Some("the database of this host does not replicate".into())
+            }
+            Role::Standby => None,
+            Role::Joining | Role::Promoting | Role::Demoting | Role::Refused => {
+                Some(format!("this host is {}: only an active or standby host can", self.role))
+            }
+        };
+        match refusal {
+            Some(why) => self.refuse(client, why),
+            None => {
+                self.operators.push((client, now));
+                let why = "asked by the operator".to_owned();
+                self.pending.push_back((Event::SwitchoverAsked, why));
+            }
+        }
+    }
+
+    fn refuse(&mut self, client: u64, why: String) {
+        self.outputs.push_back(Output::Reply { client, response: Response::Refused(why) });
+    }
+
+    /// Tells every waiting operator; `is_last` ends their wait.
+    pub(super) fn tell_operators(&mut self, response: Response, is_last: bool) {
+        for (client, _) in &self.operators {
+            let output = Output::Reply { client: *client, response: response.clone() };
+            self.outputs.push_back(output);
+        }
+        if is_last {
+            self.operators.clear();
+            self.wish = None;
+        }
+    }
+
+    fn answer_operators(&mut self, now: Instant) {
+        let Some((_, since)) = self.operators.first() else { return };
+        if self.role == Role::Active && self.addresses.is_desired() && !self.is_fenced {
+            if self.role_since > *since {
+                self.tell_operators(Response::Done("this host serves".into()), true);
+            }
+        } else if now.since(*since) > OPERATOR_LIMIT {
+            let what =
+                format!("not done in {} s; this host is {}", OPERATOR_LIMIT.as_secs(), self.role);
+            self.tell_operators(Response::Refused(what), true);
+        }
+    }
+
+    fn status(&self, now: Instant, sql: SqlStatus, web: WebStatus) -> Status {
+        let link = |link: LinkId| LinkStatus {
+            device: self.links[link.index()].device.clone(),
+            carrier: self.group.has_carrier(link),
+        };
+        Status {
+            host: self.config.host(self.me).name.clone(),
+            role: self.role,
+            epoch: self.persistent.epoch,
+            role_seconds: now.since(self.role_since).as_secs(),
+            vips: self.addresses.held().map(|Cidr { address, .. }| address.to_string()).collect(),
+            peer: PeerStatus {
+                name: self.peer_name(),
+                role: self.fresh(now).map(|peer| peer.role),
+                epoch: self.peer.report().map_or(0, |peer| peer.epoch),
+                heard: ByLink {
+                    outside: self.peer.is_heard(now, LinkId::Outside),
+                    inside: self.peer.is_heard(now, LinkId::Inside),
+                },
+            },
+            links: LinksStatus { outside: link(LinkId::Outside), inside: link(LinkId::Inside) },
+            database: self.database_status(),
+            sql,
+            web,
+            notes: self.notes.iter().rev().take(20).rev().cloned().collect(),
+            findings: self.findings(),
+        }
+    }
+
+    fn database_status(&self) -> DatabaseStatus {
+        let observation = self.engine.observation();
+        let replica = observation.replica.as_ref();
+        let state = match (&observation.state, self.role, replica) {
+            (repl::State::Unreachable(_) | repl::State::Denied(_), ..) => "unreachable",
+            (repl::State::Up, Role::Active, _) if !self.is_fenced => "source",
+            (repl::State::Up, _, Some(_)) => "replica",
+            (repl::State::Up, _, None) => "closed",
+        };
+        let error = replica.and_then(|replica| {
+            [&replica.sql_error, &replica.io_error]
+                .into_iter()
+                .find(|error| !error.is_empty())
+                .cloned()
+        });
+        DatabaseStatus {
+            state: state.to_owned(),
+            version: observation.version.clone(),
+            position: observation.position.clone(),
+            lag_seconds: replica.and_then(|replica| replica.lag_seconds),
+            error: error.or_else(|| self.findings.database.clone()),
+        }
+    }
+
+    fn findings(&self) -> Vec<String> {
+        let findings = &self.findings;
+        [&findings.waiting, &findings.database, &findings.diverged, &findings.conflict]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .chain(self.last_refusals.iter().flatten().cloned())
+            .collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! The data plane: the web front and the SQL splitter on one epoll.
+//!
+//! In: `Routes`, readiness. Out: what it has come to, its status. Must not: wait.
+//! Read first: `plane`; design section 6.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::plane::{Plane, Ready, Service, Turn};
+use super::serve_sql::{self, ServeSql};
+use super::serve_web::{self, ServeWeb};
+use crate::config::Config;
+use crate::console::message::{PhpStatus, SqlStatus, WebStatus};
+use crate::limits;
+use crate::node::DataPlane;
+use crate::routes::{Flow, Routes, WebIntake};
+use crate::time::{Instant, earliest};
+use crate::wire::{HostId, LinkId};
+
+#[derive(Debug)]
+pub struct Data {
+    plane: Plane,
+    web: ServeWeb,
+    sql: ServeSql,
+    buffer: Vec<u8>,
+    ready: Vec<Ready>,
+    routes: Routes,
+    names: [String; 2],
+}
+
+/// What one turn left behind.
+#[derive(Debug)]
+pub struct Turned {
+    pub facts: DataPlane,
+    /// Something stopped for its budget: turn again soon.
+    pub has_more: bool,
+}
+
+impl Data {
+    pub fn open(config: &Config, me: HostId) -> io::Result<Self> {
+        let plane = Plane::new()?;
+        let inside = HostId::ALL.map(|host| config.host(host).inside_address());
+        let names = HostId::ALL.map(|host| config.host(host).name.clone());
+        let mut php = inside.map(|address| (address, config.web.php_port).into());
+        php[me.index()] = ([127, 0, 0, 1], config.web.php_port).into();
+        let own = config.host(me).address(LinkId::Outside).address;
+        let vips = config.link(LinkId::Outside).vip.iter().map(|vip| (vip.address, true));
+        let listen = std::iter::once((own, false))
+            .chain(vips)
+            .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))
+            .collect();
+        let site = serve_web::Site { me, listen, php, server_names: names.clone() };
+        let web = ServeWeb::new(&config.web, site, &plane)?;
+        let servers = inside.map(|address| (address, config.repl.port).into());
+        let sql = ServeSql::new(&config.sql, serve_sql::Site { me, servers }, &plane)?;
+        Ok(Self {
+            plane,
+            web,
+            sql,
+            buffer: vec![0; limits::READ_BUFFER_BYTES],
+            ready: Vec::with_capacity(limits::PLANE_EVENTS_PER_TURN),
+            routes: Routes::unknown(),
+            names,
+        })
+    }
+
+    /// A second descriptor of the same epoll, for the loop to wait on.
+    pub fn epoll(&self) -> io::Result<OwnedFd> {
+        self.plane.epoll().try_clone()
+    }
+
+    /// Takes new routes; returns what holds under them.
+    pub fn set_routes(&mut self, now: Instant, routes: &Routes) -> DataPlane {
+        self.routes = routes.clone();
+        let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
+        self.web.set_routes(&mut turn, routes);
+        self.sql.set_routes(&mut turn, routes);
+        self.facts()
+    }
+
+    /// Serves what is ready, a bounded amount.
+    pub fn turn(&mut self, now: Instant) -> Turned {
+        let mut has_more = self.plane.poll(&mut self.ready).unwrap_or_else(|error| {
+            log::error!("epoll: {error}");
+            false
+        });
+        let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
+        for ready in &self.ready {
+            match ready.key.service {
+                Service::Web => self.web.ready(&mut turn, *ready),
+                Service::Sql => self.sql.ready(&mut turn, *ready),
+            }
+        }
+        has_more |= self.web.resume(&mut turn);
+        has_more |= self.sql.resume(&mut turn);
+        if self.web.deadline().is_some_and(|at| at <= now) {
+            self.web.expire(&mut turn);
+        }
+        if self.sql.deadline().is_some_and(|at| at <= now) {
+            self.sql.expire(&mut turn);
+        }
+        Turned { facts: self.facts(), has_more }
+    }
+
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        earliest(self.web.deadline(), self.sql.deadline())
+    }
+
+    fn facts(&self) -> DataPlane {
+        DataPlane {
+            is_web_drained: self.routes.web == WebIntake::Draining && self.web.is_drained(),
+            is_sql_quiet: self.routes.writes != Flow::Flowing && self.sql.is_quiet(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Files: the state that outlives the daemon, secrets, pid files.
+//!
+//! In: paths, bytes. Out: bytes, or why not. Must not: interpret a configuration.
+//! Read first: rename(2), fsync(2). A state file is postcard and the first 8 bytes of its SHA-256,
+//! written beside, synced, renamed, and its directory synced: it is the old one or the new one.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::node::Persistent;
+
+pub const STATE_DIR: &str = "/var/lib/tandem";
+pub const RUN_DIR: &str = "/run/tandem";
+pub const SOCKET: &str = "/run/tandem.sock";
+
+fn state_path() -> PathBuf {
+    Path::new(STATE_DIR).join("state")
+}
+
+/// What the last run left; the default when there is none. A torn or foreign file is an error: to
+/// guess an epoch could make two sources.
+pub fn load_state() -> io::Result<Persistent> {
+    let path = state_path();
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Persistent::default()),
+        Err(error) => return Err(named(&path, error)),
+    };
+    let wrong = || {
+        named(
+            &path,
+            io::Error::other(
+                "damaged: remove it if the other host serves; it then counts as never having served",
+            ),
+        )
+    };
+    let (body, sum) = bytes.split_last_chunk::<8>().ok_or_else(wrong)?;
+    if Sha256::digest(body)[..8] != sum[..] {
+        return Err(wrong());
+    }
+    postcard::from_bytes(body).map_err(|_| wrong())
+}
+
+/// On disk when it returns.
+pub fn save_state(state: &Persistent) -> io::Result<()> {
+    let mut bytes = postcard::to_stdvec(state).expect("two numbers");
+    let sum = Sha256::digest(&bytes);
+    bytes.extend(&sum[..8]);
+    fs::create_dir_all(STATE_DIR)?;
+    let beside = Path::new(STATE_DIR).join("state.new");
+    let mut file = File::create(&beside).map_err(|error| named(&beside, error))?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, state_path())?;
+    File::open(STATE_DIR)?.sync_all()
+}
+
+/// The text of a secret file, which only its owner may read.
+pub fn read_secret(path: &str) -> Result<String, String> {
+    let mode = fs::metadata(path).map_err(|error| error.to_string())?.mode();
+    if mode & 0o077 != 0 {
+        return Err(format!("mode is {:04o}: run chmod 0600 on it", mode & 0o7777));
+    }
+    fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+pub fn write_pid(name: &str) -> io::Result<()> {
+    fs::create_dir_all(RUN_DIR)?;
+    fs::write(Path::new(RUN_DIR).join(name), format!("{}\n", std::process::id()))
+}
+
+/// An error that says which file it is about.
+pub fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,60 @@
+//! The loop: drain and perform; wait; stamp `now` once; handle.
+//!
+//! In: nothing. Out: never returns but to end the process. Must not: do anything else.
+//! Read first: design section 2.
+
+use std::io;
+use std::rc::Rc;
+
+use smol::LocalExecutor;
+use smol::channel::{self, Receiver};
+
+use super::hands::{Exit, Hands, sleep_until};
+use super::{clock, file, guard};
+use crate::config::Config;
+use crate::limits;
+use crate::node::{Input, Node};
+use crate::wire::HostId;
+
+/// Runs the node until it asks to end.
+pub fn run(config: Config, me: HostId) -> io::Result<()> {
+    // Before the first `Async`: its helper thread inherits the mask.
+    let signals = guard::block_signals()?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    file::write_pid("node.pid")?;
+    let persistent = file::load_state()?;
+    let executor = Rc::new(LocalExecutor::new());
+    let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
+    async_io::block_on(executor.run(async {
+        let hands = Hands::open(&config, me, executor.clone(), inputs_in)?;
+        hands.start_signals(signals)?;
+        let node = Node::new(config, me, clock::wall_nanos(), persistent);
+        turn_until_exit(node, &hands, &inputs).await;
+        Ok(())
+    }))
+}
+
+async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) {
+    node.handle(clock::now(), Input::Wake);
+    loop {
+        while let Some(output) = node.poll_output() {
+            if let Err(Exit) = hands.perform(output) {
+                return;
+            }
+        }
+        let input = match hands.take_facts() {
+            Some(facts) => facts,
+            None => next_input(inputs, node.deadline()).await,
+        };
+        node.handle(clock::now(), input);
+    }
+}
+
+async fn next_input(inputs: &Receiver<Input>, deadline: Option<crate::time::Instant>) -> Input {
+    let received = async { inputs.recv().await.unwrap_or(Input::Wake) };
+    let woken = async {
+        sleep_until(deadline).await;
+        Input::Wake
+    };
+    smol::future::or(received, woken).await
+}

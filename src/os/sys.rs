@@ -1,0 +1,49 @@
+//! The one unsafe corner: a packet socket's address, which no crate here builds safely.
+//!
+//! In: interface index, protocol. Out: an address that rustix passes to bind and sendto.
+//! Read first: packet(7), struct sockaddr_ll.
+#![allow(unsafe_code)]
+
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+
+/// Address of an AF_PACKET socket: an interface and an Ethernet protocol.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct PacketAddress {
+    family: u16,
+    protocol_be: u16,
+    index: i32,
+    hardware_type: u16,
+    packet_type: u8,
+    address_length: u8,
+    address: [u8; 8],
+}
+
+const AF_PACKET: u16 = 17;
+
+impl PacketAddress {
+    pub(crate) fn new(index: u32, protocol: u16) -> Self {
+        Self {
+            family: AF_PACKET,
+            protocol_be: protocol.to_be(),
+            index: i32::try_from(index).unwrap_or(0),
+            hardware_type: 0,
+            packet_type: 0,
+            address_length: 6,
+            address: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0],
+        }
+    }
+}
+
+// SAFETY: `PacketAddress` is `repr(C)` with the fields of struct sockaddr_ll in its order, without
+// padding (2+2+4+2+1+1+8 = 20 bytes), all initialised; the pointer is to `self`, which outlives
+// the call. Safe code cannot: rustix has no type for this address family.
+unsafe impl SocketAddrArg for PacketAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        let length = SocketAddrLen::try_from(size_of::<Self>()).expect("20 fits");
+        f(std::ptr::from_ref(self).cast(), length)
+    }
+}

@@ -1,0 +1,269 @@
+//! The same operation in each server's words: MySQL 5.6 to 9.x and MariaDB.
+//!
+//! In: VERSION(), names and passwords. Out: SQL text. Must not: guess a dialect from an error.
+//! Read first: facts/repl.md sections 2 and 2.1.  Differs: MySQL 8.0 is spoken to in the old words,
+//! which it understands in every minor version; the wait functions are not used at all (see `wait`
+//! in promote.rs).
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use super::gtid::Flavour;
+use crate::limits;
+
+/// A family of servers that takes the same statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Mysql56,
+    Mysql57,
+    /// 8.0 to 8.3.
+    Mysql80,
+    /// 8.4 and later: only the words "replica" and "source".
+    Mysql84,
+    Mariadb,
+}
+
+impl Dialect {
+    /// `None` for a server without GTIDs (before MySQL 5.6 or MariaDB 10), or no version at all.
+    #[must_use]
+    pub fn from_version(version: &str) -> Option<Self> {
+        let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
+        let release = (number()?, number()?);
+        if version.contains("MariaDB") {
+            // Old servers put "5.5.5-" in front of the real version for old replicas.
+            return (release >= (10, 0) || version.starts_with("5.5.5-10."))
+                .then_some(Self::Mariadb);
+        }
+        match release {
+            (0..=4, _) | (5, 0..=5) => None,
+            (5, 6) => Some(Self::Mysql56),
+            (5..=7, _) => Some(Self::Mysql57),
+            (8, 0..=3) => Some(Self::Mysql80),
+            (8.., _) => Some(Self::Mysql84),
+        }
+    }
+
+    #[must_use]
+    pub const fn flavour(self) -> Flavour {
+        match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => Flavour::Mysql,
+            Self::Mariadb => Flavour::Mariadb,
+        }
+    }
+
+    #[must_use]
+    pub const fn statements(self) -> &'static Statements {
+        match self {
+            Self::Mysql56 => &MYSQL_56,
+            Self::Mysql57 | Self::Mysql80 => &MYSQL_57,
+            Self::Mysql84 => &MYSQL_84,
+            Self::Mariadb => &MARIADB,
+        }
+    }
+
+    /// Makes the server a replica of `source`, from the position that it has executed.
+    #[must_use]
+    pub fn change_source(self, source: &Source<'_>) -> String {
+        let word = match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mariadb => "MASTER",
+            Self::Mysql84 => "SOURCE",
+        };
+        let mut sql = match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mariadb => {
+                "CHANGE MASTER TO".to_owned()
+            }
+            Self::Mysql84 => "CHANGE REPLICATION SOURCE TO".to_owned(),
+        };
+        let retry = limits::SOURCE_CONNECT_RETRY_SECONDS;
+        let heartbeat = limits::SOURCE_HEARTBEAT_SECONDS;
+        let _infallible = write!(
+            sql,
+            " {word}_HOST={}, {word}_PORT={}, {word}_USER={}, {word}_PASSWORD={}, \
+             {word}_CONNECT_RETRY={retry}, {word}_HEARTBEAT_PERIOD={heartbeat}, ",
+            quote(&source.host.to_string()),
+            source.port,
+            quote(source.user),
+            quote(source.password),
+        );
+        let count = limits::SOURCE_RETRY_COUNT;
+        let _infallible = match self {
+            Self::Mysql56 | Self::Mysql57 => {
+                write!(sql, "MASTER_RETRY_COUNT={count}, MASTER_AUTO_POSITION=1")
+            }
+            Self::Mysql80 => write!(
+                sql,
+                "MASTER_RETRY_COUNT={count}, MASTER_AUTO_POSITION=1, GET_MASTER_PUBLIC_KEY=1"
+            ),
+            Self::Mysql84 => write!(
+                sql,
+                "SOURCE_RETRY_COUNT={count}, SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
+            ),
+            // It retries 100,000 times by itself, and has no word for it.
+            Self::Mariadb => write!(sql, "MASTER_USE_GTID=slave_pos"),
+        };
+        sql
+    }
+
+    /// Closes the server to writes. The lock wait is part of the same statement, so that it holds
+    /// even when the connection was opened anew just now.
+    #[must_use]
+    pub fn close(self, lock_wait_seconds: u64) -> String {
+        let variable = self.statements().close_variable;
+        format!("SET SESSION lock_wait_timeout={lock_wait_seconds}, GLOBAL {variable}=ON")
+    }
+}
+
+/// Where a replica gets its transactions.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub host: Ipv4Addr,
+    pub port: u16,
+    pub user: &'a str,
+    pub password: &'a str,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({}:{} as {})", self.host, self.port, self.user)
+    }
+}
+
+/// The statements that carry no values.
+#[derive(Debug)]
+pub struct Statements {
+    /// One row; columns named as `look` reads them. Never FROM a table: MariaDB answers 0 then.
+    pub variables: &'static str,
+    pub replica_status: &'static str,
+    pub start: &'static str,
+    pub start_applier: &'static str,
+    pub stop: &'static str,
+    pub stop_receiver: &'static str,
+    pub forget_source: &'static str,
+    /// The variable that shuts out everybody it can: turning it on turns read_only on.
+    pub close_variable: &'static str,
+    pub open: &'static str,
+    /// Before CHANGE: where the server starts reading; nothing where it knows by itself.
+    pub adopt_position: Option<&'static str>,
+}
+
+const MYSQL_56: Statements = Statements {
+    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
+        @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
+        @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
+        @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode",
+    replica_status: "SHOW SLAVE STATUS",
+    start: "START SLAVE",
+    start_applier: "START SLAVE SQL_THREAD",
+    stop: "STOP SLAVE",
+    stop_receiver: "STOP SLAVE IO_THREAD",
+    forget_source: "RESET SLAVE ALL",
+    close_variable: "read_only",
+    open: "SET GLOBAL read_only=OFF",
+    adopt_position: None,
+};
+
+const MYSQL_57: Statements = Statements {
+    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.super_read_only AS is_closed, \
+        @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
+        @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
+        @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode",
+    close_variable: "super_read_only",
+    // super_read_only off alone leaves read_only on.
+    open: "SET GLOBAL super_read_only=OFF, GLOBAL read_only=OFF",
+    ..MYSQL_56
+};
+
+const MYSQL_84: Statements = Statements {
+    replica_status: "SHOW REPLICA STATUS",
+    start: "START REPLICA",
+    start_applier: "START REPLICA SQL_THREAD",
+    stop: "STOP REPLICA",
+    stop_receiver: "STOP REPLICA IO_THREAD",
+    forget_source: "RESET REPLICA ALL",
+    ..MYSQL_57
+};
+
+const MARIADB: Statements = Statements {
+    // gtid_current_pos leaves out transactions of other servers; the binlog's state does not.
+    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
+        @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
+        @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
+        @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
+        @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
+    adopt_position: Some("SET GLOBAL gtid_slave_pos=@@GLOBAL.gtid_binlog_pos"),
+    ..MYSQL_56
+};
+
+/// A string literal. The hands keep NO_BACKSLASH_ESCAPES off in every session they open.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for c in text.chars() {
+        match c {
+            '\'' => quoted.push_str("\\'"),
+            '\\' => quoted.push_str("\\\\"),
+            '\0' => quoted.push_str("\\0"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// An identifier.
+#[must_use]
+pub(super) fn quote_name(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_decides_the_dialect() {
+        for (version, expected) in [
+            ("5.5.62-log", None),
+            ("5.6.24-log", Some(Dialect::Mysql56)),
+            ("5.7.44", Some(Dialect::Mysql57)),
+            ("8.0.36-0ubuntu0.22.04.1", Some(Dialect::Mysql80)),
+            ("8.3.0", Some(Dialect::Mysql80)),
+            ("8.4.0", Some(Dialect::Mysql84)),
+            ("9.7.4-2", Some(Dialect::Mysql84)),
+            ("10.11.19-MariaDB-0+deb12u1-log", Some(Dialect::Mariadb)),
+            ("5.5.5-10.3.1-MariaDB", Some(Dialect::Mariadb)),
+            ("5.5.68-MariaDB", None),
+            ("", None),
+            ("junk", None),
+        ] {
+            assert_eq!(Dialect::from_version(version), expected, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn strings_are_quoted_for_any_password() {
+        assert_eq!(quote(r"it's \ @%:"), r"'it\'s \\ @%:'");
+        assert_eq!(quote("a\0b"), "'a\\0b'");
+        assert_eq!(quote_name("a`b"), "`a``b`");
+    }
+
+    #[test]
+    fn change_source_speaks_each_dialect() {
+        let host = Ipv4Addr::new(10, 0, 0, 2);
+        let source = Source { host, port: 3306, user: "rpl", password: "p'w" };
+        assert_eq!(
+            Dialect::Mysql84.change_source(&source),
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='10.0.0.2', SOURCE_PORT=3306, \
+             SOURCE_USER='rpl', SOURCE_PASSWORD='p\\'w', SOURCE_CONNECT_RETRY=1, \
+             SOURCE_HEARTBEAT_PERIOD=1, SOURCE_RETRY_COUNT=86400000, SOURCE_AUTO_POSITION=1, \
+             GET_SOURCE_PUBLIC_KEY=1"
+        );
+        assert!(Dialect::Mariadb.change_source(&source).ends_with(" MASTER_USE_GTID=slave_pos"));
+        assert!(Dialect::Mysql56.change_source(&source).ends_with(" MASTER_AUTO_POSITION=1"));
+        assert!(!format!("{source:?}").contains("p'w"), "a password is never shown");
+    }
+}

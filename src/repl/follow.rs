@@ -1,0 +1,290 @@
+//! Becoming a replica of the peer (`Follow`), and waiting for a position (`CatchUp`).
+//!
+//! In: facts, the peer's position as text. Out: CHANGE MASTER / REPLICATION SOURCE, START.
+//! Must not: attach a server whose transactions the peer does not have; MySQL itself would not mind.
+//! Read first: facts/repl.md 3.4, 3.8 "rejoin".  Differs: a relay log that is already the peer's is
+//! kept (START before CHANGE), since the peer may die before it sent everything again.
+//! Not done: the servers' wait functions (one never ends, one only compares numbers, one blocks the
+//! connection); looking every few milliseconds costs less than 1% of a core and can be abandoned.
+
+use std::time::Duration;
+
+use super::dialect::Source;
+use super::gtid::{Beyond, Flavour, Position};
+use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
+use super::look::{Facts, ReplicaStatus, ThreadState};
+use super::rows::{Rows, ServerError};
+use crate::limits;
+use crate::time::Instant;
+
+/// Attaching the local database to the peer.
+#[derive(Debug)]
+pub(super) struct Follow {
+    peer_position: Option<String>,
+    phase: Phase,
+    /// When both threads must run.
+    deadline: Instant,
+    has_changed_source: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Looking,
+    Closing,
+    Stopping,
+    AdoptingPosition,
+    ChangingSource,
+    Starting,
+    /// Looking until both threads run, with this pause.
+    Waiting(Duration),
+}
+
+impl Follow {
+    pub(super) fn new(peer_position: Option<String>, now: Instant) -> Self {
+        let deadline = now + limits::FOLLOW_LIMIT;
+        Self { peer_position, phase: Phase::Looking, deadline, has_changed_source: false }
+    }
+
+    pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
+        match self.phase {
+            Phase::Looking => self.begin(context, facts),
+            Phase::Waiting(pause) => self.wait(context, facts, pause),
+            Phase::Closing
+            | Phase::Stopping
+            | Phase::AdoptingPosition
+            | Phase::ChangingSource
+            | Phase::Starting => out_of_step(),
+        }
+    }
+
+    fn begin(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
+        if let Some(failure) = self.obstacle(context, facts) {
+            return Act::Finish(Err(failure));
+        }
+        if facts.replica.as_ref().is_some_and(is_running) && facts.is_closed {
+            return Act::Finish(Ok(Outcome::Following { was_following: true }));
+        }
+        if facts.is_closed {
+            return self.attach(context, facts);
+        }
+        self.phase = Phase::Closing;
+        let seconds = limits::FENCE_PATIENCE.as_secs();
+        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
+        Act::Ask(Ask::new("closing for writes", context.dialect.close(seconds), limit))
+    }
+
+    /// Why this host must not be attached.
+    fn obstacle(&self, context: &Context<'_>, facts: &Facts) -> Option<Failure> {
+        if !facts.unfit.is_empty() {
+            return Some(Failure::Refused(facts.unfit.join("; ")));
+        }
+        if let Some(replica) = &facts.replica
+            && !is_of_peer(context, replica)
+        {
+            let host = &replica.source_host;
+            return Some(Failure::Refused(format!(
+                "it is a replica of {host}, which is not the peer; detach it first"
+            )));
+        }
+        let text = self.peer_position.as_deref()?;
+        let peer = match Position::parse(context.dialect.flavour(), text) {
+            Ok(peer) => peer,
+            Err(malformed) => return Some(Failure::Refused(format!("the peer's {malformed}"))),
+        };
+        // What was received from the peer is the peer's, however old its last beacon is.
+        let received = facts.replica.as_ref().map_or("", |replica| &replica.retrieved);
+        let received = Position::parse(context.dialect.flavour(), received).ok();
+        let known = received.map_or_else(|| peer.clone(), |received| peer.union(&received));
+        if known.contains(&facts.position) {
+            return None;
+        }
+        let Beyond { text: extra, transactions } = facts.position.beyond(&known);
+        Some(Failure::Diverged { extra, transactions })
+    }
+
+    fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
+        match &facts.replica {
+            Some(replica) if replica.is_by_gtid && !self.has_changed_source => self.start(context),
+            Some(_) => self.stop(context),
+            None => self.adopt_position(context, Some(facts)),
+        }
+    }
+
+    fn stop(&mut self, context: &Context<'_>) -> Act {
+        self.phase = Phase::Stopping;
+        Act::Ask(Ask::new(
+            "stopping replication",
+            context.dialect.statements().stop,
+            limits::STOP_REPLICA_LIMIT,
+        ))
+    }
+
+    fn adopt_position(&mut self, context: &Context<'_>, facts: Option<&Facts>) -> Act {
+        // An empty binlog says nothing: the position a copy came with is kept then.
+        let is_empty = facts.is_some_and(|facts| facts.position.is_empty());
+        match context.dialect.statements().adopt_position {
+            Some(sql) if !is_empty => {
+                self.phase = Phase::AdoptingPosition;
+                Act::Ask(Ask::new("adopting the own position", sql, limits::STATEMENT_LIMIT))
+            }
+            Some(_) | None => self.change_source(context),
+        }
+    }
+
+    fn change_source(&mut self, context: &Context<'_>) -> Act {
+        self.phase = Phase::ChangingSource;
+        self.has_changed_source = true;
+        let sql = context.dialect.change_source(&Source {
+            host: context.site.peer_address(),
+            port: context.config.port,
+            user: &context.config.replication_user,
+            password: context.config.replication_password.reveal(),
+        });
+        Act::Ask(Ask::new("pointing at the peer", sql, limits::STATEMENT_SLOW_LIMIT))
+    }
+
+    fn start(&mut self, context: &Context<'_>) -> Act {
+        self.phase = Phase::Starting;
+        let sql = context.dialect.statements().start;
+        Act::Ask(Ask::new("starting replication", sql, limits::STATEMENT_SLOW_LIMIT))
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Result<Rows, ServerError>,
+    ) -> Act {
+        let next: fn(&mut Self, &Context<'_>) -> Act = match self.phase {
+            Phase::Closing => |job, _| {
+                job.phase = Phase::Looking;
+                Act::Look
+            },
+            Phase::Stopping => |job, context| job.adopt_position(context, None),
+            Phase::AdoptingPosition => Self::change_source,
+            Phase::ChangingSource => Self::start,
+            Phase::Starting => |job, _| {
+                job.phase = Phase::Waiting(limits::LOOK_PAUSE_MIN);
+                Act::Look
+            },
+            Phase::Looking | Phase::Waiting(_) => return out_of_step(),
+        };
+        match result {
+            Ok(_) => next(self, context),
+            Err(error) => context.fail(error),
+        }
+    }
+
+    fn wait(&mut self, context: &mut Context<'_>, facts: &Facts, pause: Duration) -> Act {
+        let Some(replica) = &facts.replica else {
+            return Act::Finish(Err(Failure::NotReplicating("its source was forgotten".into())));
+        };
+        if is_running(replica) {
+            return Act::Finish(Ok(Outcome::Following { was_following: false }));
+        }
+        let is_hopeless = replica.sql_errno != 0
+            || (replica.io == ThreadState::Stopped && replica.io_errno != 0)
+            || FINAL_IO_ERRORS.contains(&replica.io_errno);
+        if is_hopeless || context.now >= self.deadline {
+            // A source that was found configured may have been so with an old password.
+            if !self.has_changed_source && replica.sql_errno == 0 {
+                self.has_changed_source = true;
+                return self.stop(context);
+            }
+            return Act::Finish(Err(Failure::NotReplicating(complaint(replica))));
+        }
+        self.phase = Phase::Waiting((pause * 2).min(limits::LOOK_PAUSE_MAX));
+        Act::LookAfter(pause)
+    }
+}
+
+fn is_of_peer(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
+    let is_host = replica.source_host == context.site.peer_address().to_string()
+        || replica.source_host.eq_ignore_ascii_case(context.site.peer_name());
+    is_host && replica.source_port == context.config.port
+}
+
+fn is_running(replica: &ReplicaStatus) -> bool {
+    replica.io == ThreadState::Running && replica.sql == ThreadState::Running
+}
+
+/// What a replica has to say about why it does not run.
+fn complaint(replica: &ReplicaStatus) -> String {
+    match (replica.sql_errno, replica.io_errno) {
+        (0, 0) => format!("its threads do not run (receiver {:?})", replica.io),
+        (0, code) => format!("receiver: error {code}: {}", replica.io_error),
+        (code, _) => format!("applier: error {code}: {}", replica.sql_error),
+    }
+}
+
+/// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or
+/// histories diverged (1236, 13114), equal server ids or UUIDs (1593, 13117).
+const FINAL_IO_ERRORS: [u32; 5] = [1045, 1236, 13114, 1593, 13117];
+
+/// Waiting until a position is executed here.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    position: String,
+    deadline: Instant,
+    pause: Duration,
+    progress: Progress,
+}
+
+impl CatchUp {
+    pub(super) fn new(position: String, deadline: Instant) -> Self {
+        let pause = limits::LOOK_PAUSE_MIN;
+        Self { position, deadline, pause, progress: Progress::default() }
+    }
+
+    pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
+        let wanted = match Position::parse(context.dialect.flavour(), &self.position) {
+            Ok(wanted) => wanted,
+            Err(malformed) => return Act::Finish(Err(Failure::Refused(malformed.to_string()))),
+        };
+        if facts.position.contains(&wanted) {
+            let position = facts.position.to_string();
+            return Act::Finish(Ok(Outcome::CaughtUp { position }));
+        }
+        let left = wanted.beyond(&facts.position).transactions;
+        let reason = match &facts.replica {
+            None => Some("it is no replica".to_owned()),
+            Some(replica) if replica.sql == ThreadState::Stopped => Some(complaint(replica)),
+            Some(_) if context.now >= self.deadline => Some("not in time".to_owned()),
+            Some(_) => None,
+        };
+        if let Some(reason) = reason {
+            return Act::Finish(Err(Failure::NotCaughtUp { reason, left }));
+        }
+        self.progress.report(context, left);
+        let pause = self.pause;
+        self.pause = (pause * 2).min(limits::LOOK_PAUSE_MAX);
+        Act::LookAfter(pause)
+    }
+}
+
+/// Says once a second how much is left.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    said: Option<(Instant, u64)>,
+    most: u64,
+}
+
+impl Progress {
+    pub(super) fn report(&mut self, context: &mut Context<'_>, left: u64) {
+        self.most = self.most.max(left);
+        let is_due =
+            self.said.is_none_or(|(at, _)| context.now.since(at) >= limits::PROGRESS_INTERVAL);
+        if is_due && self.said.is_none_or(|(_, said)| said != left) {
+            self.said = Some((context.now, left));
+            context.notes.push(format!("applying: {left} of {} transactions left", self.most));
+        }
+    }
+}
+
+/// What was received and is not executed, both as MySQL sets or MariaDB states.
+pub(super) fn unapplied(flavour: Flavour, facts: &Facts) -> Result<Option<Beyond>, Failure> {
+    let Some(replica) = &facts.replica else { return Ok(None) };
+    let received = Position::parse(flavour, &replica.retrieved)
+        .map_err(|malformed| Failure::Refused(format!("what it received: {malformed}")))?;
+    let is_applied = facts.position.contains(&received);
+    Ok((!is_applied).then(|| received.beyond(&facts.position)))
+}

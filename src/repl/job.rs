@@ -1,0 +1,275 @@
+//! Jobs: what the node may ask of the local database, and how a job ends.
+//!
+//! In: nothing. Out: the types that the job machines share. Must not: know any SQL.
+//! Read first: facts/repl.md section 3.8.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::dialect::Dialect;
+use super::look::Facts;
+use super::rows::{Rows, ServerError};
+use super::{Config, Site};
+use crate::time::Instant;
+
+/// An order to the engine. Every job starts from what it finds, so that a job that was cut off at
+/// any step is simply ordered again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Shut out every writer at once, whatever the server was; a starting node's first act.
+    Fence,
+    /// Make the local database a replica of the peer. Refused when it has transactions that are
+    /// not in `peer_position`, which must be no older than the end of the peer's last known life
+    /// as a source.
+    Follow { peer_position: Option<String> },
+    /// Wait until everything in `position` is executed here.
+    CatchUp { position: String, limit: Duration },
+    /// Apply all that was received, stop being a replica, open for writes.
+    Promote,
+    /// Shut out writers, letting running statements end within `limit`; yields the final position.
+    Close { limit: Duration },
+    /// Undo `Close`.
+    Reopen,
+}
+
+impl Job {
+    #[must_use]
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Self::Fence => JobKind::Fence,
+            Self::Follow { .. } => JobKind::Follow,
+            Self::CatchUp { .. } => JobKind::CatchUp,
+            Self::Promote => JobKind::Promote,
+            Self::Close { .. } => JobKind::Close,
+            Self::Reopen => JobKind::Reopen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobKind {
+    Fence,
+    Follow,
+    CatchUp,
+    Promote,
+    Close,
+    Reopen,
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fence => "fence",
+            Self::Follow => "follow",
+            Self::CatchUp => "catch up",
+            Self::Promote => "promote",
+            Self::Close => "close",
+            Self::Reopen => "reopen",
+        })
+    }
+}
+
+/// How a job ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Read-only; this many connections were ended.
+    Fenced {
+        position: String,
+        ended: usize,
+    },
+    /// Both threads run. `was_following`: nothing had to be done.
+    Following {
+        was_following: bool,
+    },
+    CaughtUp {
+        position: String,
+    },
+    /// Open for writes. The warnings are things that an operator should mend.
+    Promoted {
+        position: String,
+        warnings: Vec<String>,
+    },
+    /// Read-only; nothing can be added to `position` but by an administrator.
+    Closed {
+        position: String,
+        ended: usize,
+    },
+    Reopened {
+        warnings: Vec<String>,
+    },
+}
+
+/// How a job ended badly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The database did not answer, or the connection broke, at this step. What the step asked for
+    /// may have happened.
+    Unreachable { step: &'static str, reason: String },
+    /// The server refused a step.
+    Server { step: &'static str, code: u16, message: String },
+    /// The job does not fit what was found; says what.
+    Refused(String),
+    /// This host has transactions that the peer has not.
+    Diverged { extra: String, transactions: u64 },
+    /// The applier stands on an error: received transactions cannot be applied.
+    ApplierBroken { code: u32, message: String, left: u64 },
+    /// Not everything received was applied within the limit; nothing was thrown away.
+    NotDrained { left: u64 },
+    /// The position was not reached in time, or nothing is replicating towards it.
+    NotCaughtUp { reason: String, left: u64 },
+    /// The peer cannot be replicated from.
+    NotReplicating(String),
+    /// A running write or a table lock holds the server open, and ending connections did not help.
+    Blocked { ended: usize },
+    /// Abandoned, or superseded by a promotion.
+    Abandoned,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { step, reason } => write!(f, "{step}: {reason}"),
+            Self::Server { step, code, message } => write!(f, "{step}: error {code}: {message}"),
+            Self::Refused(reason) | Self::NotReplicating(reason) => f.write_str(reason),
+            Self::Diverged { extra, transactions } => {
+                write!(f, "{transactions} transactions are here and not on the peer: {extra}")
+            }
+            Self::ApplierBroken { code, message, left } => {
+                write!(f, "{left} received transactions cannot be applied: error {code}: {message}")
+            }
+            Self::NotDrained { left } => {
+                write!(f, "{left} received transactions are still to be applied")
+            }
+            Self::NotCaughtUp { reason, left } => {
+                write!(f, "{left} transactions are missing: {reason}")
+            }
+            Self::Blocked { ended } => {
+                write!(f, "still open for writes after ending {ended} connections")
+            }
+            Self::Abandoned => f.write_str("abandoned"),
+        }
+    }
+}
+
+/// What a job machine wants next.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// Look at the server and call `looked`.
+    Look,
+    /// The same after a pause.
+    LookAfter(Duration),
+    /// Send this and call `answered`.
+    Ask(Ask),
+    Finish(Result<Outcome, Failure>),
+}
+
+/// One statement of a job.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) step: &'static str,
+    pub(super) sql: String,
+    pub(super) limit: Duration,
+}
+
+impl Ask {
+    pub(super) fn new(step: &'static str, sql: impl Into<String>, limit: Duration) -> Self {
+        Self { step, sql: sql.into(), limit }
+    }
+}
+
+/// What every job machine may read, and where it leaves its notes.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) config: &'a Config,
+    pub(super) site: &'a Site,
+    pub(super) dialect: Dialect,
+    /// The step whose answer is at hand.
+    pub(super) step: &'static str,
+    pub(super) notes: &'a mut Vec<String>,
+}
+
+impl Context<'_> {
+    /// The step was refused, or not answered: the job ends.
+    pub(super) fn fail(&self, error: ServerError) -> Act {
+        Act::Finish(Err(Failure::at(self.step, error)))
+    }
+}
+
+impl Failure {
+    pub(super) fn at(step: &'static str, error: ServerError) -> Self {
+        match error {
+            ServerError::Refused { code, message } => Self::Server { step, code, message },
+            ServerError::Unreachable(reason) => Self::Unreachable { step, reason },
+            ServerError::TimedOut => {
+                Self::Unreachable { step, reason: ServerError::TimedOut.to_string() }
+            }
+        }
+    }
+}
+
+/// A machine was called in a phase that waits for something else: a bug of the engine, reported
+/// rather than panicked on, because a promotion may hang on it.
+pub(super) fn out_of_step() -> Act {
+    Act::Finish(Err(Failure::Refused("the job lost its step".to_owned())))
+}
+
+/// The running job.
+#[derive(Debug)]
+pub(super) enum Machine {
+    Shut(super::shut::Shut),
+    Follow(super::follow::Follow),
+    CatchUp(super::follow::CatchUp),
+    Promote(super::promote::Promote),
+    Reopen(super::open::Reopen),
+}
+
+impl Machine {
+    pub(super) fn new(job: Job, now: Instant) -> Self {
+        match job {
+            Job::Fence => Self::Shut(super::shut::Shut::fence()),
+            Job::Follow { peer_position } => {
+                Self::Follow(super::follow::Follow::new(peer_position, now))
+            }
+            Job::CatchUp { position, limit } => {
+                Self::CatchUp(super::follow::CatchUp::new(position, now + limit))
+            }
+            Job::Promote => Self::Promote(super::promote::Promote::new(now)),
+            Job::Close { limit } => Self::Shut(super::shut::Shut::close(limit)),
+            Job::Reopen => Self::Reopen(super::open::Reopen::new()),
+        }
+    }
+
+    pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: Facts) -> Act {
+        match self {
+            Self::Shut(job) => job.looked(context, &facts),
+            Self::Follow(job) => job.looked(context, &facts),
+            Self::CatchUp(job) => job.looked(context, &facts),
+            Self::Promote(job) => job.looked(context, &facts),
+            Self::Reopen(job) => job.looked(context, &facts),
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Result<Rows, ServerError>,
+    ) -> Act {
+        match self {
+            Self::Shut(job) => job.answered(context, result),
+            Self::Follow(job) => job.answered(context, result),
+            Self::CatchUp(_) => out_of_step(),
+            Self::Promote(job) => job.answered(context, result),
+            Self::Reopen(job) => job.answered(context, result),
+        }
+    }
+
+    /// Whether it can be dropped between two statements without leaving the server half open.
+    pub(super) fn is_abandonable(&self) -> bool {
+        match self {
+            Self::Shut(_) | Self::Follow(_) | Self::CatchUp(_) => true,
+            Self::Promote(job) => !job.is_opening(),
+            Self::Reopen(job) => !job.is_opening(),
+        }
+    }
+}

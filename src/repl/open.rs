@@ -1,0 +1,227 @@
+//! Opens the server for writes, with what belongs to a source: replication account and events.
+//!
+//! In: answers. Out: SET, CREATE USER, GRANT, ALTER EVENT. Must not: run before the server has
+//! given up its source; write anything before it is open (it would be an errant transaction).
+//! Read first: facts/repl.md 3.5 (events, account).  Differs: an event that the source had enabled
+//! is enabled here by what the replica remembers (SLAVESIDE_DISABLED), so no list is kept; whoever
+//! keeps the scheduler off although events are enabled finds it on after a promotion.
+
+use super::dialect::{quote, quote_name};
+use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
+use super::look::Facts;
+use super::rows::{Rows, ServerError};
+use crate::limits;
+
+/// The steps from a closed server that is no replica to a source at work.
+#[derive(Debug)]
+pub(super) struct Open {
+    phase: Phase,
+    with_account: bool,
+    /// Still to be sent; the last is next.
+    statements: Vec<(&'static str, String)>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    ReadingAccounts,
+    MakingAccounts,
+    ReadingEvents,
+    EnablingEvents,
+}
+
+/// What to do after an answer.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Ask(Ask),
+    Over { warnings: Vec<String> },
+    Failed(Failure),
+}
+
+impl Open {
+    pub(super) fn start(context: &Context<'_>, with_account: bool) -> (Self, Ask) {
+        let (statements, warnings) = (Vec::new(), Vec::new());
+        let open = Self { phase: Phase::Opening, with_account, statements, warnings };
+        let sql = context.dialect.statements().open;
+        (open, Ask::new("opening for writes", sql, limits::STATEMENT_LIMIT))
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Result<Rows, ServerError>,
+    ) -> Opened {
+        match (self.phase, result) {
+            (Phase::Opening, Ok(_)) if self.with_account => {
+                self.phase = Phase::ReadingAccounts;
+                let user = quote(&context.config.replication_user);
+                let sql = format!(
+                    "SELECT Host AS host, Repl_slave_priv AS can_replicate FROM mysql.user \
+                     WHERE User={user}"
+                );
+                Opened::Ask(Ask::new(
+                    "reading the replication accounts",
+                    sql,
+                    limits::STATEMENT_LIMIT,
+                ))
+            }
+            (Phase::Opening, Ok(_)) => self.read_events(),
+            (Phase::ReadingAccounts, Ok(rows)) => {
+                self.statements = missing_accounts(context, &rows);
+                self.phase = Phase::MakingAccounts;
+                self.next()
+            }
+            (Phase::MakingAccounts | Phase::EnablingEvents, Ok(_)) => self.next(),
+            (Phase::ReadingEvents, Ok(rows)) => {
+                self.statements = enable_events(&rows);
+                self.phase = Phase::EnablingEvents;
+                self.next()
+            }
+            (Phase::Opening, Err(error)) => Opened::Failed(Failure::at(context.step, error)),
+            // The server serves from here on: what a statement is refused for is a warning.
+            (_, Err(ServerError::Refused { code, message })) => {
+                self.warnings.push(format!("{}: error {code}: {message}", context.step));
+                self.next()
+            }
+            (_, Err(error)) => Opened::Failed(Failure::at(context.step, error)),
+        }
+    }
+
+    fn next(&mut self) -> Opened {
+        if let Some((step, sql)) = self.statements.pop() {
+            return Opened::Ask(Ask::new(step, sql, limits::STATEMENT_SLOW_LIMIT));
+        }
+        match self.phase {
+            Phase::Opening | Phase::ReadingAccounts | Phase::MakingAccounts => self.read_events(),
+            Phase::ReadingEvents | Phase::EnablingEvents => {
+                Opened::Over { warnings: std::mem::take(&mut self.warnings) }
+            }
+        }
+    }
+
+    fn read_events(&mut self) -> Opened {
+        self.phase = Phase::ReadingEvents;
+        let sql = "SELECT EVENT_SCHEMA AS db, EVENT_NAME AS name, DEFINER AS definer, \
+                   STATUS AS status FROM information_schema.EVENTS WHERE STATUS <> 'DISABLED'";
+        Opened::Ask(Ask::new("reading the events", sql, limits::STATEMENT_LIMIT))
+    }
+}
+
+/// The replication user for both hosts, so that the pair can be turned around; last statement
+/// first. An account that exists keeps its password.
+fn missing_accounts(context: &Context<'_>, rows: &Rows) -> Vec<(&'static str, String)> {
+    let user = quote(&context.config.replication_user);
+    let password = quote(context.config.replication_password.reveal());
+    let mut statements = Vec::new();
+    for address in context.site.addresses {
+        let address = address.to_string();
+        let found = (0..rows.rows.len()).find(|&row| rows.value(row, &["host"]) == Some(&*address));
+        let host = quote(&address);
+        let can_replicate =
+            found.and_then(|row| rows.value(row, &["can_replicate"])).is_some_and(|v| v == "Y");
+        if !can_replicate {
+            let sql = format!("GRANT REPLICATION SLAVE ON *.* TO {user}@{host}");
+            statements.push((MAKING_ACCOUNTS, sql));
+        }
+        if found.is_none() {
+            let sql = format!("CREATE USER {user}@{host} IDENTIFIED BY {password}");
+            statements.push((MAKING_ACCOUNTS, sql));
+        }
+    }
+    statements
+}
+
+/// Last statement first: the scheduler starts when every event is enabled.
+fn enable_events(rows: &Rows) -> Vec<(&'static str, String)> {
+    let mut statements = Vec::new();
+    if !rows.rows.is_empty() {
+        statements.push((ENABLING_EVENTS, "SET GLOBAL event_scheduler=ON".to_owned()));
+    }
+    for row in 0..rows.rows.len() {
+        let text = |name: &str| rows.value(row, &[name]).unwrap_or_default();
+        // SLAVESIDE_DISABLED; REPLICA_SIDE_DISABLED on new servers.
+        if text("status").ends_with("SIDE_DISABLED")
+            && let Some((user, host)) = text("definer").rsplit_once('@')
+        {
+            // Without its definer the event would become ours.
+            let sql = format!(
+                "ALTER DEFINER={}@{} EVENT {}.{} ENABLE",
+                quote_name(user),
+                quote_name(host),
+                quote_name(text("db")),
+                quote_name(text("name")),
+            );
+            statements.push((ENABLING_EVENTS, sql));
+        }
+    }
+    statements
+}
+
+/// Undoes `Close`.
+#[derive(Debug)]
+pub(super) struct Reopen {
+    open: Option<Open>,
+}
+
+impl Reopen {
+    pub(super) const fn new() -> Self {
+        Self { open: None }
+    }
+
+    pub(super) const fn is_opening(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
+        if let Some(replica) = &facts.replica {
+            return Act::Finish(Err(Failure::Refused(format!(
+                "it is a replica of {}, and only a promotion opens it",
+                replica.source_host
+            ))));
+        }
+        let (open, ask) = Open::start(context, false);
+        self.open = Some(open);
+        Act::Ask(ask)
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Result<Rows, ServerError>,
+    ) -> Act {
+        let Some(open) = &mut self.open else { return out_of_step() };
+        match open.answered(context, result) {
+            Opened::Ask(ask) => Act::Ask(ask),
+            Opened::Over { warnings } => Act::Finish(Ok(Outcome::Reopened { warnings })),
+            Opened::Failed(failure) => Act::Finish(Err(failure)),
+        }
+    }
+}
+
+const MAKING_ACCOUNTS: &str = "making the replication account";
+const ENABLING_EVENTS: &str = "enabling events";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_the_old_source_are_enabled_and_keep_their_definer() {
+        let rows = Rows {
+            columns: ["db", "name", "definer", "status"].map(str::to_owned).to_vec(),
+            rows: [
+                ["shop", "a`b", "u@x@%", "SLAVESIDE_DISABLED"],
+                ["shop", "own", "root@localhost", "ENABLED"],
+            ]
+            .map(|row| row.map(|text| Some(text.to_owned())).to_vec())
+            .to_vec(),
+        };
+        let statements: Vec<_> = enable_events(&rows).into_iter().map(|(_, sql)| sql).collect();
+        assert_eq!(
+            statements,
+            ["SET GLOBAL event_scheduler=ON", "ALTER DEFINER=`u@x`@`%` EVENT `shop`.`a``b` ENABLE"]
+        );
+        assert_eq!(enable_events(&Rows::default()), []);
+    }
+}
