@@ -152,7 +152,7 @@ impl Host {
         let pid = self.pid()?;
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &pid.to_string(), "-m", "-u", "-n", "-p", "--", program])
+            .args(["-t", &pid.to_string(), "-m", "-u", "-n", "-p", "-r", "--", program])
             .current_dir("/")
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
