@@ -126,7 +126,7 @@ fn keep(pair: &mut Pair, is_wanted: bool) -> Outcome<()> {
     println!("\nThe pair keeps running, without load. To look inside:");
     for host in pair.servers.iter().map(|it| &it.host).chain([&pair.client]) {
         if host.is_on() {
-            println!("  {:<8} nsenter -t {} -m -u -n -p bash", host.name(), host.pid()?);
+            println!("  {:<8} nsenter -t {} -m -u -n -p -r bash", host.name(), host.pid()?);
         }
     }
     println!("  switches nsenter -t {} -n bash", pair.world.pid());

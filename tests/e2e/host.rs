@@ -47,6 +47,9 @@ const BOOT: &str = r#"
 set -eu
 disk=$1 name=$2
 read -r pid _ </proc/self/stat
+# In a chroot / is no mount point; then it is enough that nothing is shared with the machine.
+mount --make-rprivate / 2>/dev/null || ! grep -q shared: /proc/self/mountinfo ||
+    { echo "mounts would be seen by the machine: / is no mount point and shared" >&2; exit 1; }
 echo "$name" >/proc/sys/kernel/hostname
 mount --rbind /var/cache "$disk/var/cache"
 mount --bind "$disk/etc" /etc
@@ -99,7 +102,7 @@ impl Host {
         let mut unshare = Command::new("nsenter")
             .args(["-t", &world.pid().to_string(), "-p", "--"])
             .args(["unshare", "--net", "--mount", "--uts", "--pid", "--fork"])
-            .args(["--propagation", "private", "bash", "-c", BOOT, "boot"])
+            .args(["--propagation", "unchanged", "bash", "-c", BOOT, "boot"])
             .arg(&self.disk)
             .arg(self.name())
             .current_dir("/")
@@ -149,7 +152,7 @@ impl Host {
         let pid = self.pid()?;
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &pid.to_string(), "-m", "-u", "-n", "-p", "--", program])
+            .args(["-t", &pid.to_string(), "-m", "-u", "-n", "-p", "-r", "--", program])
             .current_dir("/")
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
