@@ -62,8 +62,13 @@ impl Root {
     fn open(&mut self, now: Instant, path: &[u8], is_script: bool) -> Result<OwnedFd, Errno> {
         let relative = path.strip_prefix(b"/").unwrap_or(path);
         let relative = if relative.is_empty() { b"." } else { relative };
-        let access = if is_script { OFlags::PATH } else { OFlags::RDONLY | OFlags::NONBLOCK };
-        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
+        // openat2(2) refuses any other flag beside O_PATH.
+        let access = if is_script {
+            OFlags::PATH
+        } else {
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY
+        };
+        let flags = access | OFlags::CLOEXEC;
         let has_openat2 = self.has_openat2;
         let directory = self.directory(now)?;
         if has_openat2 {
