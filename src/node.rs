@@ -404,6 +404,8 @@ impl Node {
     /// Applies an event to the table and carries out its orders.
     fn apply(&mut self, now: Instant, event: Event, why: String) {
         let from = self.role;
+        // The simulator collects these, to see which cells of the table it reaches.
+        log::debug!(target: "pair", "{from} {event:?}");
         let (to, acts) = pair::next(from, event);
         if to != from {
             self.role = to;
