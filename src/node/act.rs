@@ -353,9 +353,6 @@ impl Node {
                 self.pending.push_back((Event::ClosedToLeave, what));
             }
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
-            JobKind::Reopen if self.role == Role::Active => {
-                self.jobs.push_back(Job::Reopen);
-            }
             // Tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}

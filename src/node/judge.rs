@@ -271,6 +271,7 @@ impl Node {
             return Some((Event::Isolated, "no link has carrier".into()));
         }
         self.retry_promotion(now);
+        self.reopen_source(now);
         let name = self.peer_name();
         let Some(peer) = self.fresh(now).cloned() else {
             let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
@@ -289,6 +290,16 @@ impl Node {
         if self.role == Role::Promoting && self.is_free() && now >= self.retry_at {
             self.retry_at = now + RETRY_INTERVAL;
             self.jobs.push_back(repl::Job::Promote);
+        }
+    }
+
+    /// A source that was restarted comes up read-only; a handover that was undone left it closed.
+    fn reopen_source(&mut self, now: Instant) {
+        let is_closed = self.is_fenced || self.engine.observation().is_read_only;
+        let may_ask = self.is_database_up() && self.is_free() && now >= self.retry_at;
+        if self.role == Role::Active && is_closed && may_ask {
+            self.retry_at = now + RETRY_INTERVAL;
+            self.jobs.push_back(repl::Job::Reopen);
         }
     }
 

@@ -84,7 +84,7 @@ impl Node {
             wish: self.wish,
             database: DatabaseReport {
                 is_up,
-                is_writable: is_up && self.role == Role::Active && !self.is_fenced,
+                is_writable: is_up && self.role == Role::Active && self.is_source_open(),
                 is_replicating: is_up && self.is_replicating(),
                 lag_seconds: self.own_lag(),
                 position: position.and_then(|text| heapless::String::try_from(text).ok()),
@@ -102,7 +102,9 @@ impl Node {
                 && peer.epoch >= self.persistent.epoch
         });
         let (source, writes) = match self.role {
-            Role::Active if !self.is_fenced && !self.holds_writes => (Some(self.me), Flow::Flowing),
+            Role::Active if self.is_source_open() && !self.holds_writes => {
+                (Some(self.me), Flow::Flowing)
+            }
             Role::Active | Role::Promoting => (None, Flow::Held { open_limit: LOST_LIMIT }),
             _ if peer_serves && !self.holds_writes => (Some(them), Flow::Flowing),
             Role::Demoting if !peer_serves => {
@@ -139,6 +141,11 @@ impl Node {
             routes.version += 1;
         }
         routes
+    }
+
+    /// Our database takes writes, as far as the last look at it goes.
+    fn is_source_open(&self) -> bool {
+        !self.is_fenced && !self.engine.observation().is_read_only
     }
 
     fn own_lag(&self) -> Option<u64> {

@@ -46,6 +46,8 @@ struct OfHost {
     has_announced: bool,
     /// Whether this run of the node has advertised yet.
     has_advertised: bool,
+    /// This run of the node has opened the database itself.
+    has_opened: bool,
     /// It was stalled while it served, and has not been elected since.
     is_stale: bool,
     was_refused_for: Option<String>,
@@ -242,13 +244,14 @@ impl World {
             self.fail("S8 no_stale_master", format!("{} advertises", self.name(host)));
         }
         let had = std::mem::replace(&mut self.checks.hosts[host.index()].has_advertised, true);
+        let has_opened = self.checks.hosts[host.index()].has_opened;
         let target = &self.hosts[host.index()];
         if !had && !target.kernel.held.is_empty() {
             self.fail(
                 "S7 clean_restart",
                 format!("{} advertises with an old VIP", target.id.index()),
             );
-        } else if !had && target.database.is_writable() {
+        } else if !had && target.database.is_writable() && !has_opened {
             self.fail("S7 clean_restart", format!("{}'s database is open", target.id.index()));
         }
     }
@@ -308,8 +311,11 @@ impl World {
         if sql == words.forget_source && !database.dropped.is_empty() {
             let what = format!("{} received transactions dropped", database.dropped.len());
             self.fail("S3 drained_before_open", what);
-        } else if sql == words.open && result.is_ok() && database.replica.is_some() {
-            self.fail("S3 drained_before_open", "a replica was opened for writes".into());
+        } else if sql == words.open && result.is_ok() {
+            if database.replica.is_some() {
+                self.fail("S3 drained_before_open", "a replica was opened for writes".into());
+            }
+            self.checks.hosts[host.index()].has_opened = true;
         }
     }
 
