@@ -218,6 +218,7 @@ pub struct Node {
     retry_at: Instant,
     unreachable_since: Option<Instant>,
     replica_stopped_since: Option<Instant>,
+    outranked_since: Option<Instant>,
 
     stage: Stage,
     is_leaving: bool,
@@ -297,6 +298,7 @@ impl Node {
             retry_at: Instant::ZERO,
             unreachable_since: None,
             replica_stopped_since: None,
+            outranked_since: None,
             stage: Stage::None,
             is_leaving: false,
             handover: Handover::None,

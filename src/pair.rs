@@ -12,7 +12,7 @@
 //!   |  +-------> Refused    +--- CatchUpFailed ---                         v
 //!   |                                                                   Active
 //!   +---- WebDrained, ClosedToLeave ---- Demoting <--- SwitchoverAsked ----+
-//!   +---- PeerServes, Stalled, Isolated, DatabaseLost ---------------------+
+//!   +---- PeerServes, Outranked, Stalled, Isolated, DatabaseLost ----------+
 //! ```
 
 use std::fmt;
@@ -26,6 +26,10 @@ pub enum Event {
     PeerServes,
     /// The peer serves too, with an older epoch (or the tie decided for us): it will step down.
     PeerServesWrongly,
+    /// The peer does not serve, but did after us (its epoch is newer), and has what we lack.
+    Outranked,
+    /// The peer does not serve, its epoch is newer, and it has nothing that we lack.
+    EpochOvertaken,
     /// The peer began a planned handover to us and holds its writes.
     PeerHandsOver,
     /// The peer's database is closed for us and its last position is known.
@@ -155,6 +159,7 @@ const fn joining(event: Event) -> Next {
         // Silence entitles only the last source; the others wait for the peer or for the operator.
         E::PeerGone | E::PeerResigned => (STAY, &[]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerRefused => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::PeerReleased | E::ReplicaStopped | E::Promoted | E::PromotionFailed => (STAY, &[]),
         E::CatchUpFailed | E::Closed | E::ClosedToLeave | E::CloseFailed => (STAY, &[]),
         E::HandoverOverdue | E::WebDrained | E::DatabaseLost | E::LinkLost => (STAY, &[]),
@@ -178,6 +183,7 @@ const fn standby(event: Event) -> Next {
         E::SwitchoverAsked => (STAY, &[Act::AskPeer]),
         E::Terminated => (STAY, &[Act::Leave]),
         E::PeerServes | E::PeerServesWrongly | E::PeerRefused | E::PeerReleased => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
@@ -194,7 +200,8 @@ const fn promoting(event: Event) -> Next {
         E::PromotionFailed => (STAY, &[Act::Promote]),
         E::CatchUpFailed => (Role::Standby, &[Act::RefuseHandover, Act::Follow]),
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
-        E::PeerServes => YIELD,
+        E::PeerServes | E::Outranked => YIELD,
+        E::EpochOvertaken => (STAY, &[Act::RaiseEpoch]),
         E::PeerServesWrongly => (STAY, &[Act::Announce]),
         E::Stalled => {
             (Role::Joining, &[Act::HoldWrites, Act::DropVips, Act::Fence, Act::ListenAgain])
@@ -217,7 +224,8 @@ const fn active(event: Event) -> Next {
             (Role::Demoting, &[Act::HoldWrites, Act::Close])
         }
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
-        E::PeerServes => YIELD,
+        E::PeerServes | E::Outranked => YIELD,
+        E::EpochOvertaken => (STAY, &[Act::RaiseEpoch]),
         E::PeerServesWrongly => (STAY, &[Act::Announce]),
         E::DatabaseLost => {
             (Role::Joining, &[Act::HoldWrites, Act::DropVips, Act::Resign, Act::Fence])
@@ -252,6 +260,7 @@ const fn demoting(event: Event) -> Next {
         // The handover under way turns into a leave; node remembers it.
         E::Terminated | E::LinkLost => (STAY, &[]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerReleased => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
         E::SwitchoverAsked | E::FailoverForced => (STAY, &[]),
@@ -269,6 +278,7 @@ const fn refused(event: Event) -> Next {
         E::Stalled => (STAY, &[Act::ListenAgain]),
         E::Terminated => (STAY, &[Act::Leave]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerRefused => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::PeerReleased | E::PeerResigned | E::PeerGone | E::ElectionWon => (STAY, &[]),
         E::AloneEntitled | E::Diverged | E::ReplicaStopped | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
@@ -279,9 +289,11 @@ const fn refused(event: Event) -> Next {
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::PeerServes,
         Self::PeerServesWrongly,
+        Self::Outranked,
+        Self::EpochOvertaken,
         Self::PeerHandsOver,
         Self::PeerClosed,
         Self::PeerRefused,

@@ -26,6 +26,8 @@ const EVENTS_PER_TURN_MAX: usize = 16;
 const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long replication may stand still before it is set up again.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a peer with a newer epoch must be seen to have more than we have.
+const RANK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How two positions compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,6 +282,9 @@ impl Node {
         if matches!(peer.role, Role::Active | Role::Promoting) {
             return self.judge_rival(now, &peer);
         }
+        if let Some(found) = self.judge_rank(now, &peer) {
+            return Some(found);
+        }
         if !self.addresses.is_desired() && !peer.holds_vips {
             return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
         }
@@ -317,6 +322,28 @@ impl Node {
         }
         self.retry_at = now + RETRY_INTERVAL;
         Some((Event::PeerServesWrongly, format!("{} serves too", self.peer_name())))
+    }
+
+    /// The peer does not serve, but did so after us. Where it has nothing that we lack, we go on
+    /// with an epoch above its own; else its data are the newer ones, and the election follows.
+    fn judge_rank(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
+        let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
+        let (Some(mine), Some(theirs), true) =
+            (mine, theirs, peer.epoch > self.persistent.epoch && peer.was_source)
+        else {
+            self.outranked_since = None;
+            return None;
+        };
+        let why = format!("{} has the newer epoch {}", self.peer_name(), peer.epoch);
+        match self.relate(&mine, theirs) {
+            Relation::Equal | Relation::MineHasMore => Some((Event::EpochOvertaken, why)),
+            Relation::TheirsHasMore | Relation::Diverged => {
+                // Both positions are as old as a look or a beacon.
+                let since = *self.outranked_since.get_or_insert(now);
+                (now.since(since) >= RANK_PATIENCE).then_some((Event::Outranked, why))
+            }
+        }
     }
 
     fn judge_active(&mut self, now: Instant, peer: &Report) -> Option<Found> {
