@@ -103,6 +103,8 @@ pub enum Act {
     RaiseEpoch,
     /// Write to disk that the peer's epoch rules.
     RecordStandby,
+    /// Write to disk that our data are not the service's any more.
+    RecordRefused,
     /// Bind the virtual addresses and announce them.
     TakeVips,
     DropVips,
@@ -152,7 +154,7 @@ const fn joining(event: Event) -> Next {
     match event {
         E::PeerServes => (STAY, &[Act::Follow]),
         E::Followed => (Role::Standby, &[Act::RecordStandby]),
-        E::Diverged => (Role::Refused, &[Act::Fence]),
+        E::Diverged => (Role::Refused, &[Act::Fence, Act::RecordRefused]),
         E::ElectionWon | E::AloneEntitled | E::FailoverForced => TAKE_OVER,
         E::Stalled => (STAY, &[Act::Fence, Act::ListenAgain]),
         E::Terminated => (STAY, &[Act::Leave]),
@@ -178,7 +180,7 @@ const fn standby(event: Event) -> Next {
             (Role::Promoting, &[Act::RaiseEpoch, Act::HoldWrites, Act::CatchUpAndPromote])
         }
         E::ReplicaStopped => (STAY, &[Act::Follow]),
-        E::Diverged => (Role::Refused, &[Act::Fence]),
+        E::Diverged => (Role::Refused, &[Act::Fence, Act::RecordRefused]),
         E::Stalled => (STAY, &[Act::ListenAgain]),
         E::SwitchoverAsked => (STAY, &[Act::AskPeer]),
         E::Terminated => (STAY, &[Act::Leave]),

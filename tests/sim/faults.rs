@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tandem::console::message::{Request, SqlStatus, WebStatus};
 use tandem::node::Input;
-use tandem::time::Rng;
+use tandem::time::{Instant, Rng};
 use tandem::wire::{HostId, LinkId};
 
 use super::mysqld::{APPLY_RATE, Life, SHIP_RATE};
@@ -153,8 +153,31 @@ impl World {
         if self.plan.is_healed {
             return;
         }
-        let pause = around(&mut self.rng, self.plan.mean_pause);
+        // Some come on the heels of another.
+        let pause = if self.rng.below(4) == 0 {
+            Duration::from_millis(self.rng.below(3000))
+        } else {
+            around(&mut self.rng, self.plan.mean_pause)
+        };
         self.after(pause, Event::NextFault);
+        self.draw_fault();
+    }
+
+    /// A role changes: a bad moment for the next fault, within microseconds or seconds.
+    pub fn role_changed(&mut self) {
+        if self.plan.is_healed || self.now < Instant::ZERO + self.plan.calm_before {
+            return;
+        }
+        if self.rng.below(3) == 0 {
+            let delay = Duration::from_micros(1 << self.rng.below(22));
+            self.after(delay, Event::BadMoment);
+        }
+    }
+
+    pub fn draw_fault(&mut self) {
+        if self.plan.is_healed {
+            return;
+        }
         let index = self.rng.below(self.plan.kinds.len() as u64);
         let kind = self.plan.kinds[usize::try_from(index).unwrap()];
         self.plan.count += 1;

@@ -358,6 +358,7 @@ impl World {
             let target = self.host(host);
             target.role = *to;
             target.role_since = now;
+            self.role_changed();
         }
         self.say(host, note.to_string());
     }

@@ -196,11 +196,6 @@ impl Mysqld {
         self.binlog.push(tx);
     }
 
-    /// What was received and is not applied.
-    pub fn backlog(&self) -> usize {
-        self.replica.as_ref().map_or(0, |replica| replica.relay.len())
-    }
-
     // ---- statements ------------------------------------------------------------------------
 
     /// `waited` is true when the statement has waited for its lock as long as it may.

@@ -81,6 +81,7 @@ pub enum Event {
         run: u64,
     },
     NextFault,
+    BadMoment,
     EndFault(Fault),
     HealAll,
     End,
@@ -208,7 +209,12 @@ impl World {
         match event {
             Event::Arrive { link, from, to, frame } => self.arrive(link, from, to, frame),
             Event::Input { host, run, input } => {
-                if self.hosts[host.index()].run == run {
+                let target = &self.hosts[host.index()];
+                if target.run == run && target.frozen_since.is_some() {
+                    // What is under way inside a frozen host stands still with it.
+                    let event = Event::Input { host, run, input };
+                    self.after(Duration::from_millis(20), event);
+                } else if target.run == run {
                     self.deliver(host, input);
                 }
             }
@@ -230,6 +236,7 @@ impl World {
             Event::OpenLimit { host, run, version } => self.open_limit(host, run, version),
             Event::WebDrained { host, run } => self.web_drained(host, run),
             Event::NextFault => self.next_fault(),
+            Event::BadMoment => self.draw_fault(),
             Event::EndFault(fault) => self.end_fault(fault),
             Event::HealAll => self.heal_all(),
             Event::End => {
