@@ -143,8 +143,9 @@ const QUIET_LIMIT: Duration = Duration::from_millis(800);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Between two attempts of what failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long before the takeover the probes are sent (facts/vrrp.md 6.3).
-const PROBE_LEAD: Duration = Duration::from_millis(150);
+/// How long an answer to a probe may take. Three rounds end with the master-down timer, and begin
+/// after the lease of a host that hung has run out (facts/vrrp.md 6.2 and 6.3).
+const PROBE_LEAD: Duration = Duration::from_millis(120);
 /// How long the election waits for a database that does not answer.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the source's database may be unreachable before a healthy standby takes over.
@@ -186,6 +187,10 @@ struct Probes {
     sent_at: Option<Instant>,
     /// Somebody answered for a virtual address: whoever it is.
     answered_by: Option<(LinkId, Ipv4Addr, Mac)>,
+    /// Rounds in a row that nobody answered, and how many there must be: one more for every round
+    /// that was answered, so that a peer who keeps answering is not overtaken for a lost frame.
+    unanswered: u32,
+    wanted: u32,
 }
 
 #[derive(Debug)]

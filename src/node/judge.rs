@@ -26,6 +26,9 @@ const EVENTS_PER_TURN_MAX: usize = 16;
 const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long replication may stand still before it is set up again.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+/// Rounds of probes before the first takeover, and after every one had an answer.
+const PROBE_ROUNDS: u32 = 3;
+const PROBE_ROUNDS_MAX: u32 = 20;
 /// How long a peer with a newer epoch must be seen to have more than we have.
 const RANK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -444,14 +447,27 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
-        let is_peer_open = self
-            .fresh(now)
-            .is_some_and(|peer| peer.role == Role::Active && peer.database.is_writable);
+        let peer = self.fresh(now).cloned()?;
+        if peer.role == Role::Joining && !peer.is_leaving {
+            return self.judge_refused_alone(&peer);
+        }
+        let is_peer_open = peer.role == Role::Active && peer.database.is_writable;
         if !is_peer_open || !self.may_follow(now) {
             return None;
         }
         self.retry_at = now + REFUSED_RECHECK_INTERVAL;
         Some((Event::PeerServes, format!("{} serves", self.peer_name())))
+    }
+
+    /// The peer stopped serving before it wrote anything: what we have too much is the newest.
+    fn judge_refused_alone(&self, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up)?;
+        let is_known = self.is_fenced && self.is_database_up();
+        let mine = self.engine.observation().position.as_ref().filter(|_| is_known)?;
+        (self.relate(mine, theirs) == Relation::MineHasMore).then(|| {
+            let name = self.peer_name();
+            (Event::ElectionWon, format!("nobody serves, {name} has nothing that is not here"))
+        })
     }
 
     /// When every path will have been silent for long enough: the master-down timers of all usable
@@ -473,7 +489,7 @@ impl Node {
 
     fn probe_at(&self) -> Option<Instant> {
         matches!(self.role, Role::Standby | Role::Joining)
-            .then(|| self.silent_at().map(|at| at - PROBE_LEAD))?
+            .then(|| self.silent_at().map(|at| at - PROBE_LEAD * PROBE_ROUNDS))?
     }
 
     pub(super) fn probe_deadline(&self) -> Option<Instant> {
@@ -483,7 +499,8 @@ impl Node {
         }
     }
 
-    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses.
+    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses: in rounds,
+    /// since a probe or an answer may be lost.
     pub(super) fn send_probes(&mut self, now: Instant) {
         match self.probe_at() {
             Some(at) if now >= at => {}
@@ -492,11 +509,16 @@ impl Node {
                 return;
             }
         }
-        let is_current = self.probes.sent_at.is_some_and(|at| now.since(at) < 2 * PROBE_LEAD);
-        if is_current {
+        if self.probes.sent_at.is_some_and(|at| now.since(at) < PROBE_LEAD) {
             return;
         }
-        self.probes = Probes { sent_at: Some(now), ..Probes::default() };
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let (unanswered, wanted) = match (sent_at, answered_by) {
+            (None, _) => (0, PROBE_ROUNDS),
+            (Some(_), None) => (unanswered + 1, wanted),
+            (Some(_), Some(_)) => (0, (wanted + 1).min(PROBE_ROUNDS_MAX)),
+        };
+        self.probes = Probes { sent_at: Some(now), answered_by: None, unanswered, wanted };
         let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
         let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
         for (link, address) in vips.into_iter().chain(peers) {
@@ -505,15 +527,16 @@ impl Node {
         }
     }
 
-    /// Whether the probes went out long enough ago and nobody answered for a virtual address.
+    /// Whether the last rounds of probes all ended without an answer for a virtual address.
     fn nobody_answers(&mut self, now: Instant) -> bool {
-        let Some(sent_at) = self.probes.sent_at else { return false };
-        if now.since(sent_at) < PROBE_LEAD {
-            return false;
-        }
-        let Some((link, address, mac)) = self.probes.answered_by else {
-            self.findings.conflict = None;
-            return true;
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let Some((link, address, mac)) = answered_by else {
+            let is_over = sent_at.is_some_and(|at| now.since(at) >= PROBE_LEAD);
+            let is_unanswered = unanswered + u32::from(is_over) >= wanted && sent_at.is_some();
+            if is_unanswered {
+                self.findings.conflict = None;
+            }
+            return is_unanswered;
         };
         let note = if self.links[link.index()].peer_mac == Some(mac) {
             let why = format!("{} is silent but still answers for {address}", self.peer_name());

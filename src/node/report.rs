@@ -66,7 +66,9 @@ impl Node {
     fn report(&self, now: Instant) -> Report {
         let observation = self.engine.observation();
         let is_up = self.is_database_up();
-        let position = observation.position.as_deref();
+        // Until it is fenced, the position of a host that waits may still grow.
+        let is_waiting = matches!(self.role, Role::Joining | Role::Refused);
+        let position = observation.position.as_deref().filter(|_| !is_waiting || self.is_fenced);
         Report {
             host: self.me,
             boot_id: self.boot_id,

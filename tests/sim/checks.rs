@@ -17,6 +17,7 @@ use tandem::repl::{Dialect, Rows, ServerError};
 use tandem::routes::Flow;
 use tandem::time::Instant;
 use tandem::vrrp::packet::Advertisement;
+use tandem::vrrp::router::LISTEN_MAX;
 use tandem::wire::{HostId, LinkId, Role};
 
 use super::faults::{CALM, CONVERGE_LIMIT, Kind};
@@ -29,6 +30,7 @@ use super::world::{Event, World};
 pub struct Checks {
     two_writers_since: Option<Instant>,
     two_holders_since: Option<Instant>,
+    dead_holder_since: [Option<Instant>; 2],
     astray_since: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
@@ -50,6 +52,8 @@ struct OfHost {
     has_opened: bool,
     /// It was stalled while it served, and has not been elected since.
     is_stale: bool,
+    /// Its last promotion was a planned one.
+    took_by_hand: bool,
     was_refused_for: Option<String>,
 }
 
@@ -57,10 +61,25 @@ struct OfHost {
 const TWO_WRITERS_MAX: Duration = Duration::from_secs(3);
 /// The lease, and a beacon to yield to.
 const TWO_HOLDERS_MAX: Duration = Duration::from_secs(6);
+/// The lease, as late as the kernel is.
+const DEAD_HOLDER_MAX: Duration = Duration::from_millis(2500);
 const ASTRAY_MAX: Duration = Duration::from_secs(10);
 const ERRANT_MAX: Duration = Duration::from_secs(5);
-/// With one host whole, how long no write may be acknowledged.
-const OUTAGE_MAX: Duration = Duration::from_secs(25);
+/// Faults after which both hosts may hold the addresses for lack of a witness.
+const APART: [Kind; 9] = [
+    Kind::PowerLoss,
+    Kind::PowerLossOfBoth,
+    Kind::Freeze,
+    Kind::Carrier,
+    Kind::CarrierOfBothLinks,
+    Kind::Cut,
+    Kind::CutBothLinks,
+    Kind::OneWay,
+    Kind::Force,
+];
+/// With one host whole, how long no write may be acknowledged: the longest wait is for a link that
+/// may be blocked by spanning tree (`LISTEN_MAX`), then the election.
+const OUTAGE_MAX: Duration = Duration::from_secs(LISTEN_MAX.as_secs() + 10);
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
 impl World {
@@ -69,6 +88,7 @@ impl World {
         self.checks.samples += 1;
         self.one_writer();
         self.one_holder();
+        self.no_dead_holder();
         self.served();
         if self.checks.samples % 20 == 0 {
             self.writes_go_to_writer();
@@ -81,8 +101,14 @@ impl World {
         }
     }
 
-    /// Beacons pass in both directions, on whatever link.
+    /// Frames pass in both directions, on whatever link. Behind a filter that ARP alone passes a
+    /// host that waits sees that its peer holds the addresses; two that hold them see nothing.
     fn are_connected(&self) -> bool {
+        let is_apart = |kind: &Kind| APART.contains(kind);
+        let is_filtered = self.links.iter().all(|link| link.has_filter);
+        if is_filtered && self.plan.kinds.iter().any(is_apart) {
+            return false;
+        }
         let passes = |a: usize, b: usize| self.links.iter().any(|link| link.passes(a, b));
         passes(0, 1) && passes(1, 0)
     }
@@ -121,6 +147,19 @@ impl World {
         let since = longer(&mut self.checks.two_holders_since, self.now, is_wrong);
         if since > TWO_HOLDERS_MAX {
             self.fail("S1 one_holder", format!("two holders for {since:?}"));
+        }
+    }
+
+    /// S1, the lease and the will: addresses do not outlive a daemon that is dead or stalled.
+    fn no_dead_holder(&mut self) {
+        for host in HostId::ALL {
+            let is_wrong = self.holds(host) && !self.hosts[host.index()].is_running();
+            let since =
+                longer(&mut self.checks.dead_holder_since[host.index()], self.now, is_wrong);
+            if since > DEAD_HOLDER_MAX {
+                let what = format!("{} holds an address for {since:?}", self.name(host));
+                self.fail("S1 no_dead_holder", what);
+            }
         }
     }
 
@@ -166,7 +205,10 @@ impl World {
     /// other host does: writes are acknowledged again within `OUTAGE_MAX`.
     fn served(&mut self) {
         let is_network_whole = self.links.iter().all(|link| {
-            link.cut == [[false; 3]; 3] && link.noise.lost == 0 && link.carrier[CLIENT]
+            link.cut == [[false; 3]; 3]
+                && !link.has_filter
+                && link.noise.lost == 0
+                && link.carrier[CLIENT]
         });
         let mut worst = None;
         for host in HostId::ALL {
@@ -280,9 +322,12 @@ impl World {
             Note::RoleChanged { from, to, why } => {
                 self.checks.role_changes += 1;
                 if *to == Role::Promoting {
-                    self.checks.hosts[host.index()].is_stale = false;
+                    let checks = &mut self.checks.hosts[host.index()];
+                    checks.is_stale = false;
+                    checks.took_by_hand = why.ends_with("hands over");
                 }
-                if *from == Role::Demoting && why == "handed over" {
+                let taker = &self.checks.hosts[host.other().index()];
+                if *from == Role::Demoting && why == "handed over" && taker.took_by_hand {
                     self.planned_loses_nothing(host);
                 }
             }

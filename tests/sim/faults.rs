@@ -36,13 +36,14 @@ pub enum Kind {
     CutBothLinks,
     OneWay,
     ClientCut,
+    Filter,
     Noise,
     Switchover,
     Terminate,
     Force,
 }
 
-pub const KINDS: [Kind; 21] = [
+pub const KINDS: [Kind; 22] = [
     Kind::PowerLoss,
     Kind::PowerLossOfBoth,
     Kind::NodeCrash,
@@ -60,6 +61,7 @@ pub const KINDS: [Kind; 21] = [
     Kind::CutBothLinks,
     Kind::OneWay,
     Kind::ClientCut,
+    Kind::Filter,
     Kind::Noise,
     Kind::Switchover,
     Kind::Terminate,
@@ -86,6 +88,8 @@ pub struct Plan {
     pub boot_delays: [Duration; 2],
     /// The inside link is one cable: it loses carrier at both ends.
     pub is_inside_a_cable: bool,
+    /// The applier is busy now and then.
+    pub has_long_transactions: bool,
     pub calm_before: Duration,
     pub heal_after: Duration,
     pub end_after: Duration,
@@ -132,6 +136,7 @@ impl Plan {
             mean_length: seconds(rng, 1, 20),
             boot_delays: [0, 1].map(|_| Duration::from_millis(rng.below(apart * 1000))),
             is_inside_a_cable: rng.below(2) == 0,
+            has_long_transactions: rng.below(3) == 0,
             calm_before: seconds(rng, 5, 40),
             heal_after,
             end_after: heal_after + CONVERGE_LIMIT + CALM,
@@ -197,6 +202,9 @@ impl World {
         let name = self.name(host).to_owned();
         self.note(format!("!! {kind:?} ({name}, {link}{twisted})"));
         let mut length = around(&mut self.rng, self.plan.mean_length);
+        if self.rng.below(8) == 0 {
+            length += Duration::from_secs(30);
+        }
         let target = self.host(host);
         match kind {
             Kind::PowerLoss => self.lose_power(host),
@@ -227,6 +235,7 @@ impl World {
             | Kind::CutBothLinks
             | Kind::OneWay
             | Kind::ClientCut
+            | Kind::Filter
             | Kind::Noise => self.begin_network_fault(fault),
             Kind::Switchover | Kind::Force => {
                 self.operate(host, kind, fault.number);
@@ -326,6 +335,7 @@ impl World {
                 outside.cut[CLIENT][one] = true;
                 outside.cut[one][CLIENT] = !twist;
             }
+            Kind::Filter => self.links.iter_mut().for_each(|link| link.has_filter = true),
             _ => {
                 let noise = Noise {
                     lost: self.rng.below(250),
@@ -389,6 +399,7 @@ impl World {
             | Kind::CutBothLinks
             | Kind::OneWay
             | Kind::ClientCut
+            | Kind::Filter
             | Kind::Noise => self.mend_network(host, link, kind),
             Kind::NodeCrash | Kind::Switchover | Kind::Force => {}
         }
@@ -428,7 +439,9 @@ impl World {
     fn mend_network(&mut self, host: HostId, link: LinkId, kind: Kind) {
         let is_noise = kind == Kind::Noise;
         for (index, mended) in LinkId::ALL.into_iter().enumerate() {
-            if is_noise {
+            if kind == Kind::Filter {
+                self.links[index].has_filter = false;
+            } else if is_noise {
                 self.links[index].noise = Noise::default();
             } else {
                 self.links[index].cut = Default::default();
@@ -475,6 +488,7 @@ impl World {
         for link in LinkId::ALL {
             self.links[link.index()].noise = Noise::default();
             self.links[link.index()].cut = Default::default();
+            self.links[link.index()].has_filter = false;
             HostId::ALL.into_iter().for_each(|host| self.plug(host, link));
         }
     }

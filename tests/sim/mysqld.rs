@@ -12,6 +12,8 @@ use tandem::repl::{Dialect, Rows, ServerError};
 use tandem::time::Instant;
 use tandem::wire::HostId;
 
+use super::plants::Plant;
+
 /// Server and sequence number of a transaction, in domain 0.
 pub type Gtid = (u32, u64);
 
@@ -92,6 +94,8 @@ pub struct Mysqld {
     pub accounts: BTreeSet<Ipv4Addr>,
     slave_position: Option<Gtid>,
     pub replica: Option<Replica>,
+    /// The applier works on a long transaction until then.
+    pub busy_until: Instant,
     /// Transactions applied in a tick, in thousandths.
     pub apply_rate: u64,
     /// Transactions sent in a tick.
@@ -104,6 +108,9 @@ pub struct Mysqld {
     pub late: Option<String>,
     /// Received transactions that RESET SLAVE ALL threw away, with what was open at that time.
     pub dropped: Vec<Gtid>,
+    /// Statements that only seem to work, for `plants`.
+    pub plant: Plant,
+    seems_closed: bool,
     change_source: String,
     own_port: u16,
 }
@@ -135,12 +142,15 @@ impl Mysqld {
             accounts: BTreeSet::new(),
             slave_position: None,
             replica: None,
+            busy_until: Instant::ZERO,
             apply_rate: APPLY_RATE,
             ship_rate: SHIP_RATE,
             writer: None,
             is_closing: false,
             late: None,
             dropped: Vec::new(),
+            plant: Plant::None,
+            seems_closed: false,
             change_source,
             own_port: repl.port,
         }
@@ -218,6 +228,7 @@ impl Mysqld {
         }
         if sql == words.open {
             self.read_only = false;
+            self.seems_closed = false;
             return done();
         }
         if let Some(state) = sql.strip_prefix("SET GLOBAL event_scheduler=") {
@@ -228,12 +239,13 @@ impl Mysqld {
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let state: Vec<_> =
-            self.last.iter().map(|(server, last)| format!("0-{server}-{last}")).collect();
+        let hides = self.plant == Plant::HidesErrant && self.read_only;
+        let shown = self.last.iter().filter(|(server, _)| !(hides && **server == self.id));
+        let state: Vec<_> = shown.map(|(server, last)| format!("0-{server}-{last}")).collect();
         let on = |is_on: bool| if is_on { "1" } else { "0" }.to_owned();
         vec![
-            ("read_only", on(self.read_only)),
-            ("is_closed", on(self.read_only)),
+            ("read_only", on(self.read_only || self.seems_closed)),
+            ("is_closed", on(self.read_only || self.seems_closed)),
             ("position", state.join(",")),
             ("replica_position", self.slave_position.map_or_else(String::new, text)),
             ("server_id", self.id.to_string()),
@@ -259,6 +271,7 @@ impl Mysqld {
             (true, true) => "Slave has read all relay log; waiting for more updates",
             (true, false) => "Reading event from the relay log",
         };
+        let shown = replica.io_position.filter(|_| self.plant != Plant::OpensUndrained);
         let number = |(code, _): (u32, &str)| code.to_string();
         let mut line = vec![
             ("Master_Host", Some(replica.host.to_string())),
@@ -271,7 +284,7 @@ impl Mysqld {
             ("Last_IO_Error", Some(replica.io_error.1.to_owned())),
             ("Last_SQL_Errno", Some(number(replica.sql_error))),
             ("Last_SQL_Error", Some(replica.sql_error.1.to_owned())),
-            ("Gtid_IO_Pos", Some(replica.io_position.map_or_else(String::new, text))),
+            ("Gtid_IO_Pos", Some(shown.map_or_else(String::new, text))),
             ("Slave_SQL_Running_State", Some(state.to_owned())),
             ("Using_Gtid", Some("Slave_Pos".to_owned())),
         ];
@@ -282,6 +295,10 @@ impl Mysqld {
 
     /// A running write holds the server open, and new ones queue behind the wish to close it.
     fn close(&mut self, seconds: u64, waited: bool) -> Answer {
+        if self.plant.closes_in_words(seconds) {
+            self.seems_closed = true;
+            return done();
+        }
         if self.writer.is_none() {
             self.is_closing = false;
             self.read_only = true;
@@ -477,7 +494,10 @@ impl Mysqld {
     }
 
     /// The applier, for one tick.
-    pub fn apply(&mut self) {
+    pub fn apply(&mut self, now: Instant) {
+        if now < self.busy_until {
+            return;
+        }
         let Some(replica) = self.replica.as_mut().filter(|replica| replica.sql) else { return };
         replica.apply_debt = (replica.apply_debt + self.apply_rate).min(APPLY_RATE);
         while let Some(replica) = &mut self.replica {

@@ -3,9 +3,10 @@
 //! In: an output of the node. Out: the same, bent, or none. Must not: need a hook in src/.
 //! Each one must be found by the sweep (`main::planted_bugs_are_found`).
 
+use tandem::net::arp::Arp;
 use tandem::net::netlink;
 use tandem::node::Output;
-use tandem::routes::{Flow, WebIntake};
+use tandem::routes::Flow;
 use tandem::vrrp::packet::Advertisement;
 use tandem::wire::HostId;
 
@@ -26,8 +27,6 @@ pub enum Plant {
     NeverHolds,
     /// Fencing is said, not done.
     FencesInWords,
-    /// A host whose data differ is attached all the same.
-    AttachesErrant,
     /// No gratuitous ARP.
     Silent,
     /// Resignations (priority 0) are sent every time an advertisement is due.
@@ -36,14 +35,14 @@ pub enum Plant {
     NoBeacons,
     /// Closing for a handover is said, not done.
     ClosesInWords,
-    /// The web front says "serving" for ever.
-    NeverDrains,
+    /// A closed database shows none of its own transactions: its data seem to be the peer's.
+    HidesErrant,
     /// ARP probes do not leave: nobody is asked before a takeover.
     NeverAsks,
 }
 
 impl Plant {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::ForgetsEpoch,
         Self::KeepsAddresses,
         Self::NoLease,
@@ -51,12 +50,11 @@ impl Plant {
         Self::NoWill,
         Self::NeverHolds,
         Self::FencesInWords,
-        Self::AttachesErrant,
         Self::Silent,
         Self::ResignsAlways,
         Self::NoBeacons,
         Self::ClosesInWords,
-        Self::NeverDrains,
+        Self::HidesErrant,
         Self::NeverAsks,
     ];
 
@@ -68,12 +66,25 @@ impl Plant {
         self == Self::NoWill
     }
 
+    /// A fence asks with a lock wait of 1 s, a planned closing with the configured 3 s.
+    pub fn closes_in_words(self, lock_wait_seconds: u64) -> bool {
+        match self {
+            Self::FencesInWords => lock_wait_seconds == 1,
+            Self::ClosesInWords => lock_wait_seconds == 3,
+            _ => false,
+        }
+    }
+
     /// What becomes of an output on its way to the hands.
     pub fn bend(self, host: HostId, output: Output) -> Option<Output> {
         match (self, output) {
             (Self::ForgetsEpoch, Output::Persist(_))
-            | (Self::Silent | Self::NeverAsks, Output::SendArp { .. })
+            | (Self::Silent, Output::SendArp { .. })
             | (Self::NoBeacons, Output::SendBeacon { .. }) => None,
+            (Self::NeverAsks, Output::SendArp { link, frame }) => {
+                let is_probe = Arp::parse(&frame).is_some_and(|arp| arp.sender.is_unspecified());
+                (!is_probe).then_some(Output::SendArp { link, frame })
+            }
             (Self::KeepsAddresses, Output::Netlink { request }) => {
                 let is_removal = matches!(
                     netlink::parse(&request).first(),
@@ -84,10 +95,6 @@ impl Plant {
             (Self::NeverHolds, Output::Routes(mut routes)) => {
                 routes.writes = Flow::Flowing;
                 routes.source.get_or_insert(host);
-                Some(Output::Routes(routes))
-            }
-            (Self::NeverDrains, Output::Routes(mut routes)) => {
-                routes.web = WebIntake::Serving;
                 Some(Output::Routes(routes))
             }
             (Self::ResignsAlways, Output::SendVrrp { link, datagram }) => {

@@ -39,11 +39,18 @@ pub struct Link {
     /// From port, to port: a silent cut.
     pub cut: [[bool; PORTS]; PORTS],
     pub noise: Noise,
+    /// A filter between the hosts that only ARP passes.
+    pub has_filter: bool,
 }
 
 impl Link {
     pub fn new() -> Self {
-        Self { carrier: [true; PORTS], cut: [[false; PORTS]; PORTS], noise: Noise::default() }
+        Self {
+            carrier: [true; PORTS],
+            cut: [[false; PORTS]; PORTS],
+            noise: Noise::default(),
+            has_filter: false,
+        }
     }
 
     pub fn passes(&self, from: usize, to: usize) -> bool {
@@ -95,7 +102,10 @@ impl World {
     }
 
     pub fn send_to(&mut self, link: LinkId, from: usize, to: usize, frame: Frame) {
-        let Link { noise, .. } = self.links[link.index()];
+        let Link { noise, has_filter, .. } = self.links[link.index()];
+        if has_filter && !matches!(frame, Frame::Arp(_)) {
+            return;
+        }
         if !self.links[link.index()].passes(from, to) || self.rng.below(1000) < noise.lost {
             return;
         }

@@ -134,7 +134,11 @@ impl World {
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
         let config = Config::parse(EXAMPLE).expect("the example parses");
         let plan = Plan::draw(seed, &mut rng);
-        let hosts = HostId::ALL.map(|host| Host::new(host, Mysqld::new(&config, host), &mut rng));
+        let hosts = HostId::ALL.map(|host| {
+            let mut database = Mysqld::new(&config, host);
+            database.plant = plant;
+            Host::new(host, database, &mut rng)
+        });
         let client = Client::new(config.link(LinkId::Outside).vip[0].address);
         Self {
             seed,
@@ -261,8 +265,13 @@ impl World {
             if !replica.is_awake() || replica.database.life != super::mysqld::Life::Up {
                 continue;
             }
+            if self.plan.has_long_transactions && !self.plan.is_healed && self.rng.below(300) == 0 {
+                let length = Duration::from_millis(self.rng.below(4000));
+                replica.database.busy_until = self.now + length;
+            }
+            // What is received is applied in the next tick at the earliest.
+            replica.database.apply(self.now);
             replica.database.receive(self.now, &source.database, own, path);
-            replica.database.apply();
         }
     }
 
