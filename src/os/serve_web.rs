@@ -352,9 +352,7 @@ impl ServeWeb {
                 }
                 Moved::Bytes(count) => budget = budget.saturating_sub(count),
             }
-            if let (Some(host), Some(exchange)) = (host, connection.session.exchange())
-                && exchange.answer().status().is_some()
-            {
+            if let (true, Some(host)) = (std::mem::take(&mut connection.is_host_heard), host) {
                 self.upstream.heard(turn.now, host);
             }
         };

@@ -18,14 +18,13 @@ use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
-use super::answer::Ending;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
 use super::log::{Entry, Words};
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{self, Stamp, Terms};
+use super::reply::{Stamp, Terms};
 use super::upstream::Evidence;
 use super::{Config, request};
 
@@ -432,78 +431,6 @@ impl Session {
         }
     }
 
-    fn assigned(&mut self, cx: Context<'_>, host: HostId) {
-        if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
-            self.deadline = Some(cx.now + cx.config.connect_limit);
-            self.order(Output::Connect(host));
-        }
-    }
-
-    fn answered(&mut self, cx: Context<'_>, bytes: Option<(&[u8], bool)>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
-            return;
-        };
-        if cx.is_draining && !exchange.answer().is_sent() {
-            running.terms.is_keep_alive = false;
-        }
-        self.deadline = Some(cx.now + cx.config.answer_limit);
-        let (terms, out) = (&mut running.terms, &mut self.outbound);
-        let step = match bytes {
-            Some((bytes, is_closing)) => exchange.answered(bytes, is_closing, terms, cx.stamp, out),
-            None => exchange.ended(terms, cx.stamp, out),
-        };
-        self.step(cx, step, None);
-    }
-
-    /// Does what a PHP exchange came to.
-    fn step(&mut self, cx: Context<'_>, step: Step, evidence: Option<Evidence>) {
-        let State::Php(exchange) = &mut self.state else { return };
-        if step == Step::Continue {
-            return;
-        }
-        let host = exchange.host();
-        if let Some(running) = &mut self.running {
-            running.upstream = host.or(running.upstream);
-            running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
-        }
-        if step == Step::Retry {
-            exchange.queue(false);
-            let tried = exchange.tried();
-            self.deadline = Some(cx.now + cx.config.queue_limit);
-            self.release(host, evidence);
-            self.order(Output::Acquire { tried });
-            return;
-        }
-        self.release(host, evidence);
-        match step {
-            Step::Fail(status) => {
-                let extra = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-                self.page(cx, status, extra);
-            }
-            Step::Done(ending) => {
-                if let (Ending::Close, Some(running)) = (ending, &mut self.running) {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-            Step::Abort | Step::Continue | Step::Retry => {
-                if let Some(running) = &mut self.running {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-        }
-    }
-
-    fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {
-        if let Some(host) = host {
-            self.order(Output::Release(host, evidence));
-        }
-    }
-
     fn drain(&mut self, cx: Context<'_>) {
         if !self.is_idle() {
             return;
@@ -550,31 +477,6 @@ impl Session {
             State::Discarding(_) | State::Closing { .. } | State::Lingering => self.close(),
             State::Closed => self.deadline = None,
         }
-    }
-
-    /// An answer of our own to a request that cannot be read to its end: the connection is over.
-    pub(super) fn refuse(&mut self, cx: Context<'_>, status: u16) {
-        let line_end = self.inbound.iter().position(|&byte| byte == b'\r' || byte == b'\n');
-        let mut line = self.inbound.get(..line_end.unwrap_or(0)).unwrap_or_default().to_vec();
-        line.truncate(256);
-        self.inbound = Vec::new();
-        let running = self.running.get_or_insert_with(|| {
-            let terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
-            Box::new(Running::new(cx.now, terms, Words { line, ..Words::default() }))
-        });
-        running.terms.is_keep_alive = false;
-        running.is_lingering = true;
-        self.page(cx, status, "");
-    }
-
-    /// An answer of our own.
-    pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
-        let Some(running) = &mut self.running else { return };
-        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
-        running.status = status;
-        running.body_bytes =
-            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra);
-        self.finish(cx);
     }
 
     /// The request is answered as far as it will be.
@@ -665,15 +567,6 @@ impl Session {
     pub(super) fn order(&mut self, output: Output) {
         let is_lost = self.outputs.push_back(output).is_err();
         assert!(!is_lost, "the hands drain the outputs after every input");
-    }
-
-    pub(super) fn acquire(&mut self, cx: Context<'_>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &self.running) else {
-            return;
-        };
-        exchange.queue(running.has_length);
-        self.deadline = Some(cx.now + cx.config.queue_limit);
-        self.order(Output::Acquire { tried: [false; 2] });
     }
 }
 
