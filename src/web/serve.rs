@@ -318,7 +318,9 @@ impl Session {
         });
         running.terms.is_keep_alive = false;
         running.is_lingering = true;
-        self.page(cx, status, "");
+        // RFC 9110, 15.5.6.
+        let extra = if status == 405 { "Allow: GET, HEAD, POST\r\n" } else { "" };
+        self.page(cx, status, extra);
     }
 
     /// An answer of our own.

@@ -252,7 +252,7 @@ impl Connection {
         if matches!(exchange.phase(), Phase::Connecting(_)) {
             let input = match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => Input::Connected,
-                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Evidence::ConnectRefused),
+                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Some(Evidence::ConnectRefused)),
             };
             self.session.handle(cx, input);
             return Moved::Bytes(0);
