@@ -61,7 +61,8 @@ impl Follow {
         if let Some(failure) = self.obstacle(context, facts) {
             return Act::Finish(Err(failure));
         }
-        if facts.replica.as_ref().is_some_and(is_running) && facts.is_closed {
+        if facts.replica.as_ref().is_some_and(|r| is_running(r) && r.is_by_gtid) && facts.is_closed
+        {
             return Act::Finish(Ok(Outcome::Following { was_following: true }));
         }
         if facts.is_closed {
