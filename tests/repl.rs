@@ -46,6 +46,10 @@ laws!(
     promotion_that_cannot_drain_destroys_nothing,
     promotion_drops_half_a_transaction_in_bounded_time,
     promotion_killed_after_any_query_is_finished_by_the_next,
+    following_killed_after_any_query_is_finished_by_the_next,
+    closing_killed_after_any_query_is_undone_by_reopen,
+    a_restarted_replica_goes_on,
+    a_copy_of_the_source_follows_from_where_it_was_copied,
     the_old_source_rejoins_when_it_has_nothing_extra,
     a_host_with_extra_transactions_is_refused,
     switchover_loses_no_acknowledged_write,
@@ -248,6 +252,88 @@ fn promotion_killed_after_any_query_is_finished_by_the_next(recipe: &'static Rec
         pair.host_b.job(Job::Follow { peer_position }).expect("B follows A again");
         pair.catch_up_b();
     }
+}
+
+fn following_killed_after_any_query_is_finished_by_the_next(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_b.job(Job::Promote).expect("B is promoted");
+        pair.host_b.job(Job::Fence).expect("B is fenced");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        pair.host_b.restart();
+        pair.host_b.dies_after = Some(deaths);
+        let peer_position = Some(pair.host_a.position());
+        let first = pair.host_b.try_job(Job::Follow { peer_position: peer_position.clone() });
+        pair.host_b.restart();
+        let second = pair.host_b.job(Job::Follow { peer_position });
+        assert!(matches!(second, Ok(Outcome::Following { .. })), "{deaths}: {second:?}");
+        pair.catch_up_b();
+        assert_eq!(rows(&pair.b), deaths + 1, "after {deaths} queries");
+        if first.is_some() {
+            assert!(deaths > 6, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn closing_killed_after_any_query_is_undone_by_reopen(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_a.restart();
+        pair.host_a.dies_after = Some(deaths);
+        let first = pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1) });
+        pair.host_a.restart();
+        pair.host_a.job(Job::Reopen).expect("A opens again");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        if first.is_some() {
+            assert!(deaths > 5, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn a_restarted_replica_goes_on(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.b.crash();
+    write_rows(&pair.a, 10..20);
+    pair.b.start(&["--read-only=1"]);
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    assert_eq!(pair.host_b.observe().replica.map(|r| r.io), Some(ThreadState::Stopped));
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
+}
+
+/// As a backup tool leaves it: the rows, an empty binlog, and a note of the position.
+fn a_copy_of_the_source_follows_from_where_it_was_copied(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.catch_up_b();
+    let position = pair.host_b.position();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    let (reset, note) = match recipe.flavour {
+        "mariadb" => ("RESET MASTER", "gtid_slave_pos"),
+        "mysql56" => ("RESET MASTER", "gtid_purged"),
+        _ => ("RESET BINARY LOGS AND GTIDS", "gtid_purged"),
+    };
+    pair.b.run(reset);
+    pair.b.run(&format!("SET GLOBAL {note}='{position}'"));
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    write_rows(&pair.a, 10..20);
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
 }
 
 fn the_old_source_rejoins_when_it_has_nothing_extra(recipe: &'static Recipe) {

@@ -641,7 +641,7 @@ mod tests {
         bench.answer(Ok(Rows::default()));
         assert!(bench.run_until("STOP REPLICA"));
         bench.answer(Err(ServerError::TimedOut));
-        assert!(bench.run_until("SELECT ID, USER"));
+        assert!(bench.run_until("SHOW PROCESSLIST"));
         bench.answer(Ok(table(&[
             ("ID", "5"),
             ("USER", "system user"),
