@@ -105,6 +105,16 @@ impl Dialect {
         sql
     }
 
+    /// Before a change of source: tells the server to start from `position`, where it does not know
+    /// by itself what it has executed.
+    #[must_use]
+    pub fn adopt_position(self, position: &str) -> Option<String> {
+        match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => None,
+            Self::Mariadb => Some(format!("SET GLOBAL gtid_slave_pos={}", quote(position))),
+        }
+    }
+
     /// Closes the server to writes. The lock wait is part of the same statement, so that it holds
     /// even when the connection was opened anew just now.
     #[must_use]
@@ -143,8 +153,6 @@ pub struct Statements {
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
     pub close_variable: &'static str,
     pub open: &'static str,
-    /// Before CHANGE: where the server starts reading; nothing where it knows by itself.
-    pub adopt_position: Option<&'static str>,
 }
 
 const MYSQL_56: Statements = Statements {
@@ -161,7 +169,6 @@ const MYSQL_56: Statements = Statements {
     forget_source: "RESET SLAVE ALL",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
-    adopt_position: None,
 };
 
 const MYSQL_57: Statements = Statements {
@@ -190,10 +197,10 @@ const MARIADB: Statements = Statements {
     // gtid_current_pos leaves out transactions of other servers; the binlog's state does not.
     variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
+        @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
-    adopt_position: Some("SET GLOBAL gtid_slave_pos=@@GLOBAL.gtid_binlog_pos"),
     ..MYSQL_56
 };
 

@@ -32,6 +32,8 @@ enum Phase {
     Looking,
     Closing,
     Stopping,
+    /// Looking what was executed in the end.
+    Stopped,
     AdoptingPosition,
     ChangingSource,
     Starting,
@@ -48,6 +50,7 @@ impl Follow {
     pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
         match self.phase {
             Phase::Looking => self.begin(context, facts),
+            Phase::Stopped => self.adopt_position(context, facts),
             Phase::Waiting(pause) => self.wait(context, facts, pause),
             Phase::Closing
             | Phase::Stopping
@@ -61,7 +64,8 @@ impl Follow {
         if let Some(failure) = self.obstacle(context, facts) {
             return Act::Finish(Err(failure));
         }
-        if facts.replica.as_ref().is_some_and(is_running) && facts.is_closed {
+        if facts.replica.as_ref().is_some_and(|r| is_running(r) && r.is_by_gtid) && facts.is_closed
+        {
             return Act::Finish(Ok(Outcome::Following { was_following: true }));
         }
         if facts.is_closed {
@@ -106,7 +110,7 @@ impl Follow {
         match &facts.replica {
             Some(replica) if replica.is_by_gtid && !self.has_changed_source => self.start(context),
             Some(_) => self.stop(context),
-            None => self.adopt_position(context, Some(facts)),
+            None => self.adopt_position(context, facts),
         }
     }
 
@@ -119,15 +123,14 @@ impl Follow {
         ))
     }
 
-    fn adopt_position(&mut self, context: &Context<'_>, facts: Option<&Facts>) -> Act {
-        // An empty binlog says nothing: the position a copy came with is kept then.
-        let is_empty = facts.is_some_and(|facts| facts.position.is_empty());
-        match context.dialect.statements().adopt_position {
-            Some(sql) if !is_empty => {
+    fn adopt_position(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
+        let position = facts.position_to_adopt.as_deref();
+        match position.and_then(|position| context.dialect.adopt_position(position)) {
+            Some(sql) => {
                 self.phase = Phase::AdoptingPosition;
                 Act::Ask(Ask::new("adopting the own position", sql, limits::STATEMENT_LIMIT))
             }
-            Some(_) | None => self.change_source(context),
+            None => self.change_source(context),
         }
     }
 
@@ -159,14 +162,17 @@ impl Follow {
                 job.phase = Phase::Looking;
                 Act::Look
             },
-            Phase::Stopping => |job, context| job.adopt_position(context, None),
+            Phase::Stopping => |job, _| {
+                job.phase = Phase::Stopped;
+                Act::Look
+            },
             Phase::AdoptingPosition => Self::change_source,
             Phase::ChangingSource => Self::start,
             Phase::Starting => |job, _| {
                 job.phase = Phase::Waiting(limits::LOOK_PAUSE_MIN);
                 Act::Look
             },
-            Phase::Looking | Phase::Waiting(_) => return out_of_step(),
+            Phase::Looking | Phase::Stopped | Phase::Waiting(_) => return out_of_step(),
         };
         match result {
             Ok(_) => next(self, context),

@@ -341,6 +341,18 @@ impl BinlogState {
         both
     }
 
+    /// `self` with the entries of `other` for domains that `self` has none of.
+    #[must_use]
+    pub fn with_domains_of(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (&(domain, server), &sequence) in &other.last {
+            if self.last.range((domain, 0)..=(domain, u32::MAX)).next().is_none() {
+                both.last.insert((domain, server), sequence);
+            }
+        }
+        both
+    }
+
     fn beyond(&self, other: &Self) -> Beyond {
         let mut extra = Self::default();
         let mut transactions = 0u64;

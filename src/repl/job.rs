@@ -27,6 +27,8 @@ pub enum Job {
     /// Apply all that was received, stop being a replica, open for writes.
     Promote,
     /// Shut out writers, letting running statements end within `limit`; yields the final position.
+    /// To keep the pause short, let the replica `CatchUp` with the open source first. However it
+    /// fails or is abandoned, `Reopen` undoes whatever it did.
     Close { limit: Duration },
     /// Undo `Close`.
     Reopen,

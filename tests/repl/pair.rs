@@ -113,11 +113,14 @@ impl Server {
             .append(true)
             .open(self.directory.join("log"))
             .expect("a log file");
-        let mut command = Command::new(&self.recipe.mysqld[0]);
+        // The server ends with the test even when the test is killed.
+        let mut command = Command::new("setpriv");
         command
-            .args(&self.recipe.mysqld[1..])
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.recipe.mysqld)
             .args(&self.recipe.options)
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", self.directory.display()))
             .arg(format!("--socket={}/s", self.directory.display()))
             .arg(format!("--pid-file={}/pid", data.display()))
             .arg(format!("--port={}", address.port()))
