@@ -17,7 +17,8 @@ use std::time::{Duration, Instant as Clock};
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
-use tandem::repl::{Failure, Job, Outcome, State, ThreadState};
+use tandem::os::mysql::LocalServer;
+use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 
 /// Each law once for each flavour.
 macro_rules! laws {
@@ -57,6 +58,7 @@ laws!(
     events_move_with_the_source,
     a_wrong_replication_password_is_named,
     a_hung_server_is_unreachable_in_bounded_time,
+    a_query_is_given_up_at_its_limit,
     a_server_that_denies_us_is_not_dead,
     fencing_a_source_ends_its_applications,
 );
@@ -668,6 +670,42 @@ fn promotion_drops_half_a_transaction_in_bounded_time(recipe: &'static Recipe) {
     assert_eq!(pair.b.value("SELECT COUNT(*) FROM app.big"), "0");
     assert_eq!(rows(&pair.b), 10);
     write_rows(&pair.b, 10..11);
+}
+
+fn a_query_is_given_up_at_its_limit(recipe: &'static Recipe) {
+    let pair = Pair::new(recipe);
+    let hands = LocalServer::new(pair.a.address, ADMIN.0, ADMIN.1);
+    let ask = |sql: &str, limit: u64| {
+        async_io::block_on(hands.query(sql.to_owned(), Duration::from_millis(limit)))
+    };
+    let began = Clock::now();
+    for _ in 0..10 {
+        assert_eq!(ask("SELECT SLEEP(20)", 200), Err(ServerError::TimedOut));
+        // The next one is not held up, nor are threads used up.
+        let rows = ask("SELECT 'it''s' AS a, NULL AS b", 1000).expect("a connection of its own");
+        assert_eq!((rows.value(0, &["A"]), rows.value(0, &["b"])), (Some("it's"), None));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+
+    // Whoever goes before the answer leaves nothing behind, and the executor is never blocked.
+    for _ in 0..10 {
+        async_io::block_on(smol::future::or(
+            async {
+                let _unanswered = hands.query("SELECT SLEEP(20)".into(), Duration::from_secs(30));
+                drop(_unanswered.await);
+            },
+            async {
+                async_io::Timer::after(Duration::from_millis(50)).await;
+            },
+        ));
+        ask("SELECT 1", 1000).expect("a connection of its own");
+    }
+    match ask("SELEC 1", 1000) {
+        Err(ServerError::Refused { code: 1064, .. }) => {}
+        other => panic!("a syntax error: {other:?}"),
+    }
+    let connections = pair.a.value("SELECT COUNT(*) FROM information_schema.PROCESSLIST");
+    println!("{}: {connections} connections remain", recipe.flavour);
 }
 
 fn a_server_that_denies_us_is_not_dead(recipe: &'static Recipe) {

@@ -1,7 +1,8 @@
 //! Becoming a replica of the peer (`Follow`), and waiting for a position (`CatchUp`).
 //!
 //! In: facts, the peer's position as text. Out: CHANGE MASTER / REPLICATION SOURCE, START.
-//! Must not: attach a server whose transactions the peer does not have; MySQL itself would not mind.
+//! Must not: attach a server whose transactions the peer does not have (MySQL would not mind), or
+//! drop a relay log whose source may be dead.
 //! Read first: facts/repl.md 3.4, 3.8 "rejoin".  Differs: a relay log that is already the peer's is
 //! kept (START before CHANGE), since the peer may die before it sent everything again.
 //! Not done: the servers' wait functions (one never ends, one only compares numbers, one blocks the
@@ -82,13 +83,8 @@ impl Follow {
         if !facts.unfit.is_empty() {
             return Some(Failure::Refused(facts.unfit.join("; ")));
         }
-        if let Some(replica) = &facts.replica
-            && !is_of_peer(context, replica)
-        {
-            let host = &replica.source_host;
-            return Some(Failure::Refused(format!(
-                "it is a replica of {host}, which is not the peer; detach it first"
-            )));
+        if let Some(failure) = strange_source(context, facts) {
+            return Some(failure);
         }
         let text = self.peer_position.as_deref()?;
         let peer = match Position::parse(context.dialect.flavour(), text) {
@@ -108,7 +104,9 @@ impl Follow {
 
     fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
         match &facts.replica {
-            Some(replica) if replica.is_by_gtid && !self.has_changed_source => self.start(context),
+            Some(replica) if replica.is_by_gtid && replica.source_port == context.config.port => {
+                self.start(context)
+            }
             Some(_) => self.stop(context),
             None => self.adopt_position(context, facts),
         }
@@ -190,12 +188,14 @@ impl Follow {
         let is_hopeless = replica.sql_errno != 0
             || (replica.io == ThreadState::Stopped && replica.io_errno != 0)
             || FINAL_IO_ERRORS.contains(&replica.io_errno);
+        // A source that was found configured may have been so with an old password. It is alive, or
+        // it could not refuse it, so the relay log may go.
+        let may_change = replica.io_errno == ACCESS_DENIED && replica.sql_errno == 0;
+        if may_change && !self.has_changed_source {
+            self.deadline = context.now + limits::FOLLOW_LIMIT;
+            return self.stop(context);
+        }
         if is_hopeless || context.now >= self.deadline {
-            // A source that was found configured may have been so with an old password.
-            if !self.has_changed_source && replica.sql_errno == 0 {
-                self.has_changed_source = true;
-                return self.stop(context);
-            }
             return Act::Finish(Err(Failure::NotReplicating(complaint(replica))));
         }
         self.phase = Phase::Waiting((pause * 2).min(limits::LOOK_PAUSE_MAX));
@@ -203,10 +203,13 @@ impl Follow {
     }
 }
 
-fn is_of_peer(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
-    let is_host = replica.source_host == context.site.peer_address().to_string()
-        || replica.source_host.eq_ignore_ascii_case(context.site.peer_name());
-    is_host && replica.source_port == context.config.port
+/// A replica of somebody else is not ours to attach or to promote.
+pub(super) fn strange_source(context: &Context<'_>, facts: &Facts) -> Option<Failure> {
+    let host = &facts.replica.as_ref()?.source_host;
+    let is_peer = *host == context.site.peer_address().to_string()
+        || host.eq_ignore_ascii_case(context.site.peer_name());
+    let clause = || format!("it is a replica of {host}, which is not the peer; detach it first");
+    (!is_peer).then(|| Failure::Refused(clause()))
 }
 
 fn is_running(replica: &ReplicaStatus) -> bool {
@@ -222,9 +225,12 @@ fn complaint(replica: &ReplicaStatus) -> String {
     }
 }
 
+/// ER_ACCESS_DENIED_ERROR.
+const ACCESS_DENIED: u32 = 1045;
+
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or
 /// histories diverged (1236, 13114), equal server ids or UUIDs (1593, 13117).
-const FINAL_IO_ERRORS: [u32; 5] = [1045, 1236, 13114, 1593, 13117];
+const FINAL_IO_ERRORS: [u32; 5] = [ACCESS_DENIED, 1236, 13114, 1593, 13117];
 
 /// Waiting until a position is executed here.
 #[derive(Debug)]

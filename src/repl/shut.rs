@@ -3,8 +3,8 @@
 //! In: facts, answers. Out: SET, KILL. Must not: write anything that reaches the binlog.
 //! Read first: facts/repl.md 2.2 and 3.3.  Differs: no FLUSH TABLES WITH READ LOCK, which waits for
 //! SELECTs; the server's own read-only lock does not.
-//! Not done: an administrator's session (SUPER before 8.0, and on MariaDB) still writes; only ending
-//! it helps, which happens where it holds a transaction open.
+//! Not done: an administrator's session (SUPER on 5.6 and MariaDB) still writes; only ending it
+//! helps, which happens where it holds a transaction open.
 
 use std::time::Duration;
 
