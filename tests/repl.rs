@@ -57,6 +57,7 @@ laws!(
     close_ends_what_holds_the_server_open,
     events_move_with_the_source,
     a_wrong_replication_password_is_named,
+    a_source_that_purged_what_is_needed_is_named,
     a_hung_server_is_unreachable_in_bounded_time,
     a_query_is_given_up_at_its_limit,
     a_server_that_denies_us_is_not_dead,
@@ -572,6 +573,24 @@ fn a_wrong_replication_password_is_named(recipe: &'static Recipe) {
         other => panic!("must fail: {other:?}"),
     }
     assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+fn a_source_that_purged_what_is_needed_is_named(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    pair.a.run("CREATE DATABASE app");
+    pair.a.run("FLUSH BINARY LOGS");
+    pair.a.run("PURGE BINARY LOGS TO 'binlog.000002'");
+    // Another log, so that MariaDB's list of GTIDs at its head begins after the purged ones.
+    pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(60)) ENGINE=InnoDB");
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    let peer_position = Some(pair.host_a.position());
+    match pair.host_b.job(Job::Follow { peer_position }) {
+        Err(Failure::NotReplicating(reason)) => {
+            assert!(reason.contains("1236") || reason.contains("13114"), "{reason}");
+        }
+        other => panic!("must fail: {other:?}"),
+    }
 }
 
 fn a_hung_server_is_unreachable_in_bounded_time(recipe: &'static Recipe) {

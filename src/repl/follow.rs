@@ -40,6 +40,8 @@ enum Phase {
     Starting,
     /// Looking until both threads run, with this pause.
     Waiting(Duration),
+    /// Both ran; a source that cannot serve us says so a moment later.
+    Running,
 }
 
 impl Follow {
@@ -53,6 +55,7 @@ impl Follow {
             Phase::Looking => self.begin(context, facts),
             Phase::Stopped => self.adopt_position(context, facts),
             Phase::Waiting(pause) => self.wait(context, facts, pause),
+            Phase::Running => self.wait(context, facts, limits::LOOK_PAUSE_MAX),
             Phase::Closing
             | Phase::Stopping
             | Phase::AdoptingPosition
@@ -65,8 +68,8 @@ impl Follow {
         if let Some(failure) = self.obstacle(context, facts) {
             return Act::Finish(Err(failure));
         }
-        if facts.replica.as_ref().is_some_and(|r| is_running(r) && r.is_by_gtid) && facts.is_closed
-        {
+        let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
+        if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
             return Act::Finish(Ok(Outcome::Following { was_following: true }));
         }
         if facts.is_closed {
@@ -104,9 +107,7 @@ impl Follow {
 
     fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
         match &facts.replica {
-            Some(replica) if replica.is_by_gtid && replica.source_port == context.config.port => {
-                self.start(context)
-            }
+            Some(replica) if is_well_pointed(context, replica) => self.start(context),
             Some(_) => self.stop(context),
             None => self.adopt_position(context, facts),
         }
@@ -170,7 +171,9 @@ impl Follow {
                 job.phase = Phase::Waiting(limits::LOOK_PAUSE_MIN);
                 Act::Look
             },
-            Phase::Looking | Phase::Stopped | Phase::Waiting(_) => return out_of_step(),
+            Phase::Looking | Phase::Stopped | Phase::Waiting(_) | Phase::Running => {
+                return out_of_step();
+            }
         };
         match result {
             Ok(_) => next(self, context),
@@ -182,8 +185,12 @@ impl Follow {
         let Some(replica) = &facts.replica else {
             return Act::Finish(Err(Failure::NotReplicating("its source was forgotten".into())));
         };
-        if is_running(replica) {
+        if is_running(replica) && self.phase == Phase::Running {
             return Act::Finish(Ok(Outcome::Following { was_following: false }));
+        }
+        if is_running(replica) {
+            self.phase = Phase::Running;
+            return Act::LookAfter(limits::LOOK_PAUSE_MAX);
         }
         let is_hopeless = replica.sql_errno != 0
             || (replica.io == ThreadState::Stopped && replica.io_errno != 0)
@@ -210,6 +217,11 @@ pub(super) fn strange_source(context: &Context<'_>, facts: &Facts) -> Option<Fai
         || host.eq_ignore_ascii_case(context.site.peer_name());
     let clause = || format!("it is a replica of {host}, which is not the peer; detach it first");
     (!is_peer).then(|| Failure::Refused(clause()))
+}
+
+/// A replica of the peer's host that needs no other settings.
+const fn is_well_pointed(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
+    replica.is_by_gtid && replica.source_port == context.config.port
 }
 
 fn is_running(replica: &ReplicaStatus) -> bool {
