@@ -76,9 +76,7 @@ impl Follow {
             return self.attach(context, facts);
         }
         self.phase = Phase::Closing;
-        let seconds = limits::FENCE_PATIENCE.as_secs();
-        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
-        Act::Ask(Ask::new("closing for writes", context.dialect.close(seconds), limit))
+        context.ask_to_close(limits::FENCE_PATIENCE)
     }
 
     /// Why this host must not be attached.

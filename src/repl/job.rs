@@ -10,6 +10,7 @@ use super::dialect::Dialect;
 use super::look::Facts;
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
+use crate::limits;
 use crate::time::Instant;
 
 /// An order to the engine. Every job starts from what it finds, so that a job that was cut off at
@@ -195,6 +196,13 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Closes the server, waiting for writes that run; in whole seconds, as its lock wait is.
+    pub(super) fn ask_to_close(&self, patience: Duration) -> Act {
+        let seconds = patience.clamp(limits::FENCE_PATIENCE, limits::CLOSE_PATIENCE_MAX).as_secs();
+        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
+        Act::Ask(Ask::new("closing for writes", self.dialect.close(seconds), limit))
+    }
+
     /// The step was refused, or not answered: the job ends.
     pub(super) fn fail(&self, error: ServerError) -> Act {
         Act::Finish(Err(Failure::at(self.step, error)))

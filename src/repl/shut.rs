@@ -96,12 +96,9 @@ impl Shut {
     fn ask_to_close(&mut self, context: &Context<'_>) -> Act {
         // The first time writes may end by themselves; then their connections have been ended.
         let patience = if self.attempts == 0 { self.patience } else { limits::FENCE_PATIENCE };
-        let patience = patience.clamp(limits::FENCE_PATIENCE, limits::CLOSE_PATIENCE_MAX);
-        let seconds = patience.as_secs();
         self.attempts += 1;
         self.phase = Phase::Closing;
-        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
-        Act::Ask(Ask::new("closing for writes", context.dialect.close(seconds), limit))
+        context.ask_to_close(patience)
     }
 
     fn stop_events(&mut self) -> Act {
