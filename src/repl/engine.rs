@@ -698,6 +698,15 @@ mod tests {
     }
 
     #[test]
+    fn follow_keeps_the_relay_log_of_a_source_that_does_not_answer() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", false, "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9"));
+        bench.handle(Input::Job(Job::Follow { peer_position: None }));
+        assert!(!bench.run_until("CHANGE"), "it is started, not changed");
+        assert!(matches!(bench.done[..], [(JobKind::Follow, Err(Failure::NotReplicating(_)))]));
+    }
+
+    #[test]
     fn a_password_is_shown_by_nothing() {
         let mut bench = Bench::new();
         bench.handle(Input::Job(Job::Follow { peer_position: None }));

@@ -2,7 +2,7 @@
 //!
 //! In: the process list. Out: KILL statements. Must not: touch replication's or tandem's own
 //! connections.
-//! Read first: facts/repl.md 2.2 (what closing waits for), section 0 item 8 (an applier that blocks).
+//! Read first: facts/repl.md 2.2 (what closing waits for), section 0 item 8 (a blocking applier).
 
 use super::job::Ask;
 use super::rows::{Rows, ServerError};

@@ -2,8 +2,8 @@
 //!
 //! In: positions as the two families of servers print them. Out: contains, subtract, counts, text.
 //! Must not: ask a server (every comparison is made here, since MariaDB has no functions for it).
-//! Read first: facts/repl.md section 6.  Differs: printed without a newline after the comma, so that
-//! a position is one line in a beacon and in a note.
+//! Read first: facts/repl.md section 6.  Differs: printed without a newline after the comma, so
+//! that a position is one line in a beacon and in a note.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -130,7 +130,7 @@ impl Facts {
             position_to_adopt,
             event_scheduler: text("event_scheduler").to_owned(),
             replica: replica_status(status),
-            unfit: unfit(variables, server_id),
+            unfit: unfit(variables, status, server_id),
             server_id,
             server_uuid: text("server_uuid").to_owned(),
         })
@@ -159,7 +159,7 @@ fn is_on(value: &str) -> bool {
     value == "1" || value.eq_ignore_ascii_case("ON")
 }
 
-fn unfit(variables: &Rows, server_id: u32) -> Vec<String> {
+fn unfit(variables: &Rows, status: &Rows, server_id: u32) -> Vec<String> {
     let mut unfit = Vec::new();
     for name in ["log_bin", "log_slave_updates", "gtid_mode"] {
         let value = variables.value(0, &[name]).unwrap_or_default();
@@ -169,6 +169,9 @@ fn unfit(variables: &Rows, server_id: u32) -> Vec<String> {
     }
     if server_id == 0 {
         unfit.push("server_id is 0, and must differ from host to host".to_owned());
+    }
+    if status.rows.len() > 1 {
+        unfit.push("it replicates from several sources, and a pair has one".to_owned());
     }
     unfit
 }
