@@ -8,6 +8,10 @@ use std::time::Duration;
 /// as lost before anything else is sent, because the peer may have taken over meanwhile.
 pub const STALL_MAX: Duration = Duration::from_millis(1500);
 
+/// The same where advertisements are so frequent that a peer takes over sooner; shorter would
+/// make every hiccup of a busy machine a change of roles.
+pub const STALL_MIN: Duration = Duration::from_millis(500);
+
 /// Datagrams and frames read from one control-plane socket in a turn; the rest waits for the next
 /// turn, so that a flood on one socket cannot starve the timers.
 pub const DATAGRAMS_PER_TURN: usize = 64;

@@ -28,7 +28,7 @@ use crate::net::addresses::Addresses;
 use crate::net::arp::Mac;
 use crate::net::netlink;
 use crate::pair::{self, Event, Role};
-use crate::peer::{Handover, Peer};
+use crate::peer::{self, Handover, Peer};
 use crate::repl;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
@@ -159,7 +159,9 @@ struct LinkFacts {
     peer: Ipv4Addr,
     index: Option<u32>,
     mac: Mac,
+    /// Who answered by ARP for the peer's own address, and when.
     peer_mac: Option<Mac>,
+    peer_answered_at: Option<Instant>,
     was_heard: bool,
 }
 
@@ -230,6 +232,11 @@ pub struct Node {
 
     probes: Probes,
     vrrp_resigned: bool,
+    /// Another Master of a virtual router of ours: its priority and address, and when.
+    rival: Option<(Instant, u8, Ipv4Addr)>,
+    /// Since when the peer answers for a virtual address without serving it.
+    held_since: Option<Instant>,
+    hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
     announce_next: Option<(usize, Instant)>,
@@ -270,6 +277,7 @@ impl Node {
             index: None,
             mac: Mac::default(),
             peer_mac: None,
+            peer_answered_at: None,
             was_heard: false,
         });
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
@@ -306,6 +314,9 @@ impl Node {
             operators: Vec::new(),
             probes: Probes::default(),
             vrrp_resigned: false,
+            rival: None,
+            held_since: None,
+            hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
             announce_next: None,
@@ -387,7 +398,10 @@ impl Node {
     fn check_stall(&mut self, now: Instant) {
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
-        if let Some(span) = stalled.filter(|span| *span > limits::STALL_MAX) {
+        // A fast peer takes over sooner; a slow one does not make a late loop any better.
+        let interval = self.config.vrrp.interval;
+        let limit = (interval * 3 / 2).clamp(limits::STALL_MIN, limits::STALL_MAX);
+        if let Some(span) = stalled.filter(|span| *span > limit) {
             let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
             self.note(Note::Stalled { milliseconds });
             self.peer.listen_again();
@@ -399,6 +413,11 @@ impl Node {
     fn next_netlink_sequence(&mut self) -> u32 {
         self.netlink_sequence = self.netlink_sequence.wrapping_add(1);
         self.netlink_sequence
+    }
+
+    /// Whether the other host runs a plain keepalived.
+    fn has_foreign_peer(&self) -> bool {
+        self.config.peer.kind == peer::Kind::Keepalived
     }
 
     /// Applies an event to the table and carries out its orders.

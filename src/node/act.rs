@@ -217,6 +217,7 @@ impl Node {
         self.send_advertisements(now);
         self.run_announcements(now);
         self.send_probes(now);
+        self.send_hellos(now);
         loop {
             if self.job.is_none()
                 && let Some(job) = self.jobs.pop_front()

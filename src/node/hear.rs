@@ -15,7 +15,10 @@ use crate::wire::LinkId;
 impl Node {
     pub(super) fn handle_vrrp(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
         match self.group.handle_datagram(now, link, datagram) {
-            Heard::Master { .. } => self.last_refusals[link.index()] = None,
+            Heard::Master { source, priority } => {
+                self.last_refusals[link.index()] = None;
+                self.rival = Some((now, priority, source));
+            }
             Heard::Resigned { source } => {
                 // The peer's own word; a stranger's resignation only ran its router's timer.
                 self.vrrp_resigned |= source == self.links[link.index()].peer;
@@ -56,6 +59,7 @@ impl Node {
         }
         if arp.claims(facts.peer) {
             facts.peer_mac = Some(arp.sender_mac);
+            facts.peer_answered_at = Some(now);
         }
         self.group.router(link).note_traffic(now);
         let claimed = self

@@ -44,7 +44,9 @@ impl Node {
 
     pub(super) fn send_beacon(&mut self, now: Instant) {
         let report = self.report(now);
-        if let Some(datagram) = self.peer.poll_beacon(now, report) {
+        if let Some(datagram) = self.peer.poll_beacon(now, report)
+            && !self.has_foreign_peer()
+        {
             for link in LinkId::ALL {
                 self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
             }
@@ -109,6 +111,7 @@ impl Node {
                 (Some(self.me), Flow::Held { open_limit: QUIET_LIMIT })
             }
             Role::Demoting => (Some(them), Flow::Flowing),
+            Role::Standby if self.has_foreign_peer() => (Some(them), Flow::Flowing),
             Role::Standby if peer.is_some_and(|peer| peer.handover != Handover::None) => {
                 (Some(them), Flow::Held { open_limit: QUIET_LIMIT })
             }
@@ -125,8 +128,9 @@ impl Node {
                 && self.is_lag_fit(peer.database.lag_seconds)
         });
         let mut is_host_alive = [true; 2];
+        let heard_lately = self.peer.fresh_report(now, PHP_SILENCE_LIMIT);
         is_host_alive[them.index()] =
-            self.peer.fresh_report(now, PHP_SILENCE_LIMIT).is_some_and(|peer| !peer.is_leaving);
+            self.has_foreign_peer() || heard_lately.is_some_and(|peer| !peer.is_leaving);
         let web = match self.stage {
             Stage::Draining { .. } => WebIntake::Draining,
             Stage::None | Stage::Quieting { .. } | Stage::Closing | Stage::Offered { .. } => {

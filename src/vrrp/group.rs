@@ -5,6 +5,8 @@
 //! Differs: keepalived keeps a state for each instance and for the group; here the group has none
 //! of its own. A resignation heard on one link counts for all (measured there: 3 s lost without).
 
+use std::time::Duration;
+
 use crate::time::{Instant, earliest};
 use crate::wire::LinkId;
 
@@ -67,6 +69,12 @@ impl Group {
     #[must_use]
     pub fn silent_at(&self) -> Option<Instant> {
         self.routers.iter().filter_map(Router::down_at).max()
+    }
+
+    /// The longer of the links' master-down intervals.
+    #[must_use]
+    pub fn master_down_interval(&self) -> Duration {
+        self.routers.iter().map(Router::master_down_interval).fold(Duration::ZERO, Duration::max)
     }
 
     #[must_use]
