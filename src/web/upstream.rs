@@ -70,18 +70,31 @@ enum Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     ConnectRefused,
+    Unreachable,
     ConnectLate,
     ProbeLate,
     ProbeBroken,
 }
 
+impl Evidence {
+    /// Whether requests there may wait for nothing. Where the host still speaks, its kernel ends
+    /// the connections of a dead php-fpm by itself, and a living one finishes what it has begun.
+    const fn is_silence(self) -> bool {
+        match self {
+            Self::Unreachable | Self::ConnectLate | Self::ProbeLate => true,
+            Self::ConnectRefused | Self::ProbeBroken => false,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ConnectRefused => "connection refused or unreachable",
+            Self::ConnectRefused => "connection refused",
+            Self::Unreachable => "host unreachable",
             Self::ConnectLate => "connection took too long",
             Self::ProbeLate => "ping not answered in time",
-            Self::ProbeBroken => "ping answered by no FastCGI",
+            Self::ProbeBroken => "ping closed without an answer (listen.allowed_clients?)",
         })
     }
 }
@@ -103,7 +116,7 @@ pub enum Order {
     Probe(HostId),
     /// The probe's time is over: close its connection.
     EndProbe(HostId),
-    /// The peer went out: offer every request in flight there to the other peer.
+    /// The peer is silent or gone: offer every request in flight there to the other peer.
     Lost(HostId),
 }
 
@@ -318,7 +331,7 @@ impl Upstream {
         let peer = self.peer_mut(host);
         let was_usable = peer.is_usable();
         peer.down = Some(evidence);
-        if was_usable {
+        if was_usable && evidence.is_silence() {
             self.orders.push_back(Order::Lost(host));
         }
     }
@@ -432,7 +445,7 @@ mod tests {
     fn a_refused_connection_ejects_at_once_and_two_pings_bring_back() {
         let mut upstream = upstream(9);
         upstream.connect_failed(First, Evidence::ConnectRefused);
-        assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
+        assert_eq!(orders(&mut upstream), [], "its connections end by themselves");
         for slot in 0..4 {
             assert_eq!(upstream.acquire(ticket(slot), NOBODY_TRIED), Pick::Peer(Second));
         }
@@ -469,6 +482,13 @@ mod tests {
             upstream.expire(after(round * 1000 + 300));
         }
         assert!(upstream.is_usable(First));
+    }
+
+    #[test]
+    fn a_silent_peer_loses_its_requests() {
+        let mut upstream = upstream(9);
+        upstream.connect_failed(Second, Evidence::ConnectLate);
+        assert_eq!(orders(&mut upstream), [Order::Lost(Second)]);
     }
 
     #[test]
