@@ -299,15 +299,18 @@ impl Upstream {
     }
 
     /// nginx: ngx_http_upstream_get_peer, over the usable peers that have room. When none is
-    /// usable, those that were not tried are tried all the same.
+    /// usable, the likeliest of those that were not tried is tried all the same.
     fn pick(&mut self, tried: [bool; 2]) -> Option<HostId> {
         let untried = |host: &HostId| !tried[host.index()];
-        let usable = |host: &HostId| self.peer(*host).is_usable();
-        let is_any_usable = HostId::ALL.iter().any(|host| untried(host) && usable(host));
+        // What the pair knows of a host weighs more than what pings said of its php-fpm.
+        let rank = |host: &HostId| {
+            u8::from(self.peer(*host).is_host_alive) + u8::from(self.peer(*host).is_usable())
+        };
+        let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max()?;
         let has_room = |host: &HostId| self.peer(*host).in_flight < self.requests_max;
         let mut eligible = heapless::Vec::<HostId, 2>::new();
         for host in HostId::ALL {
-            if untried(&host) && has_room(&host) && (usable(&host) || !is_any_usable) {
+            if untried(&host) && has_room(&host) && rank(&host) == best {
                 let _is_full = eligible.push(host);
             }
         }
@@ -511,6 +514,8 @@ mod tests {
         assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
         assert_eq!(upstream.acquire(ticket(0), NOBODY_TRIED), Pick::Peer(Second));
         assert_eq!(upstream.acquire(ticket(1), [false, true]), Pick::Peer(First), "a last chance");
+        upstream.connect_failed(Second, Evidence::ConnectRefused);
+        assert_eq!(upstream.acquire(ticket(2), NOBODY_TRIED), Pick::Peer(Second), "alive at least");
         upstream.set_alive([false, false]);
         assert_eq!(orders(&mut upstream), []);
         assert!(matches!(upstream.acquire(ticket(2), NOBODY_TRIED), Pick::Peer(_)));
