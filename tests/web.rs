@@ -14,6 +14,8 @@ mod cases;
 mod client;
 #[path = "web/drain.rs"]
 mod drain;
+#[path = "web/exhaustion.rs"]
+mod exhaustion;
 #[path = "web/failover.rs"]
 mod failover;
 #[path = "web/front.rs"]

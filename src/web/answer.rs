@@ -1,8 +1,9 @@
 //! CGI answer: a script's header and body become an HTTP answer.
 //!
 //! In: pieces of FastCGI stdout. Out: bytes for the client, and whether the connection can live on.
-//! Must not: send a byte before the header is whole (until then another host may be asked), pass on
-//! a line that would frame the answer differently. Read first: RFC 3875 section 6; facts/web.md 1.3.
+//! Must not: send a byte before the header is whole (until then another host may be asked), let
+//! through a line that would frame the answer differently.
+//! Read first: RFC 3875 section 6; facts/web.md 1.3.
 
 use std::fmt;
 use std::str;
@@ -209,8 +210,9 @@ impl Answer {
         matches!(self.stage, Stage::Sent { delivery: Delivery::Nothing | Delivery::Length(0), .. })
     }
 
-    /// The connection to the script ended without END_REQUEST and nothing was sent: what is here
-    /// goes out, and the end of the client's connection is its end, unless the script gave a length.
+    /// The connection to the script ended without END_REQUEST and nothing was sent: what is
+    /// here goes out, and the end of the client's connection is its end, unless the script gave
+    /// a length.
     pub fn start_unended(&mut self, terms: &mut Terms, stamp: &Stamp, out: &mut Vec<u8>) {
         let terms_before = *terms;
         *terms = Terms { is_http_10: true, is_keep_alive: false, ..terms_before };

@@ -1,8 +1,8 @@
 //! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
-//! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session` for
-//! a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
 
 pub mod answer;
 pub mod body;
@@ -41,7 +41,8 @@ pub struct Config {
     pub front_controller: bool,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,
-    /// Requests at once to one host's php-fpm (at most its pm.max_children); more wait here.
+    /// Requests at once to one host's php-fpm; more wait here. Below its pm.max_children, so that
+    /// a ping finds a worker free: a host where all are busy for long looks like a hung one.
     pub php_requests_max: usize,
     /// How long a request may wait for a free php-fpm worker before it gets 503.
     #[serde(deserialize_with = "units::duration")]

@@ -1,7 +1,7 @@
 //! Serve: the part of a session that turns one head into a file, a page or a PHP request, and a PHP
 //! exchange's steps into orders.
 //!
-//! In: a whole head, what the hands found, the body, php-fpm's answer. Out: the session's next state.
+//! In: a whole head, what the hands found, the body, php-fpm's answer. Out: the next state.
 //! Must not: touch the connection's end (that is `session`). Read first: `session`, `lookup`.
 
 use std::mem;

@@ -70,18 +70,31 @@ enum Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     ConnectRefused,
+    Unreachable,
     ConnectLate,
     ProbeLate,
     ProbeBroken,
 }
 
+impl Evidence {
+    /// Whether requests there may wait for nothing. Where the host still speaks, its kernel ends
+    /// the connections of a dead php-fpm by itself, and a living one finishes what it has begun.
+    const fn is_silence(self) -> bool {
+        match self {
+            Self::Unreachable | Self::ConnectLate | Self::ProbeLate => true,
+            Self::ConnectRefused | Self::ProbeBroken => false,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ConnectRefused => "connection refused or unreachable",
+            Self::ConnectRefused => "connection refused",
+            Self::Unreachable => "host unreachable",
             Self::ConnectLate => "connection took too long",
             Self::ProbeLate => "ping not answered in time",
-            Self::ProbeBroken => "ping answered by no FastCGI",
+            Self::ProbeBroken => "ping closed without an answer (listen.allowed_clients?)",
         })
     }
 }
@@ -103,7 +116,7 @@ pub enum Order {
     Probe(HostId),
     /// The probe's time is over: close its connection.
     EndProbe(HostId),
-    /// The peer went out: offer every request in flight there to the other peer.
+    /// The peer is silent or gone: offer every request in flight there to the other peer.
     Lost(HostId),
 }
 
@@ -286,15 +299,18 @@ impl Upstream {
     }
 
     /// nginx: ngx_http_upstream_get_peer, over the usable peers that have room. When none is
-    /// usable, those that were not tried are tried all the same.
+    /// usable, the likeliest of those that were not tried is tried all the same.
     fn pick(&mut self, tried: [bool; 2]) -> Option<HostId> {
         let untried = |host: &HostId| !tried[host.index()];
-        let usable = |host: &HostId| self.peer(*host).is_usable();
-        let is_any_usable = HostId::ALL.iter().any(|host| untried(host) && usable(host));
+        // What the pair knows of a host weighs more than what pings said of its php-fpm.
+        let rank = |host: &HostId| {
+            u8::from(self.peer(*host).is_host_alive) + u8::from(self.peer(*host).is_usable())
+        };
+        let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max()?;
         let has_room = |host: &HostId| self.peer(*host).in_flight < self.requests_max;
         let mut eligible = heapless::Vec::<HostId, 2>::new();
         for host in HostId::ALL {
-            if untried(&host) && has_room(&host) && (usable(&host) || !is_any_usable) {
+            if untried(&host) && has_room(&host) && rank(&host) == best {
                 let _is_full = eligible.push(host);
             }
         }
@@ -318,7 +334,7 @@ impl Upstream {
         let peer = self.peer_mut(host);
         let was_usable = peer.is_usable();
         peer.down = Some(evidence);
-        if was_usable {
+        if was_usable && evidence.is_silence() {
             self.orders.push_back(Order::Lost(host));
         }
     }
@@ -432,7 +448,7 @@ mod tests {
     fn a_refused_connection_ejects_at_once_and_two_pings_bring_back() {
         let mut upstream = upstream(9);
         upstream.connect_failed(First, Evidence::ConnectRefused);
-        assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
+        assert_eq!(orders(&mut upstream), [], "its connections end by themselves");
         for slot in 0..4 {
             assert_eq!(upstream.acquire(ticket(slot), NOBODY_TRIED), Pick::Peer(Second));
         }
@@ -472,6 +488,13 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_peer_loses_its_requests() {
+        let mut upstream = upstream(9);
+        upstream.connect_failed(Second, Evidence::ConnectLate);
+        assert_eq!(orders(&mut upstream), [Order::Lost(Second)]);
+    }
+
+    #[test]
     fn the_last_usable_peer_is_never_ejected() {
         let mut upstream = upstream(9);
         upstream.connect_failed(First, Evidence::ConnectRefused);
@@ -491,6 +514,8 @@ mod tests {
         assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
         assert_eq!(upstream.acquire(ticket(0), NOBODY_TRIED), Pick::Peer(Second));
         assert_eq!(upstream.acquire(ticket(1), [false, true]), Pick::Peer(First), "a last chance");
+        upstream.connect_failed(Second, Evidence::ConnectRefused);
+        assert_eq!(upstream.acquire(ticket(2), NOBODY_TRIED), Pick::Peer(Second), "alive at least");
         upstream.set_alive([false, false]);
         assert_eq!(orders(&mut upstream), []);
         assert!(matches!(upstream.acquire(ticket(2), NOBODY_TRIED), Pick::Peer(_)));

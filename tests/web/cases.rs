@@ -529,3 +529,32 @@ fn the_access_log_says_upstream_time_and_tries() {
     assert!(lines[0].contains(" one 0.0") || lines[0].contains(" two 0.0"), "{text}");
     assert!(lines[1].contains(" 404 ") && lines[1].ends_with(" - 0.000 0"), "{text}");
 }
+
+#[test]
+fn a_half_closed_client_gets_its_file() {
+    // H12
+    let (front, _backends) = front();
+    let mut client = Client::connect(front.address);
+    client.send(
+        "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /range.txt HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer().body.len(), 3_000_000);
+    assert_eq!(client.answer().body.len(), 1000);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_and_the_rest_served() {
+    let backends = Backend::pair();
+    let php = backends.each_ref().map(|backend| backend.address);
+    let front = Front::start_with(php, |config| config.connections_max = 3);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(front.address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/range.txt").status, 200);
+    }
+    assert!(Client::connect(front.address).is_closed());
+    clients.pop();
+    front.wait("there is room", |status| status.connections == 2);
+    assert_eq!(get(front.address, "/t.php").status, 200);
+}

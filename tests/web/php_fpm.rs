@@ -192,3 +192,15 @@ fn a_page_that_kills_its_worker_takes_out_nobody() {
         assert_eq!(get(front.address, "/t.php").status, 200);
     }
 }
+
+/// By hand, for wrk: `BENCH_SECONDS=60 cargo test --profile quick --test web bench -- --ignored --nocapture`
+#[test]
+#[ignore = "a server for measurements by hand"]
+fn bench() {
+    let Some((front, _pools)) = pair() else { return };
+    front.tree.write("1k.txt", &"x".repeat(1024));
+    println!("http://{}/1k.txt /large.bin /t.php", front.address);
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok());
+    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(10)));
+    println!("{:?}", front.status());
+}

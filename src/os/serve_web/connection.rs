@@ -14,9 +14,9 @@ use crate::limits;
 use crate::os::plane::Ready;
 use crate::web::exchange::Phase;
 use crate::web::session::{Context, Input, Session};
-use crate::web::upstream::Evidence;
 use crate::wire::HostId;
 
+use super::ping::evidence_of;
 use super::root::spool_file;
 
 #[derive(Debug)]
@@ -252,7 +252,7 @@ impl Connection {
         if matches!(exchange.phase(), Phase::Connecting(_)) {
             let input = match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => Input::Connected,
-                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Some(Evidence::ConnectRefused)),
+                Ok(Err(errno)) | Err(errno) => Input::ConnectFailed(evidence_of(errno)),
             };
             self.session.handle(cx, input);
             return Moved::Bytes(0);

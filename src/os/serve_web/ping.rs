@@ -78,8 +78,11 @@ impl Ping {
         if !*is_sent {
             match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Some(Err(Evidence::ConnectRefused)),
+                Ok(Err(errno)) | Err(errno) => {
+                    return Some(Err(evidence_of(errno).unwrap_or(Evidence::Unreachable)));
+                }
             }
+
             // A fresh socket's buffer holds a ping; a short write would be no sound connection.
             match socket.send_once(&probe::request()) {
                 None => return None,
@@ -104,7 +107,8 @@ impl Ping {
 pub(super) const fn evidence_of(errno: Errno) -> Option<Evidence> {
     match errno {
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL => None,
-        _ => Some(Evidence::ConnectRefused),
+        Errno::CONNREFUSED | Errno::CONNRESET => Some(Evidence::ConnectRefused),
+        _ => Some(Evidence::Unreachable),
     }
 }
 
