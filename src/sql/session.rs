@@ -3,7 +3,7 @@
 //! In: bytes of the client and of its servers, connections opened, lost or refused, changes of
 //! `Routes`, the passing of time. Out: bytes and acts in an `Outbox`. Must not: touch a socket;
 //! send a write to a host that `Routes` does not name as source; send a write twice.
-//! Read first: facts/sql.md 5.7 and traps 24 to 68; `relay` for what happens to replies.
+//! Read first: facts/sql.md 5.7 and traps 24 to 68; `intake` for commands, `relay` for replies.
 //!
 //! ```text
 //!            greeting                 proof fits
@@ -27,12 +27,11 @@ use crate::time::{self, Instant};
 use crate::wire::HostId;
 
 use super::Config;
-use super::command::{self, Plan, code};
 use super::handshake::{Facts, Salt, capability};
-use super::login::{self, Door, Entry, Guest};
-use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
+use super::login::{Door, Guest};
+use super::packet::{HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
-use super::route::{self, Class, Effect, Reading, Verdict};
+use super::route::{Class, Effect, Reading, Verdict};
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -78,13 +77,13 @@ pub struct Session {
     /// The last SET NAMES, as the payload of a COM_QUERY, and how many there were.
     pub(super) names: Option<Vec<u8>>,
     pub(super) names_version: u32,
-    names_follow_database: bool,
+    pub(super) names_follow_database: bool,
     /// How statements are to be read.
     pub(super) reading: Reading,
     pub(super) legs: [Option<Leg>; 2],
     pub(super) job: Option<Job>,
     /// Client bytes that were read and not yet understood.
-    inbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
     /// Prepared statements, and whether each may write.
@@ -94,8 +93,8 @@ pub struct Session {
     pub(super) last_host: Option<HostId>,
     /// State was lost with a connection: the next command gets this error, then the end.
     pub(super) doom: Option<ServerError>,
-    peer: String,
-    idle_since: Instant,
+    pub(super) peer: String,
+    pub(super) idle_since: Instant,
 }
 
 #[derive(Debug)]
@@ -257,30 +256,6 @@ impl Session {
         })
     }
 
-    /// Bytes from the client.
-    pub fn client_sent(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) {
-        self.idle_since = context.now;
-        if self.inbox.is_empty() {
-            let used = self.process(context, bytes, out);
-            self.inbox.extend_from_slice(bytes.get(used..).unwrap_or(&[]));
-        } else {
-            self.inbox.extend_from_slice(bytes);
-            self.process_inbox(context, out);
-        }
-    }
-
-    /// Goes on with what the client sent ahead.
-    pub(super) fn process_inbox(&mut self, context: &Context<'_>, out: &mut Outbox) {
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let used = self.process(context, &inbox, out);
-        if used == inbox.len() {
-            // An idle session keeps no buffer.
-            return;
-        }
-        inbox.drain(..used);
-        self.inbox = inbox;
-    }
-
     /// The client closed its connection, or is held and closed its half of it.
     pub fn client_left(&mut self, out: &mut Outbox) {
         let busy = match &self.phase {
@@ -295,170 +270,6 @@ impl Session {
             self.drop_leg(host, out);
         }
         self.close(out);
-    }
-
-    fn process(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let mut used = 0;
-        loop {
-            let rest = bytes.get(used..).unwrap_or(&[]);
-            if rest.is_empty() {
-                return used;
-            }
-            let step = match &self.phase {
-                Phase::Door(_) => self.knock(context, rest, out),
-                Phase::Idle => self.take_command(context, rest, out),
-                Phase::Running { host, .. } => {
-                    let host = *host;
-                    self.upload(host, rest, out)
-                }
-                Phase::Closed => return bytes.len(),
-                Phase::Arrived
-                | Phase::Held { .. }
-                | Phase::Opening(_)
-                | Phase::Replaying { .. } => 0,
-            };
-            if step == 0 {
-                return used;
-            }
-            used += step;
-        }
-    }
-
-    /// A packet of the log-in.
-    fn knock(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some((header, payload, _)) = packet::split(bytes) else {
-            if bytes.len() > limits::SQL_LOGIN_BYTES_MAX {
-                self.close(out);
-            }
-            return 0;
-        };
-        let Phase::Door(door) = &mut self.phase else { return 0 };
-        match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
-            Entry::Waiting => {}
-            Entry::Admitted(guest) => {
-                self.reading.is_charset_safe = is_collation_safe(guest.collation);
-                self.database.clone_from(&guest.database);
-                self.guest = guest;
-                self.phase = Phase::Idle;
-            }
-            Entry::Refused => {
-                out.tally.refused += 1;
-                self.close(out);
-            }
-        }
-        HEADER_BYTES + header.length
-    }
-
-    /// The next command, as soon as there is enough of it to decide.
-    fn take_command(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let mut reader = crate::wire::Reader::new(bytes);
-        let Ok(header) = Header::parse(&mut reader) else { return 0 };
-        let whole = HEADER_BYTES + header.length;
-        let (length, is_whole) = if bytes.len() >= whole && header.length < PAYLOAD_MAX {
-            (whole, true)
-        } else if bytes.len() >= limits::SQL_STATEMENT_BYTES_MAX {
-            (bytes.len(), false)
-        } else {
-            return 0;
-        };
-        let packets = bytes.get(..length).unwrap_or(bytes);
-        if header.sequence != 0 {
-            let text = "Got packets out of order";
-            self.fail(ServerError::new(1156, b"08S01", text), header.sequence, out);
-            return length;
-        }
-        let payload = packets.get(HEADER_BYTES..).unwrap_or(&[]);
-        match command::plan(payload, is_whole, self.reading) {
-            Plan::Quit => self.close(out),
-            _ if self.doom.is_some() => {
-                if let Some(error) = self.doom.take() {
-                    self.fail(error, 0, out);
-                }
-            }
-            Plan::Pong => packet::ok(&mut out.client, 1, self.status()),
-            Plan::Refuse(error) if is_whole => error.emit(&mut out.client, 1),
-            Plan::Reset => {
-                self.start_over(out);
-                packet::ok(&mut out.client, 1, status::AUTOCOMMIT);
-            }
-            Plan::ChangeUser => self.change_user(context, payload, out),
-            Plan::Refuse(error) => self.fail(error, 0, out),
-            Plan::Forward(kind, verdict) => {
-                let upload = (!is_whole).then(Walker::default);
-                let command = payload.first().copied().unwrap_or(0);
-                self.begin(context, packets, command, kind, verdict, upload, out);
-            }
-        }
-        length
-    }
-
-    fn begin(
-        &mut self,
-        context: &Context<'_>,
-        packets: &[u8],
-        command: u8,
-        kind: Kind,
-        mut verdict: Verdict,
-        mut upload: Option<Walker>,
-        out: &mut Outbox,
-    ) {
-        let statement = packets
-            .get(HEADER_BYTES + 1..HEADER_BYTES + 5)
-            .and_then(|id| id.try_into().ok())
-            .map(u32::from_le_bytes);
-        if command == code::STMT_CLOSE {
-            self.statements.retain(|(id, _)| Some(*id) != statement);
-        }
-        let source = context.routes.source;
-        let has_source = source.is_some_and(|host| self.is_open(host));
-        if kind == Kind::Silent && upload.is_none() && !has_source {
-            return; // The statement went with its connection.
-        }
-        if command == code::STMT_EXECUTE
-            && self.statements.iter().any(|(id, is_write)| Some(*id) == statement && !is_write)
-        {
-            verdict.is_write = false;
-        }
-        if let Some(walker) = &mut upload {
-            let (mut used, mut is_whole) = (0, false);
-            while used < packets.len() {
-                let (step, packet) = walker.walk(packets.get(used..).unwrap_or(&[]));
-                used += step;
-                is_whole = packet.is_some_and(|packet| packet.length < PAYLOAD_MAX);
-            }
-            if is_whole {
-                upload = None;
-            }
-        }
-        self.job = Some(Job {
-            bytes: packets.to_vec(),
-            kind,
-            verdict,
-            since: context.now,
-            is_retried: false,
-            needs_source: false,
-            upload,
-        });
-        self.dispatch(context, out);
-    }
-
-    /// The rest of a long command, on its way to the server.
-    fn upload(&mut self, host: HostId, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some(job) = &mut self.job else { return 0 };
-        let Some(walker) = &mut job.upload else { return 0 };
-        let (used, packet) = walker.walk(bytes);
-        if packet.is_some_and(|packet| packet.length < PAYLOAD_MAX) {
-            job.upload = None;
-        }
-        if let (Some(outbound), Some(part)) = (out.servers.get_mut(host.index()), bytes.get(..used))
-        {
-            outbound.extend_from_slice(part);
-        }
-        if self.job.as_ref().is_some_and(|job| job.upload.is_none() && job.kind == Kind::Silent) {
-            self.job = None;
-            self.phase = Phase::Idle;
-        }
-        used
     }
 
     /// Decides where the job goes and takes the next step towards it.
@@ -489,9 +300,10 @@ impl Session {
             self.phase = Phase::Opening(host);
             return;
         };
+        let is_silent = self.job.as_ref().is_some_and(|job| job.kind == Kind::Silent);
         if !leg.is_open {
             self.phase = Phase::Opening(host);
-        } else if !self.replay(host, out) {
+        } else if is_silent || !self.replay(host, out) {
             self.send(context, host, out);
         }
     }
@@ -511,7 +323,9 @@ impl Session {
             Class::Last => self.last_host.filter(|&host| self.is_open(host)).or(source),
             Class::Replica | Class::Source | Class::SourcePin => source,
         }?;
+        // What gets no reply must not wait for one; it ends or feeds a statement that exists.
         let flows = source != Some(host)
+            || job.kind == Kind::Silent
             || match context.routes.writes {
                 Flow::Flowing => true,
                 Flow::Held { open_limit } => {
@@ -565,38 +379,6 @@ impl Session {
         self.phase = Phase::Running { host, reply, held_back: Vec::new(), is_delivered };
     }
 
-    /// Gives both connections back and forgets everything but who the client is.
-    fn start_over(&mut self, out: &mut Outbox) {
-        for host in HostId::ALL {
-            self.release_leg(host, out);
-        }
-        self.names = None;
-        self.names_version = 0;
-        self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
-        self.is_pinned = false;
-        self.statements = Vec::new();
-        self.last_host = None;
-    }
-
-    fn change_user(&mut self, context: &Context<'_>, payload: &[u8], out: &mut Outbox) {
-        let argument = payload.get(1..).unwrap_or(&[]);
-        let capabilities = self.guest.capabilities;
-        let parsed = login::parse_change_user(argument, capabilities, &context.config.users);
-        let Some((name, guest)) = parsed else {
-            self.fail(ServerError::new(1047, b"08S01", "Unknown command"), 0, out);
-            return;
-        };
-        self.start_over(out);
-        let named = guest.capabilities & capability::PLUGIN_AUTH != 0;
-        let plugin = if named && argument.windows(12).any(|it| it == b"caching_sha2") {
-            super::handshake::Plugin::CachingSha2
-        } else {
-            super::handshake::Plugin::Native
-        };
-        let door = Door::change(context.salt, plugin, &name, guest, 1, &mut out.client);
-        self.phase = Phase::Door(door);
-    }
-
     /// Applies what a statement that the server accepted left behind.
     pub(super) fn apply(&mut self, effect: Effect, host: HostId, statement: &[u8]) {
         match effect {
@@ -648,7 +430,7 @@ impl Session {
         out.acts.push(Act::CloseClient);
     }
 
-    fn release_leg(&mut self, host: HostId, out: &mut Outbox) {
+    pub(super) fn release_leg(&mut self, host: HostId, out: &mut Outbox) {
         if let Some(leg) = self.legs[host.index()].take() {
             out.acts.push(if leg.is_open && !leg.is_dirty && !leg.is_stale {
                 Act::Release(host, leg.database)
@@ -677,7 +459,7 @@ impl Session {
     }
 
     /// Status flags for replies that no server made.
-    fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         let source = self.legs.iter().flatten().find(|leg| leg.is_source);
         source
             .map_or(status::AUTOCOMMIT, |leg| leg.status & (status::AUTOCOMMIT | status::IN_TRANS))
@@ -713,9 +495,4 @@ impl Session {
     pub fn is_idle_for(&self, now: Instant, limit: Duration) -> bool {
         now.since(self.idle_since) >= limit
     }
-}
-
-fn is_collation_safe(id: u8) -> bool {
-    use mysql_common::collations::{Collation, CollationId};
-    route::is_charset_safe(Collation::resolve(CollationId::from(u16::from(id))).charset())
 }

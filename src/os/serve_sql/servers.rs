@@ -6,7 +6,7 @@
 use std::io::{self, Read as _};
 use std::net::TcpStream;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -19,8 +19,9 @@ use crate::sql::session::{Context, Session};
 use crate::time::Instant;
 use crate::wire::HostId;
 
+use super::clients::write;
 use super::slab::Place;
-use super::{READS_PER_TURN, SIDE_SERVER, ServeSql, write};
+use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 
 /// A connection to a database.
 #[derive(Debug)]
@@ -110,7 +111,10 @@ impl ServeSql {
     }
 
     fn refuse(&mut self, turn: &Turn<'_>, client: u32, host: HostId, error: Option<ServerError>) {
-        self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        // A wrong database or user is this session's own trouble.
+        if error.as_ref().is_none_or(|error| FULL.contains(&error.code)) {
+            self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        }
         let (now, salt) = (turn.now, [0; SALT_BYTES]);
         let context = context!(self, now, salt);
         if let Some(lessee) = self.clients.get_mut(client) {
@@ -135,6 +139,11 @@ impl ServeSql {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        // A host that lost power in the middle of a statement has nothing left to acknowledge.
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits::SQL_SERVER_SILENCE)
+            .with_interval(limits::SQL_SERVER_SILENCE / 3);
+        socket.set_tcp_keepalive(&keepalive)?;
         match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error)
@@ -423,6 +432,9 @@ impl ServeSql {
 }
 
 const COM_QUIT: u8 = 1;
+
+/// Too many connections; server shutdown in progress; too many of this user's connections.
+const FULL: [u16; 3] = [1040, 1053, 1203];
 
 /// utf8mb4_general_ci, which every server since 5.5.3 has.
 const PROBE_COLLATION: u8 = 45;
