@@ -327,6 +327,34 @@ fn multiple_results_and_large_results_arrive_whole() {
 }
 
 #[test]
+fn a_slow_client_stops_its_server_and_nobody_else() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    let mut slow = RawClient::connect(&front);
+    slow.send_query(b"SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_1000000");
+    let writing = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'other' \
+        AND state LIKE '%net%'";
+    let since = Clock::now();
+    while pair.sql(1, writing) != "1" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the server is not stopped");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(pair.sql(1, writing), "1", "it stays stopped");
+    assert_eq!(mark(&mut connect(&front)), "second");
+    drop(slow);
+    let since = Clock::now();
+    while pair.sql(1, writing) != "0" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the query outlives its client");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The same result, read to its end, arrives whole.
+    let rows: Vec<(u64, String)> =
+        connect(&front).query("SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_50000").expect("runs");
+    assert_eq!(rows.len(), 50_000);
+}
+
+#[test]
 fn statements_beyond_one_packet_pass() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
@@ -507,6 +535,40 @@ fn clients_that_come_before_any_server_wait_for_its_greeting() {
     assert_eq!(code(Conn::new(options(&nobody))), 1205);
 }
 
+/// `cargo test --profile quick --test sql figures -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a law"]
+fn figures() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |_| {});
+    for clients in [1, 16] {
+        let (each, cpu, since) = (20_000 / clients, front.cpu(), Clock::now());
+        let threads: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut client = RawClient::connect(&front);
+                thread::spawn(move || (0..each).for_each(|_| client.round_trip(b"SELECT 1")))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        let count = each * clients;
+        println!(
+            "{clients} clients: {:?} a query, {:.1} us of the splitter's processor",
+            since.elapsed() / count,
+            (front.cpu() - cpu).as_secs_f64() * 1e6 / f64::from(count)
+        );
+    }
+    let (cpu, since, logins) = (front.cpu(), Clock::now(), front.status().logins);
+    for _ in 0..2000 {
+        RawClient::connect(&front).round_trip(b"SELECT 1");
+    }
+    println!(
+        "connect, query, leave: {:?}, {:.1} us of the splitter's processor, {} log-ins",
+        since.elapsed() / 2000,
+        (front.cpu() - cpu).as_secs_f64() * 1e6 / 2000.0,
+        front.status().logins - logins
+    );
+}
+
 fn options(front: &Front) -> OptsBuilder {
     OptsBuilder::new()
         .ip_or_hostname(Some("127.0.0.1"))
@@ -559,6 +621,16 @@ impl RawClient {
 
     fn send_query(&mut self, text: &[u8]) {
         self.send(&[b"\x03", text].concat());
+    }
+
+    /// Sends a query and reads until its second EOF.
+    fn round_trip(&mut self, text: &[u8]) {
+        self.send_query(text);
+        let mut buffer = [0; 4096];
+        let mut seen = 0;
+        while seen < 5 || !buffer[..seen].windows(5).any(|it| it.starts_with(b"\x05\0\0\x05\xfe")) {
+            seen += self.socket.read(&mut buffer[seen..]).expect("a reply");
+        }
     }
 
     /// Reads until the bytes were seen; `false` after two seconds.

@@ -496,3 +496,362 @@ impl Session {
         now.since(self.idle_since) >= limit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::WebIntake;
+    use crate::sql::User;
+    use crate::sql::command::code;
+    use crate::sql::packet;
+    use crate::time::Rng;
+    use crate::units::Secret;
+
+    const OK: &[u8] = b"\x07\0\0\x01\0\0\0\x02\0\0\0";
+    const OK_IN_TRANSACTION: &[u8] = b"\x07\0\0\x01\0\0\0\x03\0\0\0";
+    const READ_ONLY: &[u8] = b"\x03\0\0\x01\xff\x0a\x05";
+
+    #[test]
+    fn a_read_opens_the_replica_and_a_write_the_source() {
+        let mut world = World::new();
+        world.query("SELECT 1");
+        assert_eq!(world.acts(), [Act::Open(HostId::Second)]);
+        world.opened(HostId::Second);
+        assert!(world.sent(HostId::Second).ends_with(b"SELECT 1"));
+        world.reply(HostId::Second, OK);
+        assert_eq!(world.told(), OK);
+        world.query("DELETE FROM t");
+        assert_eq!(world.acts(), [Act::Open(HostId::First)]);
+        world.opened(HostId::First);
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+        world.reply(HostId::First, OK);
+        world.query("SELECT 2");
+        assert!(world.sent(HostId::First).ends_with(b"SELECT 2"), "its own writes");
+        world.reply(HostId::First, OK);
+        world.now = world.now + world.config.lag_limit;
+        world.query("SELECT 3");
+        assert!(world.sent(HostId::Second).ends_with(b"SELECT 3"));
+    }
+
+    #[test]
+    fn a_read_that_a_replica_loses_or_refuses_is_asked_once_more() {
+        for is_lost in [true, false] {
+            let mut world = World::new();
+            world.query("SELECT 1");
+            world.opened(HostId::Second);
+            world.sent(HostId::Second);
+            if is_lost {
+                world.lost(HostId::Second);
+            } else {
+                world.reply(HostId::Second, READ_ONLY);
+            }
+            assert_eq!(world.told(), b"", "the client sees nothing");
+            world.opened(HostId::First);
+            assert!(world.sent(HostId::First).ends_with(b"SELECT 1"));
+            world.lost(HostId::First);
+            assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+            assert!(world.session.is_closed());
+        }
+    }
+
+    #[test]
+    fn a_read_that_was_answered_in_part_ends_the_session() {
+        let mut world = World::new();
+        world.query("SELECT 1");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, b"\x01\0\0\x01\x01");
+        assert_eq!(world.told(), b"\x01\0\0\x01\x01");
+        world.lost(HostId::Second);
+        assert_eq!(world.told(), b"", "nothing that could be taken for a row");
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_write_that_was_sent_is_never_sent_again() {
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.sent(HostId::First);
+        world.route(Some(HostId::Second), Flow::Flowing);
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        assert!(world.session.is_closed());
+        assert_eq!(world.sent(HostId::Second), b"");
+    }
+
+    #[test]
+    fn what_waits_goes_to_the_source_that_is_named_next() {
+        let mut world = World::new();
+        world.route(None, Flow::Flowing);
+        world.query("DELETE FROM t");
+        assert!(world.session.is_held() && world.acts().is_empty());
+        assert!(!world.session.wants_client(), "what is sent ahead stays in the socket");
+        world.route(Some(HostId::Second), Flow::Held { open_limit: Duration::ZERO });
+        assert!(world.session.is_held());
+        world.route(Some(HostId::Second), Flow::Flowing);
+        assert_eq!(world.acts(), [Act::Open(HostId::Second)]);
+        world.opened(HostId::Second);
+        assert!(world.sent(HostId::Second).ends_with(b"DELETE FROM t"));
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_connected_to_is_tried_until_the_hold_limit() {
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        let since = world.now;
+        for _ in 0..1000 {
+            if world.acts().contains(&Act::Open(HostId::First)) {
+                world.verb(|session, context, out| {
+                    session.refused(context, HostId::First, None, out)
+                });
+            }
+            let Some(at) = world.deadline() else { break };
+            world.now = at;
+            world.verb(Session::expire);
+            if !world.session.is_held() && world.session.job.is_none() {
+                break;
+            }
+        }
+        assert_eq!(world.now.since(since), world.config.hold_limit);
+        assert!(world.told().windows(3).any(|it| it == b"\xff\xb5\x04"), "1205");
+        assert!(!world.session.is_closed());
+    }
+
+    #[test]
+    fn both_connections_are_told_the_database_and_the_character_set() {
+        let mut world = World::new();
+        world.query("USE a");
+        world.opened(HostId::Second);
+        world.sent(HostId::Second);
+        world.reply(HostId::Second, OK);
+        world.query("SET NAMES latin1");
+        world.reply(HostId::Second, OK);
+        world.sent(HostId::Second);
+        world.query("DELETE FROM t");
+        let database = world.session.database().cloned();
+        assert_eq!(database.as_deref(), Some(&b"a"[..]));
+        world.verb(|session, context, out| {
+            session.opened(context, HostId::First, Some(b"b".to_vec()), out);
+        });
+        assert_eq!(world.sent(HostId::First), b"\x02\0\0\0\x02a");
+        world.reply(HostId::First, OK);
+        assert!(world.sent(HostId::First).ends_with(b"SET NAMES latin1"));
+        world.reply(HostId::First, OK);
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+    }
+
+    #[test]
+    fn an_open_transaction_outlives_the_hold_but_not_its_limit() {
+        let mut world = World::new();
+        world.query("BEGIN");
+        world.opened(HostId::First);
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        assert!(world.session.is_busy_on_source());
+        let open_limit = Duration::from_secs(1);
+        world.route(Some(HostId::First), Flow::Held { open_limit });
+        world.sent(HostId::First);
+        world.query("DELETE FROM t");
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        assert_eq!(world.deadline(), Some(world.now + open_limit));
+        world.now = world.now + open_limit;
+        world.verb(Session::expire);
+        assert_eq!(world.acts().last(), Some(&Act::Drop(HostId::First)));
+        assert!(!world.session.is_busy_on_source());
+        world.told();
+        world.query("COMMIT");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_client_out_of_step_gets_1156() {
+        let mut world = World::new();
+        world.client(b"\x09\0\0\x05\x03SELECT 1");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x84\x04"));
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_closing_statement_never_waits_and_never_answers() {
+        let mut world = World::new();
+        world.client(b"\x0a\0\0\0\x16SELECT ?1");
+        world.opened(HostId::First);
+        world.reply(HostId::First, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
+        world.sent(HostId::First);
+        world.route(None, Flow::Flowing);
+        world.client(b"\x05\0\0\0\x19\x07\0\0\0");
+        assert!(!world.session.is_held());
+        assert!(world.session.statements.is_empty());
+    }
+
+    /// Random commands, replies, losses, routes and times: whatever happens, a write is sent at
+    /// most once, and only to the host that is the source at that moment.
+    #[test]
+    fn a_write_is_sent_once_and_only_to_the_source() {
+        let mut total = 0;
+        for seed in 1..3000 {
+            let mut rng = Rng::new(seed);
+            let mut world = World::new();
+            let mut written = Vec::new();
+            for step in 0..60 {
+                world.step(&mut rng, step);
+                for host in HostId::ALL {
+                    let sent = world.sent(host);
+                    for at in 0..sent.len().saturating_sub(10) {
+                        if sent[at..].starts_with(b"DELETE ") {
+                            let number = sent[at + 7..at + 10].to_vec();
+                            assert_eq!(world.routes.source, Some(host), "seed {seed}");
+                            assert!(!written.contains(&number), "seed {seed}: sent twice");
+                            written.push(number);
+                        }
+                    }
+                }
+                if world.session.is_closed() {
+                    break;
+                }
+            }
+            total += written.len();
+        }
+        assert!(total > 3000, "only {total} writes were tried");
+    }
+
+    /// A session that is logged in, and what surrounds it.
+    struct World {
+        session: Session,
+        now: Instant,
+        config: Config,
+        routes: Routes,
+        held_since: Option<Instant>,
+        out: Outbox,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::ZERO + Duration::from_secs(100);
+            let user = User { name: "app".into(), password: Secret::Text(String::new()) };
+            let mut session = Session::new(now, "peer".into());
+            session.phase = Phase::Idle;
+            session.guest.user = 0;
+            Self {
+                session,
+                now,
+                config: Config { users: vec![user], ..Config::default() },
+                routes: Routes {
+                    version: 1,
+                    source: Some(HostId::First),
+                    is_replica_fit: [true; 2],
+                    writes: Flow::Flowing,
+                    is_host_alive: [true; 2],
+                    web: WebIntake::Serving,
+                },
+                held_since: None,
+                out: Outbox::default(),
+            }
+        }
+
+        fn verb(&mut self, verb: impl FnOnce(&mut Session, &Context<'_>, &mut Outbox)) {
+            let context = Context {
+                now: self.now,
+                config: &self.config,
+                routes: &self.routes,
+                held_since: self.held_since,
+                avoid_until: [Instant::ZERO; 2],
+                salt: [1; 20],
+            };
+            verb(&mut self.session, &context, &mut self.out);
+        }
+
+        fn client(&mut self, bytes: &[u8]) {
+            self.verb(|session, context, out| session.client_sent(context, bytes, out));
+        }
+
+        fn query(&mut self, text: &str) {
+            let mut bytes = Vec::new();
+            packet::command(&mut bytes, code::QUERY, text.as_bytes());
+            self.client(&bytes);
+        }
+
+        fn opened(&mut self, host: HostId) {
+            let database = self.session.database().cloned();
+            self.verb(|session, context, out| session.opened(context, host, database, out));
+        }
+
+        fn reply(&mut self, host: HostId, bytes: &[u8]) {
+            self.verb(|session, context, out| session.server_sent(context, host, bytes, out));
+        }
+
+        fn lost(&mut self, host: HostId) {
+            self.verb(|session, context, out| session.lost(context, host, out));
+        }
+
+        fn route(&mut self, source: Option<HostId>, writes: Flow) {
+            self.routes.source = source;
+            self.routes.writes = writes;
+            self.held_since = match writes {
+                Flow::Flowing => None,
+                Flow::Held { .. } => self.held_since.or(Some(self.now)),
+            };
+            self.verb(Session::rerouted);
+        }
+
+        fn deadline(&mut self) -> Option<Instant> {
+            let mut found = None;
+            self.verb(|session, context, _| found = session.deadline(context));
+            found
+        }
+
+        fn acts(&mut self) -> Vec<Act> {
+            std::mem::take(&mut self.out.acts)
+        }
+
+        fn sent(&mut self, host: HostId) -> Vec<u8> {
+            std::mem::take(&mut self.out.servers[host.index()])
+        }
+
+        fn told(&mut self) -> Vec<u8> {
+            std::mem::take(&mut self.out.client)
+        }
+
+        fn step(&mut self, rng: &mut Rng, step: u32) {
+            let host = HostId::ALL[usize::from(rng.below(2) == 0)];
+            match rng.below(12) {
+                0 | 1 => self.query(&format!("DELETE {step:03} FROM t")),
+                2 => self.query("SELECT 1"),
+                3 => self.query(
+                    ["BEGIN", "COMMIT", "SET @a = 1", "USE b"][usize::try_from(step % 4).unwrap()],
+                ),
+                4..=6 => {
+                    for act in self.acts() {
+                        match act {
+                            Act::Open(host) if rng.below(4) > 0 => self.opened(host),
+                            Act::Open(host) => self.verb(|session, context, out| {
+                                session.refused(context, host, None, out);
+                            }),
+                            Act::Drop(_) | Act::Release(..) | Act::CloseClient => {}
+                        }
+                    }
+                }
+                7 | 8 => {
+                    let replies: [&[u8]; 4] =
+                        [OK, OK_IN_TRANSACTION, READ_ONLY, b"\x01\0\0\x01\x01"];
+                    if self.session.is_open(host) {
+                        self.reply(host, replies[usize::try_from(rng.below(4)).unwrap()]);
+                    }
+                }
+                9 if self.session.is_open(host) && rng.below(3) == 0 => self.lost(host),
+                10 if rng.below(3) == 0 => {
+                    let source = [None, Some(HostId::First), Some(HostId::Second)];
+                    let source = source[usize::try_from(rng.below(3)).unwrap()];
+                    let open_limit = Duration::from_secs(rng.below(2));
+                    let is_held = rng.below(3) == 0;
+                    let writes = if is_held { Flow::Held { open_limit } } else { Flow::Flowing };
+                    self.route(source, writes);
+                }
+                _ => {
+                    self.now = self.now + Duration::from_millis(rng.below(4000));
+                    self.verb(Session::expire);
+                }
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 use tandem::limits;
 use tandem::os::plane::{Plane, Turn};
 use tandem::os::serve_sql::{ServeSql, Site};
@@ -146,7 +147,7 @@ impl Pair {
 
 enum Order {
     Route(Routes, Sender<()>),
-    Ask(Sender<(sql::Status, bool)>),
+    Ask(Sender<(sql::Status, bool, Duration)>),
     Stop,
 }
 
@@ -203,7 +204,12 @@ impl Front {
         self.ask().1
     }
 
-    fn ask(&self) -> (sql::Status, bool) {
+    /// Processor time that the splitter's thread has used.
+    pub(super) fn cpu(&self) -> Duration {
+        self.ask().2
+    }
+
+    fn ask(&self) -> (sql::Status, bool, Duration) {
         let (answer, inbox) = mpsc::channel();
         self.orders.send(Order::Ask(answer)).expect("the splitter runs");
         inbox.recv().expect("the splitter answers")
@@ -265,7 +271,12 @@ fn serve(mut front: ServeSql, mut plane: Plane, orders: &Receiver<Order>) {
                     let _ = done.send(());
                 }
                 Order::Ask(answer) => {
-                    let _ = answer.send((front.status(), front.is_quiet()));
+                    let cpu = clock_gettime(ClockId::ThreadCPUTime);
+                    let cpu = Duration::new(
+                        cpu.tv_sec.try_into().unwrap_or(0),
+                        cpu.tv_nsec.try_into().unwrap_or(0),
+                    );
+                    let _ = answer.send((front.status(), front.is_quiet(), cpu));
                 }
                 Order::Stop => return,
             }

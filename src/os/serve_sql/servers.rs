@@ -33,6 +33,8 @@ pub(super) struct Server {
     has_reset: bool,
     pub(super) outbound: Vec<u8>,
     is_unread: bool,
+    /// The server will send no more than what is already there.
+    is_read_closed: bool,
     pub(super) is_postponed: bool,
     deadline: Option<Instant>,
     armed: Option<Instant>,
@@ -162,6 +164,7 @@ impl ServeSql {
             has_reset: false,
             outbound: Vec::new(),
             is_unread: false,
+            is_read_closed: false,
             is_postponed: false,
             deadline,
             armed: None,
@@ -213,7 +216,8 @@ impl ServeSql {
 
     pub(super) fn server_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        server.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
+        server.is_read_closed |= ready.is_read_closed || ready.is_hung_up;
+        server.is_unread |= ready.is_readable || server.is_read_closed;
         if ready.is_writable && !server.outbound.is_empty() {
             if write(&mut server.socket, &mut server.outbound, &[]).is_err() {
                 self.server_lost(turn, slot);
@@ -267,6 +271,9 @@ impl ServeSql {
                     return;
                 }
             };
+            if count < turn.buffer.len() && !server.is_read_closed {
+                server.is_unread = false;
+            }
             self.server_sent(turn, slot, count);
         }
         self.postpone_server(slot);
