@@ -134,6 +134,7 @@ fn connections_are_reused_and_leak_nothing() {
         let mut conn = connect(&front);
         assert_eq!(mark(&mut conn), "second");
         assert_eq!(one(&mut conn, "SELECT COALESCE(@leak, 'clean') FROM t.mark"), "clean");
+        assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
         assert_eq!(one(&mut conn, "SELECT @@sql_mode = @@global.sql_mode"), "1");
         conn.query_drop("SET @leak = 1, sql_mode = ''").expect("sets");
         conn.query_drop("SET NAMES latin1").expect("sets");
@@ -145,6 +146,32 @@ fn connections_are_reused_and_leak_nothing() {
         let logins = front.status().logins;
         assert!(logins <= 4, "round {round}: {logins} log-ins");
     }
+}
+
+#[test]
+fn a_reused_connection_is_in_the_database_that_the_client_asked_for() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |_| {});
+    for (database, expected) in [("u", "second-u"), ("u", "second-u"), ("t", "second")] {
+        let mut conn = Conn::new(options(&front).db_name(Some(database))).expect("logs in");
+        assert_eq!(one(&mut conn, "SELECT name FROM mark"), expected);
+        drop(conn);
+        front.wait("the connection comes back", |status| status.pooled == 1);
+    }
+    // One log-in for the sessions, and at most one a server to learn what it is.
+    assert!(front.status().logins <= 3, "{:?}", front.status());
+    assert_eq!(code(Conn::new(options(&front).db_name(Some("nosuch"))).map(drop)), 1049);
+}
+
+#[test]
+fn a_pooled_connection_that_the_server_closed_is_not_used() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    mark(&mut connect(&front));
+    front.wait("the connection comes back", |status| status.pooled == 1);
+    pair.sql(1, "KILL USER app@'127.0.0.1'");
+    front.wait("it is gone", |status| status.pooled == 0);
+    assert_eq!(mark(&mut connect(&front)), "second");
 }
 
 #[test]
@@ -520,6 +547,35 @@ fn php_works_with_mysqli_and_pdo() {
     let text = String::from_utf8_lossy(&output.stdout);
     let expected = "second\n1 1\né'\nsecond\nfirst\nfirst\nfirst\n1045\n";
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where MySQL 9.7 is unpacked at $TANDEM_MYSQL97: its caches of password hashes are empty after a
+/// start, so the splitter's first log-in needs the server's RSA key.
+#[test]
+fn caching_sha2_works_cold_and_warm() {
+    let Some(pair) = Pair::mysql97() else { return };
+    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    for _ in 0..2 {
+        let mut conn = connect(&front);
+        assert_eq!(mark(&mut conn), "second");
+        assert_eq!(one(&mut conn, "SELECT name FROM t.mark FOR UPDATE"), "first");
+        assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
+        conn.query_drop("SET NAMES latin1").expect("sets");
+        drop(conn);
+        front.wait("both connections come back", |status| status.pooled == 2);
+        for host in [0, 1] {
+            pair.sql(host, "FLUSH PRIVILEGES");
+        }
+    }
+    let wrong = Conn::new(options(&front).pass(Some("wrong")));
+    assert_eq!(code(wrong.map(drop)), 1045);
+    let script = format!(
+        "$m = new mysqli('127.0.0.1', 'app', '{PASSWORD}', 't', {}); \
+         echo $m->query('SELECT name FROM mark')->fetch_row()[0];",
+        front.address.port()
+    );
+    let output = Command::new("php8.2").arg("-r").arg(script).output().expect("php runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "second");
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl ServeSql {
             let has_new_role = routes.source.is_some()
                 && (old.source == Some(host)) != (routes.source == Some(host));
             let is_gone = !routes.is_host_alive[host.index()];
-            if server.lessee().is_none() && (has_new_role || is_gone) {
+            if server.is_spare() && (has_new_role || is_gone) {
                 self.close_server(slot);
             }
         }

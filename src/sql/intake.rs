@@ -9,7 +9,7 @@ use crate::wire::{HostId, Reader};
 
 use super::command::{self, Plan, code};
 use super::handshake::{Plugin, capability};
-use super::login::{self, Door, Entry};
+use super::login::{self, Door, Entry, Guest};
 use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
 use super::result::Kind;
 use super::route::{self, Verdict};
@@ -78,18 +78,37 @@ impl Session {
         let Phase::Door(door) = &mut self.phase else { return 0 };
         match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
-            Entry::Admitted(guest) => {
-                self.reading.is_charset_safe = is_collation_safe(guest.collation);
-                self.database.clone_from(&guest.database);
-                self.guest = guest;
-                self.phase = Phase::Idle;
-            }
+            Entry::Admitted(guest, sequence) => self.admit(context, guest, sequence, out),
             Entry::Refused => {
                 out.tally.refused += 1;
                 self.close(out);
             }
         }
         HEADER_BYTES + header.length
+    }
+
+    /// The client proved who it is. If it asks for a database, a connection is taken right away,
+    /// because a database that is not there must be told in place of the OK.
+    fn admit(&mut self, context: &Context<'_>, guest: Guest, sequence: u8, out: &mut Outbox) {
+        self.reading.is_charset_safe = is_collation_safe(guest.collation);
+        self.database.clone_from(&guest.database);
+        self.guest = guest;
+        self.phase = Phase::Idle;
+        if self.database.is_none() {
+            packet::ok(&mut out.client, sequence, status::AUTOCOMMIT);
+            return;
+        }
+        self.job = Some(Job {
+            bytes: Vec::new(),
+            kind: Kind::Results,
+            verdict: Verdict::READ,
+            since: context.now,
+            is_retried: false,
+            needs_source: false,
+            upload: None,
+            admission: Some(sequence),
+        });
+        self.dispatch(context, out);
     }
 
     /// The next command, as soon as there is enough of it to decide.
@@ -185,6 +204,7 @@ impl Session {
             is_retried: false,
             needs_source: false,
             upload,
+            admission: None,
         });
         self.dispatch(context, out);
     }

@@ -11,7 +11,7 @@ use super::command::code;
 use super::packet::{self, ServerError, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
-use super::session::{Act, Context, Outbox, Phase, Session, Step};
+use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
 
 impl Session {
     /// Before its statement, the connection is told the database and the character set that the
@@ -76,6 +76,10 @@ impl Session {
                 out.tally.retried += 1;
                 self.dispatch(context, out);
             }
+            (Some(error), Some(Job { admission: Some(sequence), .. })) => {
+                let before = sequence.wrapping_sub(1);
+                self.fail(error, before, out);
+            }
             (Some(error), _) => {
                 // The source is there and does not want this user or this database.
                 out.tally.errors += 1;
@@ -83,9 +87,7 @@ impl Session {
                 self.finish(context, out);
             }
             (None, _) => {
-                let retry_at = Some(context.now + limits::SQL_RECONNECT);
-                out.tally.held += 1;
-                self.phase = Phase::Held { retry_at };
+                self.hold(Some(context.now + limits::SQL_RECONNECT), out);
             }
         }
     }
@@ -234,7 +236,7 @@ impl Session {
 
     fn replayed(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        let Phase::Replaying { host, reply, step, answer } = phase else { return };
+        let Phase::Replaying { host, reply, step, mut answer } = phase else { return };
         let is_source = context.routes.source == Some(host);
         if reply.error.is_none() && !reply.is_broken {
             if let Some(leg) = &mut self.legs[host.index()] {
@@ -247,8 +249,16 @@ impl Session {
             self.dispatch(context, out);
         } else if is_source {
             out.tally.errors += 1;
+            let admission = self.job.as_ref().and_then(|job| job.admission);
+            if let (Some(sequence), Some(place)) = (admission, answer.get_mut(3)) {
+                *place = sequence;
+            }
             out.client.extend_from_slice(&answer);
-            self.finish(context, out);
+            if admission.is_some() {
+                self.close(out);
+            } else {
+                self.finish(context, out);
+            }
         } else {
             // A replica that has not got the database yet.
             self.drop_leg(host, out);
@@ -288,8 +298,7 @@ impl Session {
         } else if had_state {
             self.fail(lost_state(), 0, out);
         } else if is_source {
-            out.tally.held += 1;
-            self.phase = Phase::Held { retry_at: Some(context.now + limits::SQL_RECONNECT) };
+            self.hold(Some(context.now + limits::SQL_RECONNECT), out);
         } else {
             self.retry(context, host, out);
         }

@@ -55,12 +55,44 @@ impl Database {
             .spawn()
             .expect("mariadbd starts");
         let database = Self { child, port, directory };
+        database.fill(name);
+        database
+    }
+
+    /// MySQL 9.7 in a fresh directory.
+    fn start_mysql97(home: &Path, name: &str) -> Self {
+        let directory = base().join(format!("mysql97-{name}"));
+        fs::create_dir_all(&directory).expect("a directory for the server");
+        let data = format!("--datadir={}", directory.join("data").display());
+        let program = home.join("bin/mysqld");
+        let common = ["--no-defaults", "--user=root"];
+        run(Command::new(&program).args(common).arg("--initialize-insecure").arg(&data));
+        let port = free_port();
+        let child = Command::new(&program)
+            .args(common)
+            .args(["--bind-address=127.0.0.1", "--mysqlx=OFF", "--skip-name-resolve"])
+            .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
+            .args(["--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"])
+            .arg(data)
+            .arg(format!("--port={port}"))
+            .arg(format!("--socket={}", directory.join("socket").display()))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(directory.join("log")).expect("a log file"))
+            .spawn()
+            .expect("mysqld starts");
+        let database = Self { child, port, directory };
+        database.fill(name);
+        database
+    }
+
+    /// Waits until the server listens, then gives it users and tables that say which one it is.
+    fn fill(&self, name: &str) {
         let since = Clock::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(60), "mariadbd does not listen");
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen");
             thread::sleep(Duration::from_millis(50));
         }
-        database.sql(&format!(
+        self.sql(&format!(
             "CREATE USER app@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; \
              CREATE USER other@'127.0.0.1' IDENTIFIED BY ''; \
              GRANT ALL ON *.* TO app@'127.0.0.1'; GRANT ALL ON t.* TO other@'127.0.0.1'; \
@@ -68,7 +100,6 @@ impl Database {
              CREATE TABLE t.mark (name VARCHAR(20)); INSERT INTO t.mark VALUES ('{name}'); \
              CREATE TABLE u.mark (name VARCHAR(20)); INSERT INTO u.mark VALUES ('{name}-u')"
         ));
-        database
     }
 
     /// Runs statements as root on this server itself.
@@ -129,6 +160,13 @@ impl Pair {
             directory
         });
         Self(Mutex::new([Database::start(template, "first"), Database::start(template, "second")]))
+    }
+
+    /// A pair of MySQL 9.7, where it is unpacked.
+    pub(super) fn mysql97() -> Option<Self> {
+        let home = PathBuf::from(std::env::var_os("TANDEM_MYSQL97")?);
+        let start = |name| Database::start_mysql97(&home, name);
+        Some(Self(Mutex::new([start("first"), start("second")])))
     }
 
     pub(super) fn ports(&self) -> [u16; 2] {

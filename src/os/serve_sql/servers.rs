@@ -70,6 +70,14 @@ impl Server {
 }
 
 impl Server {
+    /// In the pool, or on its way there.
+    pub(super) const fn is_spare(&self) -> bool {
+        match &self.stage {
+            Stage::Cleaning { .. } | Stage::Idle => true,
+            Stage::Opening { .. } | Stage::Leased { .. } => false,
+        }
+    }
+
     /// Writes; a broken connection is noticed by the read that follows.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
