@@ -549,7 +549,7 @@ fn php_works_with_mysqli_and_pdo() {
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Where MySQL 9.7 is unpacked at $TANDEM_MYSQL97: its caches of password hashes are empty after a
+/// Where `scripts/servers` has unpacked MySQL 9.7: its caches of password hashes are empty after a
 /// start, so the splitter's first log-in needs the server's RSA key.
 #[test]
 fn caching_sha2_works_cold_and_warm() {
@@ -557,6 +557,7 @@ fn caching_sha2_works_cold_and_warm() {
     let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
     for _ in 0..2 {
         let mut conn = connect(&front);
+        assert_eq!(conn.server_version().0, 9);
         assert_eq!(mark(&mut conn), "second");
         assert_eq!(one(&mut conn, "SELECT name FROM t.mark FOR UPDATE"), "first");
         assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
@@ -567,6 +568,13 @@ fn caching_sha2_works_cold_and_warm() {
             pair.sql(host, "FLUSH PRIVILEGES");
         }
     }
+    // A reused connection keeps its database over a reset, as the pool takes for granted.
+    for _ in 0..2 {
+        let mut conn = Conn::new(options(&front).db_name(Some("u"))).expect("logs in");
+        assert_eq!(one(&mut conn, "SELECT name FROM mark"), "second-u");
+        drop(conn);
+        front.wait("the connection comes back", |status| status.pooled == 2);
+    }
     let wrong = Conn::new(options(&front).pass(Some("wrong")));
     assert_eq!(code(wrong.map(drop)), 1045);
     let script = format!(
@@ -576,6 +584,27 @@ fn caching_sha2_works_cold_and_warm() {
     );
     let output = Command::new("php8.2").arg("-r").arg(script).output().expect("php runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "second");
+}
+
+/// Where `scripts/servers` has unpacked MySQL 5.6, which cannot reset a connection.
+#[test]
+fn an_old_server_works_without_reset() {
+    let Some(pair) = Pair::mysql56() else { return };
+    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    for _ in 0..3 {
+        let mut conn = connect(&front);
+        assert_eq!(conn.server_version(), (5, 6, 24));
+        assert_eq!(mark(&mut conn), "second");
+        assert_eq!(one(&mut conn, "SELECT COALESCE(@leak, name) FROM t.mark"), "first");
+        conn.query_drop("SET @leak = 1").expect("sets");
+        conn.query_drop("BEGIN").expect("begins");
+        assert!(!front.is_quiet());
+        conn.query_drop("COMMIT").expect("commits");
+        assert!(front.is_quiet());
+        conn.reset().expect("resets, although the server cannot");
+        assert_eq!(mark(&mut conn), "second");
+    }
+    assert_eq!(front.status().pooled, 0);
 }
 
 #[test]

@@ -738,6 +738,36 @@ mod tests {
         assert!(total > 2000, "only {total} writes were tried");
     }
 
+    #[test]
+    fn any_bytes_from_either_side_are_survived() {
+        for seed in 1..2000 {
+            let mut rng = Rng::new(seed);
+            let mut world = World::new();
+            if rng.below(4) == 0 {
+                world.session.phase = Phase::Arrived;
+                world.verb(|session, context, out| {
+                    session.greet(context, &Facts::unknown(), 1, out)
+                });
+            }
+            for step in 0..30 {
+                world.step(&mut rng, step);
+                let length = rng.below(20);
+                let mut bytes: Vec<u8> =
+                    (0..length).map(|_| u8::try_from(rng.below(256)).unwrap()).collect();
+                if rng.below(2) == 0 && bytes.len() > 4 {
+                    let length = u8::try_from(bytes.len() - 4).unwrap();
+                    bytes[..4].copy_from_slice(&[length, 0, 0, 0]);
+                    bytes[4] %= 0x20;
+                }
+                match rng.below(3) {
+                    0 if world.session.wants_client() => world.client(&bytes),
+                    1 => world.reply(HostId::First, &bytes),
+                    _ => world.reply(HostId::Second, &bytes),
+                }
+            }
+        }
+    }
+
     /// A session that is logged in, and what surrounds it.
     struct World {
         session: Session,

@@ -59,21 +59,43 @@ impl Database {
         database
     }
 
-    /// MySQL 9.7 in a fresh directory.
-    fn start_mysql97(home: &Path, name: &str) -> Self {
-        let directory = base().join(format!("mysql97-{name}"));
+    /// A MySQL that `scripts/servers` has unpacked: 5.6 or 9.7, from its template.
+    fn start_mysql(home: &Path, name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = base().join(format!("mysql{number}"));
+        let data = directory.join("data");
         fs::create_dir_all(&directory).expect("a directory for the server");
-        let data = format!("--datadir={}", directory.join("data").display());
-        let program = home.join("bin/mysqld");
-        let common = ["--no-defaults", "--user=root"];
-        run(Command::new(&program).args(common).arg("--initialize-insecure").arg(&data));
+        run(Command::new("cp").arg("-r").arg(home.join("template")).arg(&data));
+        let (root, old) = (home.join("root/usr"), home.join("package/server"));
+        let mut command = if root.exists() {
+            // Built for a newer system: its own loader and libraries.
+            let libraries = root.join("lib/x86_64-linux-gnu");
+            let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+            let private = libraries.join("mysql/private");
+            command.arg("--library-path");
+            command.arg(format!("{}:{}", libraries.display(), private.display()));
+            command.arg(root.join("sbin/mysqld")).args(["--no-defaults", "--mysqlx=OFF"]);
+            command.args(["--skip-log-bin", "--innodb-redo-log-capacity=16M"]);
+            command.args(["--secure-file-priv="]);
+            command.arg(format!("--basedir={}", root.display()));
+            command
+        } else {
+            let mut command = Command::new(old.join("mysqld"));
+            command.env("LD_LIBRARY_PATH", &old).arg("--no-defaults");
+            command.arg(format!("--basedir={}", old.display()));
+            command.arg(format!("--lc-messages-dir={}", old.join("share").display()));
+            command.arg(format!("--character-sets-dir={}", old.join("share/charsets").display()));
+            command.arg("--innodb-log-file-size=5M");
+            command
+        };
         let port = free_port();
-        let child = Command::new(&program)
-            .args(common)
-            .args(["--bind-address=127.0.0.1", "--mysqlx=OFF", "--skip-name-resolve"])
+        let child = command
+            .args(["--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
-            .args(["--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"])
-            .arg(data)
+            .args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=100"])
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
             .arg(format!("--socket={}", directory.join("socket").display()))
             .stdout(Stdio::null())
@@ -88,7 +110,8 @@ impl Database {
     /// Waits until the server listens, then gives it users and tables that say which one it is.
     fn fill(&self, name: &str) {
         let since = Clock::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let socket = self.directory.join("socket");
+        while !socket.exists() || TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen");
             thread::sleep(Duration::from_millis(50));
         }
@@ -162,10 +185,22 @@ impl Pair {
         Self(Mutex::new([Database::start(template, "first"), Database::start(template, "second")]))
     }
 
-    /// A pair of MySQL 9.7, where it is unpacked.
+    /// A pair of MySQL 9.7, where `scripts/servers` has unpacked it.
     pub(super) fn mysql97() -> Option<Self> {
-        let home = PathBuf::from(std::env::var_os("TANDEM_MYSQL97")?);
-        let start = |name| Database::start_mysql97(&home, name);
+        Self::mysql("TANDEM_MYSQL97", "/var/cache/tandem/servers/mysql97")
+    }
+
+    /// A pair of MySQL 5.6, where `scripts/servers` has unpacked it.
+    pub(super) fn mysql56() -> Option<Self> {
+        Self::mysql("TANDEM_MYSQL56", "/var/cache/tandem/servers/mysql56")
+    }
+
+    fn mysql(variable: &str, usual: &str) -> Option<Self> {
+        let home = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| usual.into()));
+        if !home.join("stamp").exists() {
+            return None;
+        }
+        let start = |name| Database::start_mysql(&home, name);
         Some(Self(Mutex::new([start("first"), start("second")])))
     }
 
