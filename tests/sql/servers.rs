@@ -54,6 +54,7 @@ impl Database {
             .stderr(fs::File::create(directory.join("log")).expect("a log file"))
             .spawn()
             .expect("mariadbd starts");
+        RUNNING.fetch_add(1, Ordering::SeqCst);
         let database = Self { child, port, directory };
         database.fill(name);
         database
@@ -102,6 +103,7 @@ impl Database {
             .stderr(fs::File::create(directory.join("log")).expect("a log file"))
             .spawn()
             .expect("mysqld starts");
+        RUNNING.fetch_add(1, Ordering::SeqCst);
         let database = Self { child, port, directory };
         database.fill(name);
         database
@@ -148,8 +150,19 @@ impl Drop for Database {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
+        // The last one takes the template with it. Not while another is being made.
+        if RUNNING.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Ok(mut template) = TEMPLATE.try_lock()
+        {
+            let _ = fs::remove_dir_all(base());
+            *template = None;
+        }
     }
 }
+
+/// A data directory that every MariaDB starts as a copy of.
+static TEMPLATE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static RUNNING: AtomicU32 = AtomicU32::new(0);
 
 /// The two servers, `first` and `second`.
 pub(super) struct Pair(Mutex<[Database; 2]>);
@@ -169,7 +182,6 @@ impl Pair {
 
     /// A pair of which a server may be killed.
     pub(super) fn own() -> Self {
-        static TEMPLATE: Mutex<Option<PathBuf>> = Mutex::new(None);
         let mut template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
         let template = template.get_or_insert_with(|| {
             let directory = base().join("template");
@@ -200,6 +212,7 @@ impl Pair {
         if !home.join("stamp").exists() {
             return None;
         }
+        let _template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
         let start = |name| Database::start_mysql(&home, name);
         Some(Self(Mutex::new([start("first"), start("second")])))
     }
