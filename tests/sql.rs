@@ -4,6 +4,7 @@
 //! Must not: use any network but 127.0.0.1, leave a process behind. Each server carries a row that
 //! says which one it is, so that an answer tells where it came from.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 #[path = "sql/servers.rs"]
 mod servers;
@@ -107,7 +108,7 @@ fn a_wrong_password_gets_1045_and_nothing_after() {
         let error = Conn::new(options(&front).user(Some(name)).pass(Some(password)));
         match error.expect_err("is refused") {
             Error::MySqlError(error) => assert_eq!(error.code, 1045),
-            error => panic!("{error}"),
+            other => panic!("{other}"),
         }
     }
     Conn::new(options(&front).user(Some("other")).pass(None::<&str>)).expect("an empty password");
@@ -133,6 +134,7 @@ fn connections_are_reused_and_leak_nothing() {
         let mut conn = connect(&front);
         assert_eq!(mark(&mut conn), "second");
         assert_eq!(one(&mut conn, "SELECT COALESCE(@leak, 'clean') FROM t.mark"), "clean");
+        assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
         assert_eq!(one(&mut conn, "SELECT @@sql_mode = @@global.sql_mode"), "1");
         conn.query_drop("SET @leak = 1, sql_mode = ''").expect("sets");
         conn.query_drop("SET NAMES latin1").expect("sets");
@@ -144,6 +146,32 @@ fn connections_are_reused_and_leak_nothing() {
         let logins = front.status().logins;
         assert!(logins <= 4, "round {round}: {logins} log-ins");
     }
+}
+
+#[test]
+fn a_reused_connection_is_in_the_database_that_the_client_asked_for() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |_| {});
+    for (database, expected) in [("u", "second-u"), ("u", "second-u"), ("t", "second")] {
+        let mut conn = Conn::new(options(&front).db_name(Some(database))).expect("logs in");
+        assert_eq!(one(&mut conn, "SELECT name FROM mark"), expected);
+        drop(conn);
+        front.wait("the connection comes back", |status| status.pooled == 1);
+    }
+    // One log-in for the sessions, and at most one a server to learn what it is.
+    assert!(front.status().logins <= 3, "{:?}", front.status());
+    assert_eq!(code(Conn::new(options(&front).db_name(Some("nosuch"))).map(drop)), 1049);
+}
+
+#[test]
+fn a_pooled_connection_that_the_server_closed_is_not_used() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    mark(&mut connect(&front));
+    front.wait("the connection comes back", |status| status.pooled == 1);
+    pair.sql(1, "KILL USER app@'127.0.0.1'");
+    front.wait("it is gone", |status| status.pooled == 0);
+    assert_eq!(mark(&mut connect(&front)), "second");
 }
 
 #[test]
@@ -326,6 +354,34 @@ fn multiple_results_and_large_results_arrive_whole() {
 }
 
 #[test]
+fn a_slow_client_stops_its_server_and_nobody_else() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    let mut slow = RawClient::connect(&front);
+    slow.send_query(b"SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_1000000");
+    let writing = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'other' \
+        AND state LIKE '%net%'";
+    let since = Clock::now();
+    while pair.sql(1, writing) != "1" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the server is not stopped");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(pair.sql(1, writing), "1", "it stays stopped");
+    assert_eq!(mark(&mut connect(&front)), "second");
+    drop(slow);
+    let since = Clock::now();
+    while pair.sql(1, writing) != "0" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the query outlives its client");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The same result, read to its end, arrives whole.
+    let rows: Vec<(u64, String)> =
+        connect(&front).query("SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_50000").expect("runs");
+    assert_eq!(rows.len(), 50_000);
+}
+
+#[test]
 fn statements_beyond_one_packet_pass() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
@@ -363,16 +419,12 @@ fn pipelined_queries_and_single_bytes_are_answered_in_order() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
     let mut client = RawClient::connect(&front);
-    for _ in 0..3 {
-        client.send_query(MARK.as_bytes());
-        client.send_query(b"SELECT name FROM t.mark FOR UPDATE");
-    }
-    for _ in 0..3 {
-        assert!(client.reply_contains(b"second"), "a read");
-        assert!(client.reply_contains(b"first"), "a write");
-        // Reads follow the locking read to the source from here on.
-        break;
-    }
+    client.send_query(MARK.as_bytes());
+    client.send_query(b"SELECT CONCAT(name, '-locked') FROM t.mark FOR UPDATE");
+    client.send_query(b"SELECT CONCAT(name, '-after') FROM t.mark");
+    assert!(client.reply_contains(b"second"), "a read");
+    assert!(client.reply_contains(b"first-locked"), "what may write");
+    assert!(client.reply_contains(b"first-after"), "a read that follows it");
     let mut client = RawClient::connect(&front);
     let mut bytes = vec![u8::try_from(MARK.len() + 1).unwrap(), 0, 0, 0, 3];
     bytes.extend_from_slice(MARK.as_bytes());
@@ -497,6 +549,64 @@ fn php_works_with_mysqli_and_pdo() {
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Where `scripts/servers` has unpacked MySQL 9.7: its caches of password hashes are empty after a
+/// start, so the splitter's first log-in needs the server's RSA key.
+#[test]
+fn caching_sha2_works_cold_and_warm() {
+    let Some(pair) = Pair::mysql97() else { return };
+    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    for _ in 0..2 {
+        let mut conn = connect(&front);
+        assert_eq!(conn.server_version().0, 9);
+        assert_eq!(mark(&mut conn), "second");
+        assert_eq!(one(&mut conn, "SELECT name FROM t.mark FOR UPDATE"), "first");
+        assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
+        conn.query_drop("SET NAMES latin1").expect("sets");
+        drop(conn);
+        front.wait("both connections come back", |status| status.pooled == 2);
+        for host in [0, 1] {
+            pair.sql(host, "FLUSH PRIVILEGES");
+        }
+    }
+    // A reused connection keeps its database over a reset, as the pool takes for granted.
+    for _ in 0..2 {
+        let mut conn = Conn::new(options(&front).db_name(Some("u"))).expect("logs in");
+        assert_eq!(one(&mut conn, "SELECT name FROM mark"), "second-u");
+        drop(conn);
+        front.wait("the connection comes back", |status| status.pooled == 2);
+    }
+    let wrong = Conn::new(options(&front).pass(Some("wrong")));
+    assert_eq!(code(wrong.map(drop)), 1045);
+    let script = format!(
+        "$m = new mysqli('127.0.0.1', 'app', '{PASSWORD}', 't', {}); \
+         echo $m->query('SELECT name FROM mark')->fetch_row()[0];",
+        front.address.port()
+    );
+    let output = Command::new("php8.2").arg("-r").arg(script).output().expect("php runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "second");
+}
+
+/// Where `scripts/servers` has unpacked MySQL 5.6, which cannot reset a connection.
+#[test]
+fn an_old_server_works_without_reset() {
+    let Some(pair) = Pair::mysql56() else { return };
+    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    for _ in 0..3 {
+        let mut conn = connect(&front);
+        assert_eq!(conn.server_version(), (5, 6, 24));
+        assert_eq!(mark(&mut conn), "second");
+        assert_eq!(one(&mut conn, "SELECT COALESCE(@leak, name) FROM t.mark"), "first");
+        conn.query_drop("SET @leak = 1").expect("sets");
+        conn.query_drop("BEGIN").expect("begins");
+        assert!(!front.is_quiet());
+        conn.query_drop("COMMIT").expect("commits");
+        assert!(front.is_quiet());
+        conn.reset().expect("resets, although the server cannot");
+        assert_eq!(mark(&mut conn), "second");
+    }
+    assert_eq!(front.status().pooled, 0);
+}
+
 #[test]
 fn clients_that_come_before_any_server_wait_for_its_greeting() {
     let pair = Pair::shared();
@@ -508,6 +618,40 @@ fn clients_that_come_before_any_server_wait_for_its_greeting() {
     let nobody = Front::start([1, 1], |config| config.hold_limit = Duration::from_millis(200));
     // The driver asks for two variables at once; the answer says what is missing.
     assert_eq!(code(Conn::new(options(&nobody))), 1205);
+}
+
+/// `cargo test --profile quick --test sql figures -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a law"]
+fn figures() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |_| {});
+    for clients in [1, 16] {
+        let (each, cpu, since) = (20_000 / clients, front.cpu(), Clock::now());
+        let threads: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut client = RawClient::connect(&front);
+                thread::spawn(move || (0..each).for_each(|_| client.round_trip(b"SELECT 1")))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        let count = each * clients;
+        println!(
+            "{clients} clients: {:?} a query, {:.1} us of the splitter's processor",
+            since.elapsed() / count,
+            (front.cpu() - cpu).as_secs_f64() * 1e6 / f64::from(count)
+        );
+    }
+    let (cpu, since, logins) = (front.cpu(), Clock::now(), front.status().logins);
+    for _ in 0..2000 {
+        RawClient::connect(&front).round_trip(b"SELECT 1");
+    }
+    println!(
+        "connect, query, leave: {:?}, {:.1} us of the splitter's processor, {} log-ins",
+        since.elapsed() / 2000,
+        (front.cpu() - cpu).as_secs_f64() * 1e6 / 2000.0,
+        front.status().logins - logins
+    );
 }
 
 fn options(front: &Front) -> OptsBuilder {
@@ -562,6 +706,16 @@ impl RawClient {
 
     fn send_query(&mut self, text: &[u8]) {
         self.send(&[b"\x03", text].concat());
+    }
+
+    /// Sends a query and reads until its second EOF.
+    fn round_trip(&mut self, text: &[u8]) {
+        self.send_query(text);
+        let mut buffer = [0; 4096];
+        let mut seen = 0;
+        while seen < 5 || !buffer[..seen].windows(5).any(|it| it.starts_with(b"\x05\0\0\x05\xfe")) {
+            seen += self.socket.read(&mut buffer[seen..]).expect("a reply");
+        }
     }
 
     /// Reads until the bytes were seen; `false` after two seconds.
