@@ -45,8 +45,7 @@ impl Clients {
     pub fn reply(&self, client: u64, response: Response) {
         let is_last = !matches!(response, Response::Progress(_));
         let mut waiting = self.waiting.borrow_mut();
-        let is_gone =
-            waiting.get(&client).is_some_and(|sender| sender.try_send(response).is_err());
+        let is_gone = waiting.get(&client).is_some_and(|sender| sender.try_send(response).is_err());
         if is_last || is_gone {
             waiting.remove(&client);
         }

@@ -302,7 +302,8 @@ impl Make {
 
 fn open_link(config: &Config, me: HostId, link: LinkId) -> io::Result<LinkSockets> {
     let device = config.link(link).device.clone();
-    let with_name = |error: io::Error| io::Error::new(error.kind(), format!("{link} link: {error}"));
+    let with_name =
+        |error: io::Error| io::Error::new(error.kind(), format!("{link} link: {error}"));
     let index = link::index_of(&device).map_err(|error| {
         with_name(io::Error::new(error.kind(), format!("interface {device}: {error}")))
     })?;

@@ -227,11 +227,13 @@ impl Server {
         self.host.name()
     }
 
-    /// `tandem status --json`.
+    /// `tandem status --json`. Its exit status 1 only says that something is not as it should be.
     pub fn status(&self) -> Outcome<Value> {
-        let printed = self.host.read(&["tandem", "status", "--json"])?;
-        serde_json::from_str(&printed)
-            .map_err(|error| format!("{}: status is not JSON: {error}", self.name()))
+        let output = self.host.run(&["tandem", "status", "--json"])?;
+        serde_json::from_slice(&output.stdout).map_err(|_| {
+            let said = [output.stdout, output.stderr].concat();
+            format!("{}: no status: {}", self.name(), String::from_utf8_lossy(&said).trim())
+        })
     }
 
     /// The role that the status says, or why there is none.
