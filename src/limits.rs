@@ -98,3 +98,81 @@ pub const QUERIES_ABANDONED_MAX: usize = 4;
 
 /// Rows kept of one answer; the rest is read and dropped (only a process list can be longer).
 pub const ROWS_MAX: usize = 10_000;
+/// Requests waiting for a free php-fpm worker; one more gets 503 at once.
+pub const WEB_QUEUE_MAX: usize = 4096;
+
+/// Time between two FastCGI pings of one host. With the limit and two failures a hung host is out
+/// after 1 s at the latest; more often would cost workers.
+pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(400);
+
+/// Time limit of one ping, connection included; beyond it the ping failed.
+pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(300);
+
+/// Pings in a row that must fail before a host's php-fpm gets no more requests.
+pub const WEB_PROBE_FAILURES: u8 = 2;
+
+/// Pings in a row that must be answered before it gets requests again.
+pub const WEB_PROBE_SUCCESSES: u8 = 2;
+
+/// Bytes of one request's head; a longer one gets 431 (nginx: large_client_header_buffers 4 8k).
+pub const WEB_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a request body in memory; beyond them it goes to an unlinked file in pieces this large.
+pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
+
+/// Files up to this size go out in one write with their head; larger ones by sendfile.
+pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
+
+/// Bytes that one session may move in one turn before the others get theirs.
+pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;
+
+/// How long a refused client may go on sending before its connection is closed hard. Closing at
+/// once would reset the connection and destroy the answer on its way (nginx: lingering_timeout).
+pub const WEB_LINGER_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a connection that has sent nothing yet is waited for while draining: its first request
+/// may be under way.
+pub const WEB_DRAIN_GRACE: Duration = Duration::from_millis(300);
+
+/// How long accepting pauses when descriptors ran out; meanwhile connections wait in the kernel.
+pub const WEB_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time a line of the access log stays in memory.
+pub const WEB_LOG_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of access log in memory at which it is written at once.
+pub const WEB_LOG_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an SQL command that are kept to be classified; of a longer one only the start is, so
+/// its session stays on the source.
+pub const SQL_STATEMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a client's log-in packet; a longer one closes the connection.
+pub const SQL_LOGIN_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client waits for a greeting while no server was ever reached, before it gets one
+/// that promises little.
+pub const SQL_GREETING: Duration = Duration::from_secs(2);
+
+/// Time that a client has to log in (MySQL: connect_timeout); then it is closed.
+pub const SQL_LOGIN: Duration = Duration::from_secs(10);
+
+/// Between two attempts to reach a source that cannot be connected to, while a statement waits.
+pub const SQL_RECONNECT: Duration = Duration::from_millis(200);
+
+/// How long reads avoid a host that could not be connected to, and how often an unknown server
+/// is asked for its greeting.
+pub const SQL_AVOID: Duration = Duration::from_secs(1);
+
+/// Idle connections kept to both servers together; one more is closed. A database's
+/// max_connections is 151 by default, and both hosts' splitters keep a pool.
+pub const SQL_POOL_IDLE_MAX: usize = 64;
+
+/// An idle connection is closed after this, long before any usual wait_timeout closes it.
+pub const SQL_POOL_IDLE: Duration = Duration::from_secs(60);
+
+/// How long bytes may stay unacknowledged on a connection to a server before it counts as lost
+/// (TCP_USER_TIMEOUT): a host that lost power sends no reset.
+pub const SQL_SERVER_SILENCE: Duration = Duration::from_secs(5);
+
+/// How long a client's socket is kept after the session's last words, so that they arrive.
+pub const SQL_LINGER: Duration = Duration::from_secs(1);

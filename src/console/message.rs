@@ -93,20 +93,20 @@ pub struct DatabaseStatus {
 /// The splitter at a glance; counts since the daemon started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SqlStatus {
-    pub sessions: u64,
-    pub held: u64,
+    pub sessions: usize,
+    pub held: usize,
     pub queries_to_source: u64,
     pub queries_to_replica: u64,
-    pub pooled: u64,
+    pub pooled: usize,
 }
 
 /// The web front at a glance; counts since the daemon started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WebStatus {
-    pub connections: u64,
+    pub connections: usize,
     pub requests: u64,
-    pub in_flight: u64,
-    pub queued: u64,
+    pub in_flight: usize,
+    pub queued: usize,
     pub php: Vec<PhpStatus>,
 }
 

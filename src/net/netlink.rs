@@ -1,6 +1,6 @@
 //! Netlink messages (rtnetlink): add, refresh and remove IPv4 addresses; read links and addresses.
 //!
-//! In: orders, and bytes of the kernel. Out: request bytes, `Event`s. Must not: open sockets, panic.
+//! In: orders, bytes of the kernel. Out: request bytes, `Event`s. Must not: open sockets, panic.
 //! Read first: rtnetlink(7), netlink(7); linux/if_addr.h, linux/if_link.h.
 
 use std::net::Ipv4Addr;

@@ -259,7 +259,12 @@ impl Node {
         match (&observation.state, self.unreachable_since) {
             (repl::State::Unreachable(_), None) => self.unreachable_since = Some(now),
             (repl::State::Unreachable(_), Some(_)) => {}
-            (repl::State::Up | repl::State::Denied(_), _) => self.unreachable_since = None,
+            (repl::State::Up, Some(_)) => {
+                self.unreachable_since = None;
+                self.retry_at = now;
+            }
+            (repl::State::Up, None) => {}
+            (repl::State::Denied(_), _) => self.unreachable_since = None,
         }
         if trouble != self.findings.database {
             self.note(match &trouble {
@@ -290,6 +295,7 @@ impl Node {
         match outcome {
             Outcome::Fenced { ended, .. } => {
                 self.is_fenced = true;
+                self.retry_at = now;
                 self.note(Note::Database { what: format!("fenced, {ended} connections ended") });
             }
             Outcome::Following { .. } => {

@@ -25,7 +25,6 @@ pub struct Data {
     buffer: Vec<u8>,
     ready: Vec<Ready>,
     routes: Routes,
-    names: [String; 2],
 }
 
 /// What one turn left behind.
@@ -49,7 +48,7 @@ impl Data {
             .chain(vips)
             .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))
             .collect();
-        let site = serve_web::Site { me, listen, php, server_names: names.clone() };
+        let site = serve_web::Site { me, listen, php, server_names: names };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
         let sql = ServeSql::new(&config.sql, serve_sql::Site { me, servers }, &plane)?;
@@ -60,7 +59,6 @@ impl Data {
             buffer: vec![0; limits::READ_BUFFER_BYTES],
             ready: Vec::with_capacity(limits::PLANE_EVENTS_PER_TURN),
             routes: Routes::unknown(),
-            names,
         })
     }
 
@@ -105,6 +103,32 @@ impl Data {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         earliest(self.web.deadline(), self.sql.deadline())
+    }
+
+    /// Both services at a glance, for the status screen.
+    #[must_use]
+    pub fn status(&self) -> (SqlStatus, WebStatus) {
+        let (sql, web) = (self.sql.status(), self.web.status());
+        let php = web
+            .peers
+            .into_iter()
+            .map(|peer| PhpStatus { host: peer.name, is_up: peer.is_up, reason: peer.reason })
+            .collect();
+        let sql = SqlStatus {
+            sessions: sql.sessions,
+            held: sql.held,
+            queries_to_source: sql.queries_to_source,
+            queries_to_replica: sql.queries_to_replica,
+            pooled: sql.pooled,
+        };
+        let web = WebStatus {
+            connections: web.connections,
+            requests: web.requests,
+            in_flight: web.in_flight,
+            queued: web.queued,
+            php,
+        };
+        (sql, web)
     }
 
     fn facts(&self) -> DataPlane {

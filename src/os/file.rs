@@ -34,7 +34,7 @@ pub fn load_state() -> io::Result<Persistent> {
         named(
             &path,
             io::Error::other(
-                "damaged: remove it if the other host serves; it then counts as never having served",
+                "damaged: remove it if the other host serves; this one then counts as new",
             ),
         )
     };

@@ -15,4 +15,6 @@ pub mod mysql;
 pub mod plane;
 pub mod route;
 pub mod run;
+pub mod serve_sql;
+pub mod serve_web;
 mod sys;

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::dialect::Source;
-use super::gtid::{Beyond, Flavour, Position};
+use super::gtid::{Beyond, Position};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::{Facts, ReplicaStatus, ThreadState};
 use super::rows::{Rows, ServerError};
@@ -278,13 +278,4 @@ impl Progress {
             context.notes.push(format!("applying: {left} of {} transactions left", self.most));
         }
     }
-}
-
-/// What was received and is not executed, both as MySQL sets or MariaDB states.
-pub(super) fn unapplied(flavour: Flavour, facts: &Facts) -> Result<Option<Beyond>, Failure> {
-    let Some(replica) = &facts.replica else { return Ok(None) };
-    let received = Position::parse(flavour, &replica.retrieved)
-        .map_err(|malformed| Failure::Refused(format!("what it received: {malformed}")))?;
-    let is_applied = facts.position.contains(&received);
-    Ok((!is_applied).then(|| received.beyond(&facts.position)))
 }

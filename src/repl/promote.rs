@@ -4,17 +4,22 @@
 //! relay log is applied, or open while anything received is missing.
 //! Read first: facts/repl.md 3.8 "failover(B)", section 0 items 2 and 8.
 //!
+//! MariaDB drops its relay log when its applier starts while both threads are stopped, so a stopped
+//! applier is started before the receiver is stopped, and what was received is remembered here.
+//!
 //! ```text
 //!  look -> stop receiver -> look until drained -> stop -> look -> forget source -> open -> look
-//!    |                        ^  (start applier)   | does not end: end the applier, stop again
-//!    +-- no replica: open     +--------------------+
+//!    |  ^                                          | ^ does not end:
+//!    |  +-- start applier                          +-+ end the applier, stop again
+//!    +-- no replica: open
 //! ```
 //! A promotion that was cut off starts again from the look, and skips what was done.
 
 use std::time::Duration;
 
 use super::evict::{Evict, Round, Whom};
-use super::follow::{Progress, unapplied};
+use super::follow::Progress;
+use super::gtid::{Flavour, Position};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::{Facts, ReplicaStatus, ThreadState};
 use super::open::{Open, Opened};
@@ -29,6 +34,8 @@ pub(super) struct Promote {
     started_at: Instant,
     pause: Duration,
     progress: Progress,
+    /// All that was ever seen as received.
+    received: Option<Position>,
     /// Looks in a row at which the applier had read all, with only its last transaction missing.
     looks_at_partial: u32,
     stops: u32,
@@ -56,6 +63,7 @@ impl Promote {
             started_at: now,
             pause: limits::LOOK_PAUSE_MIN,
             progress: Progress::default(),
+            received: None,
             looks_at_partial: 0,
             stops: 0,
             warnings: Vec::new(),
@@ -77,6 +85,18 @@ impl Promote {
     }
 
     pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
+        if let Some(replica) = &facts.replica {
+            match Position::parse(context.dialect.flavour(), &replica.retrieved) {
+                Ok(seen) => {
+                    let before = self.received.take();
+                    self.received = Some(before.map_or_else(|| seen.clone(), |b| b.union(&seen)));
+                }
+                Err(malformed) => {
+                    let reason = format!("what it received: {malformed}");
+                    return Act::Finish(Err(Failure::Refused(reason)));
+                }
+            }
+        }
         match self.phase {
             Phase::Looking => self.begin(context, facts),
             Phase::Draining => self.drain(context, facts),
@@ -102,29 +122,35 @@ impl Promote {
             return Act::Finish(Err(Failure::Refused(facts.unfit.join("; "))));
         }
         let Some(replica) = &facts.replica else { return self.open(context) };
-        if let Some(failure) = applier_error(context, facts, replica) {
+        if let Some(failure) = self.applier_error(context, facts, replica) {
             return Act::Finish(Err(failure));
+        }
+        if replica.sql == ThreadState::Stopped && self.left(facts) > 0 {
+            return self.start_applier(context);
         }
         self.phase = Phase::StoppingReceiver;
         let sql = context.dialect.statements().stop_receiver;
         Act::Ask(Ask::new("stopping the receiver", sql, limits::STOP_REPLICA_LIMIT))
     }
 
+    fn start_applier(&mut self, context: &Context<'_>) -> Act {
+        self.phase = Phase::StartingApplier;
+        let sql = context.dialect.statements().start_applier;
+        Act::Ask(Ask::new("starting the applier", sql, limits::STATEMENT_SLOW_LIMIT))
+    }
+
     /// The receiver is stopped, so what was received grows no more.
     fn drain(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
         let Some(replica) = &facts.replica else { return self.open(context) };
-        let left = match unapplied(context.dialect.flavour(), facts) {
-            Ok(None) => return self.stop(context),
-            Ok(Some(beyond)) => beyond.transactions,
-            Err(failure) => return Act::Finish(Err(failure)),
-        };
-        if let Some(failure) = applier_error(context, facts, replica) {
+        let left = self.left(facts);
+        if left == 0 {
+            return self.stop(context);
+        }
+        if let Some(failure) = self.applier_error(context, facts, replica) {
             return Act::Finish(Err(failure));
         }
         if replica.sql == ThreadState::Stopped {
-            self.phase = Phase::StartingApplier;
-            let sql = context.dialect.statements().start_applier;
-            return Act::Ask(Ask::new("starting the applier", sql, limits::STATEMENT_SLOW_LIMIT));
+            return self.start_applier(context);
         }
         if left == 1 && replica.has_read_all {
             // MySQL 5.6 lists a transaction of which only a part was received; it can never be
@@ -158,10 +184,7 @@ impl Promote {
         if replica.sql != ThreadState::Stopped {
             return self.end_applier(context);
         }
-        let left = match unapplied(context.dialect.flavour(), facts) {
-            Ok(beyond) => beyond.map_or(0, |beyond| beyond.transactions),
-            Err(failure) => return Act::Finish(Err(failure)),
-        };
+        let left = self.left(facts);
         if left > u64::from(self.looks_at_partial > 0) {
             return Act::Finish(Err(Failure::NotDrained { left }));
         }
@@ -194,7 +217,7 @@ impl Promote {
     ) -> Act {
         match &mut self.phase {
             Phase::StoppingReceiver => self.then_look(context, result, Phase::Draining),
-            Phase::StartingApplier => self.then_look(context, result, Phase::Draining),
+            Phase::StartingApplier => self.then_look(context, result, Phase::Looking),
             Phase::Stopping if result == Err(ServerError::TimedOut) => self.end_applier(context),
             Phase::Stopping => self.then_look(context, result, Phase::Stopped),
             Phase::EndingApplier(round) => match round.answered(result) {
@@ -219,6 +242,38 @@ impl Promote {
         }
     }
 
+    /// How much was received and is not executed.
+    fn left(&self, facts: &Facts) -> u64 {
+        self.received.as_ref().map_or(0, |received| received.beyond(&facts.position).transactions)
+    }
+
+    /// Why the applier cannot apply what is left. An applier that was ended while it waited for
+    /// the rest of a transaction complains too, with nothing left.
+    fn applier_error(
+        &self,
+        context: &Context<'_>,
+        facts: &Facts,
+        replica: &ReplicaStatus,
+    ) -> Option<Failure> {
+        let left = self.left(facts);
+        if left == 0 || replica.sql != ThreadState::Stopped {
+            return None;
+        }
+        let code = replica.sql_errno;
+        if code != 0 {
+            let message = replica.sql_error.clone();
+            return Some(Failure::ApplierBroken { code, message, left });
+        }
+        let would_drop_relay_log = match context.dialect.flavour() {
+            Flavour::Mysql => false,
+            Flavour::Mariadb => replica.io == ThreadState::Stopped,
+        };
+        would_drop_relay_log.then(|| {
+            let message = "both threads are stopped, and starting them drops the relay log".into();
+            Failure::ApplierBroken { code, message, left }
+        })
+    }
+
     fn then_look(
         &mut self,
         context: &Context<'_>,
@@ -231,21 +286,6 @@ impl Promote {
         self.phase = phase;
         Act::Look
     }
-}
-
-/// The applier's error, unless everything received is applied anyway (an applier that was ended
-/// while it waited for the rest of a transaction complains too).
-fn applier_error(context: &Context<'_>, facts: &Facts, replica: &ReplicaStatus) -> Option<Failure> {
-    if replica.sql_errno == 0 || replica.sql == ThreadState::Running {
-        return None;
-    }
-    let left = match unapplied(context.dialect.flavour(), facts) {
-        Ok(None) => return None,
-        Ok(Some(beyond)) => beyond.transactions,
-        Err(failure) => return Some(failure),
-    };
-    let message = replica.sql_error.clone();
-    Some(Failure::ApplierBroken { code: replica.sql_errno, message, left })
 }
 
 const STOPPING: &str = "stopping replication";

@@ -2,12 +2,28 @@
 //!
 //! Read first: facts/sql.md sections 3 and 5; `session` for the life of a query.
 
+pub mod auth;
+pub mod command;
+pub mod handshake;
+pub mod lexer;
+pub mod login;
+pub mod packet;
+pub mod pool;
+pub mod relay;
+pub mod result;
+pub mod route;
+pub mod session;
+pub mod status;
+pub mod words;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::units::{self, Secret};
+
+pub use status::Status;
 
 /// Section `[sql]`: the splitter that replaces Atlas.
 #[derive(Debug, Clone, Deserialize)]

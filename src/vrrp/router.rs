@@ -123,7 +123,7 @@ impl Router {
         self.note_traffic(now);
         let priority = advertisement.priority;
         if let State::Backup { .. } = self.state {
-            // RFC 3768, 6.4.2: priority 0 sets the timer to the skew time, so that it runs out soon.
+            // RFC 3768, 6.4.2: priority 0 sets the timer to the skew time.
             let wait = if priority == 0 { self.skew() } else { self.master_down_interval() };
             self.state = State::Backup { down_at: now + wait };
         }

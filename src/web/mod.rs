@@ -1,10 +1,28 @@
 //! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
 //!
-//! Read first: facts/web.md, "The ten facts"; `exchange` for the life of a request.
+//! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
+//! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session` for
+//! a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+
+pub mod answer;
+pub mod body;
+pub mod exchange;
+pub mod fastcgi;
+pub mod files;
+pub mod log;
+pub mod lookup;
+pub mod params;
+pub mod path;
+pub mod probe;
+pub mod reply;
+pub mod request;
+mod serve;
+pub mod session;
+pub mod upstream;
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::{self, ByteCount};
 
@@ -18,7 +36,8 @@ pub struct Config {
     pub root: String,
     /// Index files, in order of preference (nginx: index).
     pub index: Vec<String>,
-    /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/ /index.php?$query).
+    /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/
+    /// /index.php?$query).
     pub front_controller: bool,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,
@@ -67,4 +86,31 @@ impl Default for Config {
             access_log: String::new(),
         }
     }
+}
+
+/// What the front says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Requests answered since the start.
+    pub requests: u64,
+    /// Of these, by first digit of the status: 1xx to 5xx.
+    pub by_class: [u64; 5],
+    /// Requests in php-fpm at this moment, and requests waiting for it.
+    pub in_flight: usize,
+    pub queued: usize,
+    /// Client connections open.
+    pub connections: usize,
+    /// By host: its php-fpm.
+    pub peers: [PeerStatus; 2],
+}
+
+/// One host's php-fpm as the front sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub name: String,
+    pub is_up: bool,
+    /// Why it is not up; empty while it is.
+    pub reason: String,
+    pub in_flight: usize,
+    pub requests: u64,
 }

@@ -227,12 +227,12 @@ impl Server {
         self.host.name()
     }
 
-    /// `tandem status --json`. Its exit status 1 only says that something is not as it should be.
+    /// `tandem status --json`; its exit code says whether the pair is whole, which is not asked.
     pub fn status(&self) -> Outcome<Value> {
         let output = self.host.run(&["tandem", "status", "--json"])?;
-        serde_json::from_slice(&output.stdout).map_err(|_| {
-            let said = [output.stdout, output.stderr].concat();
-            format!("{}: no status: {}", self.name(), String::from_utf8_lossy(&said).trim())
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            format!("{}: status is not JSON: {error} {said}", self.name())
         })
     }
 

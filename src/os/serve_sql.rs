@@ -1,0 +1,644 @@
+//! The hands of the SQL splitter: its listeners, its clients' sockets, and what sessions ask for.
+//!
+//! In: readiness, routes, time. Out: bytes moved between clients and servers. Must not: decide
+//! where a statement goes (that is `sql::session`).
+//! Read first: `plane` for the edge-triggered rule; `sql::session` for the life of a session.
+
+/// The world as a session is told of it. A macro, so that only the fields it names are borrowed.
+macro_rules! context {
+    ($self:ident, $now:ident, $salt:ident) => {
+        crate::sql::session::Context {
+            now: $now,
+            config: &$self.config,
+            routes: &$self.routes,
+            held_since: $self.held_since,
+            avoid_until: $self.avoid_until,
+            salt: $salt,
+        }
+    };
+}
+
+mod servers;
+mod slab;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
+use crate::limits;
+use crate::os::plane::{Key, Plane, Ready, Service, Turn};
+use crate::routes::{Flow, Routes};
+use crate::sql;
+use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
+use crate::sql::packet::ServerError;
+use crate::sql::pool::Pool;
+use crate::sql::session::{Act, Context, Outbox, Session};
+use crate::time::{self, Instant};
+use crate::wire::HostId;
+
+use servers::Server;
+use slab::{Place, Slab, Timers};
+
+/// Where the splitter stands in the pair.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub me: HostId,
+    /// The database of each host.
+    pub servers: [SocketAddr; 2],
+}
+
+pub struct ServeSql {
+    config: sql::Config,
+    site: Site,
+    routes: Routes,
+    held_since: Option<Instant>,
+    listeners: Vec<TcpListener>,
+    clients: Slab<Client>,
+    servers: Slab<Server>,
+    pool: Pool,
+    /// What each server said of itself when it was last logged in to.
+    facts: [Option<Facts>; 2],
+    probe_at: [Instant; 2],
+    avoid_until: [Instant; 2],
+    timers: Timers,
+    /// Sockets that were left before EAGAIN.
+    postponed: VecDeque<Place>,
+    accept_at: Option<Instant>,
+    threads: u32,
+    random: Vec<u8>,
+    out: Outbox,
+    status: sql::Status,
+}
+
+/// A client's socket and its session.
+#[derive(Debug)]
+struct Client {
+    socket: TcpStream,
+    session: Session,
+    /// Leased connections by host.
+    legs: [Option<u32>; 2],
+    outbound: Vec<u8>,
+    /// The socket may have bytes that no event will tell of again.
+    is_unread: bool,
+    is_postponed: bool,
+    /// The client will send no more than what is already there.
+    is_read_closed: bool,
+    /// The session is over; the socket waits for its last bytes to be taken.
+    close_by: Option<Instant>,
+    armed: Option<Instant>,
+    thread: u32,
+}
+
+impl fmt::Debug for ServeSql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServeSql({:?})", self.status())
+    }
+}
+
+impl ServeSql {
+    /// Binds the listeners.
+    pub fn new(config: &sql::Config, site: Site, plane: &Plane) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for (slot, address) in (0u32..).zip(&config.listen) {
+            let listener = TcpListener::bind(address)
+                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+            listener.set_nonblocking(true)?;
+            let key = Key { service: Service::Sql, side: SIDE_LISTENER, generation: 0, slot };
+            plane.register(&listener, key)?;
+            listeners.push(listener);
+        }
+        Ok(Self {
+            config: config.clone(),
+            site,
+            routes: Routes::unknown(),
+            held_since: None,
+            listeners,
+            clients: Slab::new(),
+            servers: Slab::new(),
+            pool: Pool::default(),
+            facts: [None, None],
+            probe_at: [Instant::ZERO; 2],
+            avoid_until: [Instant::ZERO; 2],
+            timers: Timers::default(),
+            postponed: VecDeque::new(),
+            accept_at: None,
+            threads: 0,
+            random: Vec::new(),
+            out: Outbox::default(),
+            status: sql::Status::default(),
+        })
+    }
+
+    /// The addresses that clients connect to.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
+    }
+
+    /// The control plane's word on who is what.
+    pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
+        let old = std::mem::replace(&mut self.routes, routes.clone());
+        self.held_since = match routes.writes {
+            Flow::Flowing => None,
+            Flow::Held { .. } => self.held_since.or(Some(turn.now)),
+        };
+        for slot in self.servers.slots() {
+            let Some(server) = self.servers.get(slot) else { continue };
+            let host = server.host;
+            let has_new_role = routes.source.is_some()
+                && (old.source == Some(host)) != (routes.source == Some(host));
+            let is_gone = !routes.is_host_alive[host.index()];
+            if server.lessee().is_none() && (has_new_role || is_gone) {
+                self.close_server(slot);
+            }
+        }
+        for slot in self.clients.slots() {
+            self.with_session(turn, slot, Session::rerouted);
+        }
+        self.probe(turn);
+    }
+
+    /// One of the service's sockets has an event.
+    pub fn ready(&mut self, turn: &mut Turn<'_>, ready: Ready) {
+        let Key { side, slot, generation, .. } = ready.key;
+        match side {
+            SIDE_LISTENER => self.accept(turn, slot),
+            SIDE_CLIENT if self.clients.is_current(slot, generation) => {
+                self.client_ready(turn, slot, ready);
+            }
+            SIDE_SERVER if self.servers.is_current(slot, generation) => {
+                self.server_ready(turn, slot, ready);
+            }
+            _ => {}
+        }
+    }
+
+    /// Deadlines have passed.
+    pub fn expire(&mut self, turn: &mut Turn<'_>) {
+        if self.accept_at.is_some_and(|at| turn.now >= at) {
+            self.accept_at = None;
+            for slot in (0u32..).take(self.listeners.len()) {
+                self.accept(turn, slot);
+            }
+        }
+        self.probe(turn);
+        while let Some(place) = self.timers.pop(turn.now) {
+            match place {
+                Place::Client(slot) => self.expire_client(turn, slot),
+                Place::Server(slot) => self.expire_server(turn, slot),
+                Place::Listener(_) => {}
+            }
+        }
+    }
+
+    /// Goes on with sockets that were left before EAGAIN. Returns whether there are more.
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> bool {
+        for _ in 0..self.postponed.len() {
+            match self.postponed.pop_front() {
+                Some(Place::Client(slot)) => {
+                    if let Some(client) = self.clients.get_mut(slot) {
+                        client.is_postponed = false;
+                        self.read_client(turn, slot);
+                    }
+                }
+                Some(Place::Server(slot)) => {
+                    if let Some(server) = self.servers.get_mut(slot) {
+                        server.is_postponed = false;
+                        self.read_server(turn, slot);
+                    }
+                }
+                Some(Place::Listener(slot)) => self.accept(turn, slot),
+                None => break,
+            }
+        }
+        !self.postponed.is_empty()
+    }
+
+    /// When `expire` or `resume` has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.postponed.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        let probe = HostId::ALL
+            .into_iter()
+            .filter(|&host| self.needs_probe(host))
+            .map(|host| self.probe_at[host.index()])
+            .min();
+        time::earliest(time::earliest(self.timers.first(), self.accept_at), probe)
+    }
+
+    /// No open transaction and no statement in flight on a source, on any session.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.clients.iter().any(|client| client.session.is_busy_on_source())
+    }
+
+    #[must_use]
+    pub fn status(&self) -> sql::Status {
+        sql::Status {
+            sessions: self.clients.iter().filter(|it| !it.session.is_closed()).count(),
+            held: self.clients.iter().filter(|it| it.session.is_held()).count(),
+            pooled: self.pool.len(),
+            ..self.status
+        }
+    }
+
+    fn accept(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let listener = usize::try_from(slot).ok().and_then(|at| self.listeners.get(at));
+            let Some(listener) = listener else { return };
+            match listener.accept() {
+                Ok((socket, peer)) => self.admit(turn, socket, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Out of descriptors or memory: later, not at once.
+                    log::debug!("accept: {error}");
+                    self.accept_at = Some(turn.now + limits::SQL_RECONNECT);
+                    return;
+                }
+            }
+        }
+        self.postponed.push_back(Place::Listener(slot));
+    }
+
+    fn admit(&mut self, turn: &mut Turn<'_>, mut socket: TcpStream, peer: SocketAddr) {
+        if socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        let _ = socket.set_nodelay(true);
+        if self.clients.len() >= self.config.sessions_max {
+            let mut bytes = Vec::new();
+            let error = ServerError::new(1040, b"08004", "Too many connections");
+            error.emit(&mut bytes, u8::MAX);
+            let _ = socket.write(&bytes);
+            self.status.refused += 1;
+            return;
+        }
+        let (slot, generation) = self.clients.next();
+        let key = Key { service: Service::Sql, side: SIDE_CLIENT, generation, slot };
+        if turn.plane.register(&socket, key).is_err() {
+            return;
+        }
+        self.threads = self.threads.wrapping_add(1);
+        self.clients.insert(Client {
+            socket,
+            session: Session::new(turn.now, peer.ip().to_string()),
+            legs: [None, None],
+            outbound: Vec::new(),
+            is_unread: false,
+            is_postponed: false,
+            is_read_closed: false,
+            close_by: None,
+            armed: None,
+            thread: self.threads,
+        });
+        if self.facts.iter().any(Option::is_some) {
+            self.greet(turn, slot);
+        } else {
+            self.settle(turn, slot);
+        }
+    }
+
+    /// What clients are told of the servers: the source's word, no more than both can do.
+    fn greet(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        let source = self.routes.source.and_then(|host| self.facts[host.index()].as_ref());
+        let mut facts = source
+            .or_else(|| self.facts.iter().flatten().next())
+            .cloned()
+            .unwrap_or_else(Facts::unknown);
+        for other in self.facts.iter().flatten() {
+            facts.capabilities &= other.capabilities;
+        }
+        let thread = self.clients.get(slot).map_or(0, |client| client.thread);
+        self.with_session(turn, slot, |session, context, out| {
+            session.greet(context, &facts, thread, out);
+        });
+        self.consume_salt();
+    }
+
+    fn greet_all(&mut self, turn: &mut Turn<'_>) {
+        for slot in self.clients.slots() {
+            if self.clients.get(slot).is_some_and(|client| client.session.is_arrived()) {
+                self.greet(turn, slot);
+            }
+        }
+    }
+
+    fn client_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.is_read_closed |= ready.is_read_closed;
+        client.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
+        if ready.is_hung_up {
+            // Reset, or both halves closed: nobody is there to read an answer.
+            self.client_left(turn, slot);
+            return;
+        }
+        if ready.is_writable && !client.outbound.is_empty() {
+            self.flush_client(turn, slot);
+        }
+        self.read_client(turn, slot);
+    }
+
+    fn read_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        for _ in 0..READS_PER_TURN {
+            let Some(client) = self.clients.get_mut(slot) else { return };
+            if !client.is_unread {
+                return;
+            }
+            let is_closing = client.close_by.is_some();
+            if !is_closing && client.session.is_held() && client.is_read_closed {
+                self.client_left(turn, slot);
+                return;
+            }
+            let is_full = client.legs.iter().flatten().any(|&leg| {
+                self.servers
+                    .get(leg)
+                    .is_some_and(|server| server.outbound.len() > limits::OUTBOUND_BYTES_MAX)
+            });
+            if !is_closing && (is_full || !client.session.wants_client()) {
+                return;
+            }
+            let count = match client.socket.read(turn.buffer) {
+                Ok(0) => {
+                    self.client_left(turn, slot);
+                    return;
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    client.is_unread = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    self.client_left(turn, slot);
+                    return;
+                }
+            };
+            if count < turn.buffer.len() && !client.is_read_closed {
+                client.is_unread = false;
+            }
+            if is_closing {
+                continue; // Whatever comes after the end is not looked at.
+            }
+            let now = turn.now;
+            let salt = self.salt();
+            let context = context!(self, now, salt);
+            let Some(client) = self.clients.get_mut(slot) else { return };
+            let bytes = turn.buffer.get(..count).unwrap_or(&[]);
+            client.session.client_sent(&context, bytes, &mut self.out);
+            if client.session.is_at_door() {
+                self.consume_salt();
+            }
+            self.settle(turn, slot);
+        }
+        self.postpone_client(slot);
+    }
+
+    fn postpone_client(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot)
+            && client.is_unread
+            && !client.is_postponed
+        {
+            client.is_postponed = true;
+            self.postponed.push_back(Place::Client(slot));
+        }
+    }
+
+    fn client_left(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.session.client_left(&mut self.out);
+            self.settle(turn, slot);
+            self.remove_client(slot);
+        }
+    }
+
+    fn remove_client(&mut self, slot: u32) {
+        if let Some(client) = self.clients.remove(slot) {
+            self.timers.disarm(Place::Client(slot), client.armed);
+            for leg in client.legs.into_iter().flatten() {
+                self.close_server(leg);
+            }
+        }
+    }
+
+    fn expire_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.armed = None;
+        if client.close_by.is_some_and(|by| turn.now >= by) {
+            self.remove_client(slot);
+            return;
+        }
+        let now = turn.now;
+        let salt = self.salt();
+        let context = context!(self, now, salt);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let is_due = client.session.deadline(&context).is_some_and(|at| now >= at);
+        if is_due && client.session.is_arrived() {
+            self.greet(turn, slot);
+        } else if is_due {
+            client.session.expire(&context, &mut self.out);
+        }
+        self.settle(turn, slot);
+    }
+
+    /// Runs a verb of a session and performs what came of it.
+    fn with_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        verb: impl FnOnce(&mut Session, &Context<'_>, &mut Outbox),
+    ) {
+        let now = turn.now;
+        let salt = self.salt();
+        let context = context!(self, now, salt);
+        if let Some(client) = self.clients.get_mut(slot) {
+            verb(&mut client.session, &context, &mut self.out);
+            self.settle(turn, slot);
+        }
+    }
+
+    /// Performs the outbox: bytes first, then acts, until nothing more comes of them.
+    fn settle(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        loop {
+            let mut out = std::mem::take(&mut self.out);
+            self.status.add(std::mem::take(&mut out.tally));
+            let has_bytes = !out.client.is_empty() || out.servers.iter().any(|it| !it.is_empty());
+            if !has_bytes && out.acts.is_empty() {
+                self.out = out;
+                break;
+            }
+            let has_last_words = !out.client.is_empty();
+            if has_last_words {
+                self.write_client(turn, slot, &out.client);
+                out.client.clear();
+            }
+            for host in HostId::ALL {
+                let bytes = &mut out.servers[host.index()];
+                if !bytes.is_empty() {
+                    self.write_leg(slot, host, bytes);
+                    bytes.clear();
+                }
+            }
+            for act in out.acts.drain(..) {
+                self.perform(turn, slot, act, has_last_words);
+            }
+            let is_over = self.out.client.is_empty()
+                && self.out.acts.is_empty()
+                && self.out.servers.iter().all(Vec::is_empty);
+            if is_over {
+                // The shared buffers keep their capacity from one query to the next.
+                let tally = self.out.tally;
+                self.out = Outbox { tally, ..out };
+            }
+        }
+        self.watch_client(turn.now, slot);
+    }
+
+    fn perform(&mut self, turn: &mut Turn<'_>, slot: u32, act: Act, has_last_words: bool) {
+        match act {
+            Act::Open(host) => self.lease(turn, slot, host),
+            Act::Drop(host) => {
+                if let Some(leg) = self.take_leg(slot, host) {
+                    self.close_server(leg);
+                }
+            }
+            Act::Release(host, database) => {
+                if let Some(leg) = self.take_leg(slot, host) {
+                    self.clean(turn, leg, database);
+                }
+            }
+            Act::CloseClient => {
+                let Some(client) = self.clients.get_mut(slot) else { return };
+                if client.outbound.is_empty() && !has_last_words {
+                    self.remove_client(slot);
+                    return;
+                }
+                // The last words must not be lost to a reset that unread bytes would cause.
+                client.close_by = Some(turn.now + limits::SQL_LINGER);
+                client.is_unread = true;
+                if client.outbound.is_empty() {
+                    let _ = client.socket.shutdown(Shutdown::Write);
+                }
+            }
+        }
+    }
+
+    fn write_leg(&mut self, slot: u32, host: HostId, bytes: &[u8]) {
+        let leg = self.clients.get(slot).and_then(|client| client.legs[host.index()]);
+        let Some(leg) = leg else { return };
+        if let Some(server) = self.servers.get_mut(leg) {
+            server.write(bytes);
+        }
+        self.postpone_server(leg);
+    }
+
+    fn take_leg(&mut self, slot: u32, host: HostId) -> Option<u32> {
+        self.clients.get_mut(slot)?.legs[host.index()].take()
+    }
+
+    fn write_client(&mut self, turn: &mut Turn<'_>, slot: u32, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if write(&mut client.socket, &mut client.outbound, bytes).is_err() {
+            client.outbound.clear();
+            client.session.client_left(&mut self.out);
+            client.close_by = Some(turn.now);
+        }
+    }
+
+    fn flush_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        self.write_client(turn, slot, &[]);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.outbound.len() <= limits::OUTBOUND_BYTES_MAX {
+            for leg in client.legs.into_iter().flatten() {
+                self.postpone_server(leg);
+            }
+        }
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.outbound.is_empty() && client.close_by.is_some() {
+            let _ = client.socket.shutdown(Shutdown::Write);
+        }
+        self.settle(turn, slot);
+    }
+
+    /// After anything happened to a client: its timer, and its unread bytes.
+    fn watch_client(&mut self, now: Instant, slot: u32) {
+        let salt = [0; SALT_BYTES];
+        let context = context!(self, now, salt);
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let deadline = match client.close_by {
+            Some(by) => Some(by),
+            None => client.session.deadline(&context),
+        };
+        self.timers.arm(Place::Client(slot), &mut client.armed, deadline);
+        let left_while_held = client.session.is_held() && client.is_read_closed;
+        if client.is_unread && (client.session.wants_client() || left_while_held)
+            || client.close_by.is_some()
+        {
+            self.postpone_client(slot);
+        }
+    }
+
+    /// Random bytes for whoever needs some next; `consume_salt` makes them used.
+    fn salt(&mut self) -> Salt {
+        if self.random.len() < SALT_BYTES {
+            self.random.resize(SALT_BYTES * SALTS_DRAWN, 0);
+            if let Err(error) = getrandom::fill(&mut self.random) {
+                panic!("the kernel has no random bytes, so nobody can be authenticated: {error}");
+            }
+        }
+        let mut salt = [0; SALT_BYTES];
+        for (place, byte) in salt.iter_mut().zip(&self.random) {
+            *place = *byte;
+        }
+        handshake::salt(salt)
+    }
+
+    fn consume_salt(&mut self) {
+        self.random.drain(..SALT_BYTES.min(self.random.len()));
+    }
+}
+
+/// Sends what waits and then `bytes`; keeps what the kernel does not take.
+fn write(socket: &mut TcpStream, outbound: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    if outbound.is_empty() {
+        let sent = send(socket, bytes)?;
+        outbound.extend_from_slice(bytes.get(sent..).unwrap_or(&[]));
+        return Ok(());
+    }
+    outbound.extend_from_slice(bytes);
+    let sent = send(socket, outbound)?;
+    outbound.drain(..sent);
+    if outbound.is_empty() {
+        // A socket with nothing to wait for keeps no buffer.
+        *outbound = Vec::new();
+    }
+    Ok(())
+}
+
+/// Sends as much as the kernel takes; returns how much that is.
+fn send(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+        match socket.write(rest) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+const SIDE_LISTENER: u8 = 0;
+const SIDE_CLIENT: u8 = 1;
+const SIDE_SERVER: u8 = 2;
+
+/// Reads from one socket before the others get their turn.
+const READS_PER_TURN: usize = 16;
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Salts drawn from the kernel with one call.
+const SALTS_DRAWN: usize = 64;

@@ -1,0 +1,428 @@
+//! The splitter's connections to the databases: opened, logged in, leased, cleaned, pooled.
+//!
+//! In: readiness, requests of sessions. Out: bytes for sessions, connections for the pool.
+//! Must not: keep a connection whose state is unknown. Read first: `sql::login`, `sql::pool`.
+
+use std::io::{self, Read as _};
+use std::net::TcpStream;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::limits;
+use crate::os::plane::{Key, Ready, Service, Turn};
+use crate::sql::handshake::SALT_BYTES;
+use crate::sql::login::{Login, Progress};
+use crate::sql::packet::{self, ServerError};
+use crate::sql::pool::{self, CLEAN_REPLIES};
+use crate::sql::result::{Kind, Reply};
+use crate::sql::session::{Context, Session};
+use crate::time::Instant;
+use crate::wire::HostId;
+
+use super::slab::Place;
+use super::{READS_PER_TURN, SIDE_SERVER, ServeSql, write};
+
+/// A connection to a database.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) socket: TcpStream,
+    pub(super) host: HostId,
+    key: pool::Key,
+    stage: Stage,
+    has_reset: bool,
+    pub(super) outbound: Vec<u8>,
+    is_unread: bool,
+    pub(super) is_postponed: bool,
+    deadline: Option<Instant>,
+    armed: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Connecting and logging in, for a client, or to learn what the server is.
+    Opening {
+        login: Box<Login>,
+        client: Option<u32>,
+    },
+    Leased {
+        client: u32,
+    },
+    Cleaning {
+        reply: Box<Reply>,
+        left: u8,
+        database: Option<Vec<u8>>,
+    },
+    Idle,
+}
+
+impl Server {
+    /// The client whose session uses this connection or waits for it.
+    pub(super) const fn lessee(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Opening { client, .. } => *client,
+            Stage::Leased { client } => Some(*client),
+            Stage::Cleaning { .. } | Stage::Idle => None,
+        }
+    }
+}
+
+impl Server {
+    /// Writes; a broken connection is noticed by the read that follows.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
+            self.outbound = Vec::new();
+            self.is_unread = true;
+        }
+    }
+}
+
+impl ServeSql {
+    /// A session asks for a connection: one from the pool, or a fresh one.
+    pub(super) fn lease(&mut self, turn: &mut Turn<'_>, client: u32, host: HostId) {
+        let Some(lessee) = self.clients.get_mut(client) else { return };
+        let guest = lessee.session.guest();
+        let key = pool::Key::new(host, guest.user, guest.capabilities, guest.collation);
+        let database = lessee.session.database().cloned();
+        if let Some((slot, at)) = self.pool.take(key, database.as_deref())
+            && let Some(server) = self.servers.get_mut(slot)
+        {
+            server.stage = Stage::Leased { client };
+            server.deadline = None;
+            lessee.legs[host.index()] = Some(slot);
+            let (now, salt) = (turn.now, [0; SALT_BYTES]);
+            let context = context!(self, now, salt);
+            if let Some(lessee) = self.clients.get_mut(client) {
+                lessee.session.opened(&context, host, at, &mut self.out);
+            }
+            return;
+        }
+        match self.connect(turn, key, database, Some(client)) {
+            Ok(slot) => {
+                if let Some(lessee) = self.clients.get_mut(client) {
+                    lessee.legs[host.index()] = Some(slot);
+                }
+            }
+            Err(error) => {
+                log::debug!("{}: {error}", self.site.servers[host.index()]);
+                self.refuse(turn, client, host, None);
+            }
+        }
+    }
+
+    fn refuse(&mut self, turn: &Turn<'_>, client: u32, host: HostId, error: Option<ServerError>) {
+        self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        let (now, salt) = (turn.now, [0; SALT_BYTES]);
+        let context = context!(self, now, salt);
+        if let Some(lessee) = self.clients.get_mut(client) {
+            lessee.legs[host.index()] = None;
+            lessee.session.refused(&context, host, error, &mut self.out);
+        }
+    }
+
+    fn connect(
+        &mut self,
+        turn: &Turn<'_>,
+        key: pool::Key,
+        database: Option<Vec<u8>>,
+        client: Option<u32>,
+    ) -> io::Result<u32> {
+        let Some(user) = self.config.users.get(key.user) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        let login = Login::new(user, key.capabilities(), key.collation, database);
+        let address = self.site.servers[key.host.index()];
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        let (slot, generation) = self.servers.next();
+        let epoll = Key { service: Service::Sql, side: SIDE_SERVER, generation, slot };
+        turn.plane.register(&socket, epoll)?;
+        let deadline = Some(turn.now + self.config.connect_limit);
+        self.servers.insert(Server {
+            socket: socket.into(),
+            host: key.host,
+            key,
+            stage: Stage::Opening { login: Box::new(login), client },
+            has_reset: false,
+            outbound: Vec::new(),
+            is_unread: false,
+            is_postponed: false,
+            deadline,
+            armed: None,
+        });
+        self.watch_server(slot);
+        Ok(slot)
+    }
+
+    /// A session is done with a connection: it is reset for the next one, or closed.
+    pub(super) fn clean(&mut self, turn: &mut Turn<'_>, slot: u32, database: Option<Vec<u8>>) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let mut bytes = Vec::new();
+        let host = server.host;
+        let is_wanted = self.routes.is_host_alive[host.index()]
+            && self.pool.len() < limits::SQL_POOL_IDLE_MAX
+            && server.has_reset
+            && server.outbound.is_empty();
+        if !is_wanted
+            || !server.key.clean(&mut bytes)
+            || write(&mut server.socket, &mut server.outbound, &bytes).is_err()
+        {
+            self.close_server(slot);
+            return;
+        }
+        let is_eof_deprecated = false; // Neither reply has an EOF.
+        server.stage = Stage::Cleaning {
+            reply: Box::new(Reply::new(Kind::Results, is_eof_deprecated)),
+            left: CLEAN_REPLIES,
+            database,
+        };
+        server.deadline = Some(turn.now + self.config.connect_limit);
+        self.watch_server(slot);
+    }
+
+    pub(super) fn close_server(&mut self, slot: u32) {
+        let Some(mut server) = self.servers.remove(slot) else { return };
+        self.timers.disarm(Place::Server(slot), server.armed);
+        match server.stage {
+            Stage::Idle => self.pool.forget(server.key, slot),
+            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Cleaning { .. } => {}
+        }
+        if server.outbound.is_empty() {
+            let mut quit = Vec::new();
+            packet::command(&mut quit, COM_QUIT, b"");
+            // Best effort, so that the server does not count an aborted client.
+            let _ = write(&mut server.socket, &mut server.outbound, &quit);
+        }
+    }
+
+    pub(super) fn server_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
+        if ready.is_writable && !server.outbound.is_empty() {
+            if write(&mut server.socket, &mut server.outbound, &[]).is_err() {
+                self.server_lost(turn, slot);
+                return;
+            }
+            if server.outbound.len() <= limits::OUTBOUND_BYTES_MAX
+                && let Some(client) = server.lessee()
+            {
+                self.postpone_client(client);
+            }
+        }
+        self.read_server(turn, slot);
+    }
+
+    pub(super) fn postpone_server(&mut self, slot: u32) {
+        if let Some(server) = self.servers.get_mut(slot)
+            && server.is_unread
+            && !server.is_postponed
+        {
+            server.is_postponed = true;
+            self.postponed.push_back(Place::Server(slot));
+        }
+    }
+
+    pub(super) fn read_server(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        for _ in 0..READS_PER_TURN {
+            let Some(server) = self.servers.get_mut(slot) else { return };
+            if !server.is_unread {
+                return;
+            }
+            let is_client_full = server
+                .lessee()
+                .and_then(|client| self.clients.get(client))
+                .is_some_and(|client| client.outbound.len() > limits::OUTBOUND_BYTES_MAX);
+            if is_client_full {
+                return;
+            }
+            let count = match server.socket.read(turn.buffer) {
+                Ok(0) => {
+                    self.server_lost(turn, slot);
+                    return;
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    server.is_unread = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    self.server_lost(turn, slot);
+                    return;
+                }
+            };
+            self.server_sent(turn, slot, count);
+        }
+        self.postpone_server(slot);
+    }
+
+    fn server_sent(&mut self, turn: &mut Turn<'_>, slot: u32, count: usize) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let host = server.host;
+        let bytes = turn.buffer.get(..count).unwrap_or(&[]);
+        match &mut server.stage {
+            Stage::Leased { client } => {
+                let client = *client;
+                let (now, salt) = (turn.now, [0; SALT_BYTES]);
+                let context = context!(self, now, salt);
+                if let Some(lessee) = self.clients.get_mut(client) {
+                    lessee.session.server_sent(&context, host, bytes, &mut self.out);
+                }
+                self.settle(turn, client);
+            }
+            Stage::Opening { .. } => self.log_in(turn, slot, count),
+            Stage::Cleaning { reply, left, .. } => {
+                let mut used = 0;
+                while used < count && *left > 0 {
+                    used += reply.feed(bytes.get(used..).unwrap_or(&[]));
+                    if !reply.is_done() {
+                        break;
+                    }
+                    if reply.error.is_some() || reply.is_broken {
+                        self.close_server(slot);
+                        return;
+                    }
+                    *left -= 1;
+                    **reply = Reply::new(Kind::Results, false);
+                }
+                if used < count {
+                    self.close_server(slot);
+                } else if *left == 0 {
+                    self.keep(turn.now, slot);
+                }
+            }
+            // An idle connection has nothing to say but goodbye.
+            Stage::Idle => self.close_server(slot),
+        }
+    }
+
+    /// A clean connection goes into the pool.
+    fn keep(&mut self, now: Instant, slot: u32) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let Stage::Cleaning { database, .. } = &mut server.stage else { return };
+        let database = database.take();
+        server.stage = Stage::Idle;
+        server.deadline = Some(now + limits::SQL_POOL_IDLE);
+        if self.pool.put(server.key, slot, database) {
+            self.watch_server(slot);
+        } else {
+            self.close_server(slot);
+        }
+    }
+
+    fn log_in(&mut self, turn: &mut Turn<'_>, slot: u32, count: usize) {
+        let seed = self.salt();
+        self.consume_salt();
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        let host = server.host;
+        let Stage::Opening { login, client } = &mut server.stage else { return };
+        let client = *client;
+        let mut bytes = Vec::new();
+        let progress = login.feed(turn.buffer.get(..count).unwrap_or(&[]), seed, &mut bytes);
+        let is_written = write(&mut server.socket, &mut server.outbound, &bytes).is_ok();
+        let database = login.database.clone();
+        let facts = login.facts.clone();
+        let is_news = facts.is_some() && self.facts.iter().all(Option::is_none);
+        if let Some(facts) = facts {
+            server.has_reset = facts.has_reset();
+            self.facts[host.index()] = Some(facts);
+        }
+        match progress {
+            Progress::Waiting if is_written => {}
+            Progress::Waiting => self.server_lost(turn, slot),
+            Progress::Done => {
+                self.status.logins += 1;
+                self.avoid_until[host.index()] = Instant::ZERO;
+                match client {
+                    Some(client) => {
+                        server.stage = Stage::Leased { client };
+                        server.deadline = None;
+                        self.with_session(turn, client, |session, context, out| {
+                            session.opened(context, host, database, out);
+                        });
+                    }
+                    None => self.close_server(slot),
+                }
+            }
+            Progress::Failed(error) => {
+                log::debug!("{}: {error}", self.site.servers[host.index()]);
+                self.close_server(slot);
+                if let Some(client) = client {
+                    self.refuse(turn, client, host, Some(error));
+                    self.settle(turn, client);
+                }
+            }
+        }
+        if is_news {
+            self.greet_all(turn);
+        }
+    }
+
+    /// The server closed the connection, or the network did.
+    fn server_lost(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        let Some(server) = self.servers.get(slot) else { return };
+        let host = server.host;
+        let lessee = server.lessee();
+        let is_opening = matches!(server.stage, Stage::Opening { .. });
+        self.close_server(slot);
+        let Some(client) = lessee else { return };
+        if is_opening {
+            self.refuse(turn, client, host, None);
+            self.settle(turn, client);
+            return;
+        }
+        self.take_leg(client, host);
+        self.with_session(turn, client, |session: &mut Session, context: &Context<'_>, out| {
+            session.lost(context, host, out);
+        });
+    }
+
+    pub(super) fn expire_server(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        let Some(server) = self.servers.get_mut(slot) else { return };
+        server.armed = None;
+        if server.deadline.is_some_and(|at| turn.now >= at) {
+            self.server_lost(turn, slot);
+        } else {
+            self.watch_server(slot);
+        }
+    }
+
+    fn watch_server(&mut self, slot: u32) {
+        if let Some(server) = self.servers.get_mut(slot) {
+            self.timers.arm(Place::Server(slot), &mut server.armed, server.deadline);
+        }
+    }
+
+    /// Whether it is unknown what this server is.
+    pub(super) fn needs_probe(&self, host: HostId) -> bool {
+        self.facts[host.index()].is_none()
+            && self.routes.is_host_alive[host.index()]
+            && !self.config.users.is_empty()
+    }
+
+    /// Logs in to servers that were never seen, to learn what they are.
+    pub(super) fn probe(&mut self, turn: &mut Turn<'_>) {
+        for host in HostId::ALL {
+            if self.needs_probe(host) && turn.now >= self.probe_at[host.index()] {
+                self.probe_at[host.index()] =
+                    turn.now + limits::SQL_AVOID.max(self.config.connect_limit);
+                let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
+                if let Err(error) = self.connect(turn, key, None, None) {
+                    log::debug!("{}: {error}", self.site.servers[host.index()]);
+                }
+            }
+        }
+    }
+}
+
+const COM_QUIT: u8 = 1;
+
+/// utf8mb4_general_ci, which every server since 5.5.3 has.
+const PROBE_COLLATION: u8 = 45;

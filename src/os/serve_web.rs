@@ -1,0 +1,588 @@
+//! Serve web: the hands of the web front, which give its machines sockets, files and time.
+//!
+//! In: ready descriptors, deadlines, `Routes`. Out: HTTP answers, `web::Status`.
+//! Must not: decide what a request means (that is `web`). Read first: `web::session`; `plane`.
+//!
+//! One slot of the slab is one client's connection with its upstream socket and its files. Events
+//! only set flags; `pump` then does what the flags and the session allow, within a budget.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::net::Shutdown;
+
+use crate::limits;
+use crate::routes::{Routes, WebIntake};
+use crate::time::{Instant, earliest};
+use crate::web::log::Entry;
+use crate::web::params::Ends;
+use crate::web::reply::Stamp;
+use crate::web::session::{Context, Input, Output, Session};
+use crate::web::upstream::{Evidence, Order, Pick, Ticket, Upstream};
+use crate::web::{self, Config};
+use crate::wire::HostId;
+
+use super::plane::{Key, Plane, Ready, Service, Turn};
+
+mod connection;
+mod journal;
+mod listen;
+mod ping;
+mod root;
+
+use connection::{Connection, Moved};
+use journal::Journal;
+use listen::{Accepted, Listener};
+use ping::{Ping, connect_to};
+use root::Root;
+
+/// Where the front listens and where PHP is.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub me: HostId,
+    /// Each address, and whether it is a virtual one, which may move to the other host.
+    pub listen: Vec<(SocketAddr, bool)>,
+    pub php: [SocketAddr; 2],
+    /// Host names, for the log and the status.
+    pub server_names: [String; 2],
+}
+
+/// The web front of this host.
+#[derive(Debug)]
+pub struct ServeWeb {
+    config: Config,
+    site: Site,
+    listeners: Vec<Listener>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    upstream: Upstream,
+    probes: [Option<Ping>; 2],
+    probe_generation: u16,
+    timers: BTreeSet<(Instant, u32)>,
+    runnable: VecDeque<u32>,
+    root: Root,
+    journal: Journal,
+    stamp: Stamp,
+    stamp_at: Instant,
+    is_draining: bool,
+    accept_paused_until: Option<Instant>,
+    requests: u64,
+    by_class: [u64; 5],
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u16,
+    connection: Option<Box<Connection>>,
+    armed: Option<Instant>,
+}
+
+const SIDE_CLIENT: u8 = 0;
+const SIDE_LISTENER: u8 = 1;
+const SIDE_PROBE: u8 = 2;
+/// And above: upstream sockets, by attempt.
+const SIDE_UPSTREAM: u8 = 16;
+const ATTEMPTS: u8 = 200;
+
+/// Connections accepted from one listener in a turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// What a request costs of the budget of a turn, beside its bytes.
+const REQUEST_COST_BYTES: usize = 8 * 1024;
+
+impl ServeWeb {
+    pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
+        let mut listeners = Vec::with_capacity(site.listen.len());
+        for &(address, is_virtual) in &site.listen {
+            let listener = Listener::new(address, is_virtual)?;
+            let slot = u32::try_from(listeners.len()).map_err(io::Error::other)?;
+            plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
+            listeners.push(listener);
+        }
+        let unix_seconds = unix_seconds();
+        let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
+        Ok(Self {
+            config: config.clone(),
+            root: Root::new(&config.root),
+            journal: Journal::new(config.access_log.clone()),
+            site,
+            listeners,
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            upstream: Upstream::new(config.php_requests_max, Instant::ZERO, seed),
+            probes: [None, None],
+            probe_generation: 0,
+            timers: BTreeSet::new(),
+            runnable: VecDeque::new(),
+            stamp: Stamp::new(unix_seconds),
+            stamp_at: Instant::ZERO,
+            is_draining: false,
+            accept_paused_until: None,
+            requests: 0,
+            by_class: [0; 5],
+        })
+    }
+
+    /// The addresses that are listened on, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
+        self.stamp(turn.now);
+        self.upstream.set_alive(routes.is_host_alive);
+        let is_draining = routes.web == WebIntake::Draining;
+        if is_draining != self.is_draining {
+            self.is_draining = is_draining;
+            for listener in self.listeners.iter().filter(|listener| listener.is_virtual) {
+                let done = if is_draining { listener.drop_new() } else { listener.take_new() };
+                if let Err(error) = done {
+                    log::warn!("listener {}: filter: {error}", listener.address);
+                }
+            }
+            if is_draining {
+                self.drain(turn);
+            }
+        }
+        self.settle(turn);
+    }
+
+    pub fn ready(&mut self, turn: &mut Turn<'_>, ready: Ready) {
+        self.stamp(turn.now);
+        let Key { side, slot, generation, .. } = ready.key;
+        match side {
+            SIDE_LISTENER => {
+                if let Some(listener) = self.listener_mut(slot) {
+                    listener.is_readable = true;
+                }
+                self.accept(turn, slot);
+            }
+            SIDE_PROBE => self.probe_ready(turn, slot, generation, ready),
+            _ => {
+                let Some(slot_entry) = self.slot_mut(slot) else { return };
+                if slot_entry.generation != generation {
+                    return;
+                }
+                let Some(connection) = &mut slot_entry.connection else { return };
+                if side == SIDE_CLIENT {
+                    connection.client.note(ready);
+                } else if side == SIDE_UPSTREAM + connection.attempt
+                    && let Some((_, socket)) = &mut connection.upstream
+                {
+                    socket.note(ready);
+                }
+                self.pump(turn, slot);
+            }
+        }
+        self.settle(turn);
+    }
+
+    /// Acts on every deadline up to `turn.now`.
+    pub fn expire(&mut self, turn: &mut Turn<'_>) {
+        self.stamp(turn.now);
+        while let Some(&(at, slot)) = self.timers.first() {
+            if at > turn.now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(entry) = self.slot_mut(slot) else { continue };
+            entry.armed = None;
+            self.feed(turn.now, slot, Input::Expired);
+            self.pump(turn, slot);
+        }
+        self.upstream.expire(turn.now);
+        self.journal.expire(turn.now);
+        if self.accept_paused_until.is_some_and(|until| until <= turn.now) {
+            self.accept_paused_until = None;
+            self.accept_all(turn);
+        }
+        self.settle(turn);
+    }
+
+    /// Continues sessions that stopped for their budget. True: more remain.
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.stamp(turn.now);
+        self.accept_all(turn);
+        for _ in 0..self.runnable.len() {
+            let Some(slot) = self.runnable.pop_front() else { break };
+            if let Some(Slot { connection: Some(connection), .. }) = self.slot_mut(slot) {
+                connection.is_runnable = false;
+                self.pump(turn, slot);
+            }
+        }
+        self.settle(turn);
+        let is_accepting = self.accept_paused_until.is_none()
+            && self.listeners.iter().any(|listener| listener.is_readable);
+        !self.runnable.is_empty() || is_accepting
+    }
+
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let sessions = self.timers.first().map(|&(at, _)| at);
+        let rest = earliest(self.upstream.deadline(), self.journal.deadline());
+        earliest(earliest(sessions, rest), self.accept_paused_until)
+    }
+
+    /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_draining
+            && !self.listeners.iter().any(|listener| listener.is_virtual && listener.has_waiting())
+            && !self
+                .slots
+                .iter()
+                .filter_map(|slot| slot.connection.as_ref())
+                .any(|connection| connection.is_virtual && connection.session.is_in_flight())
+    }
+
+    #[must_use]
+    pub fn status(&self) -> web::Status {
+        let peers = HostId::ALL.map(|host| web::PeerStatus {
+            name: self.site.server_names[host.index()].clone(),
+            ..self.upstream.peer_status(host)
+        });
+        web::Status {
+            requests: self.requests,
+            by_class: self.by_class,
+            in_flight: peers.iter().map(|peer| peer.in_flight).sum(),
+            queued: self.upstream.queued(),
+            connections: self.open,
+            peers,
+        }
+    }
+
+    fn accept_all(&mut self, turn: &mut Turn<'_>) {
+        for index in 0..self.listeners.len() {
+            if let Ok(slot) = u32::try_from(index) {
+                self.accept(turn, slot);
+            }
+        }
+    }
+
+    fn accept(&mut self, turn: &mut Turn<'_>, index: u32) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let is_paused = self.accept_paused_until.is_some();
+            let Some(listener) = self.listener_mut(index) else { return };
+            if is_paused || !listener.is_readable {
+                return;
+            }
+            match listener.accept() {
+                Accepted::Connection(socket, client) => {
+                    let (local, is_virtual) = (listener.address, listener.is_virtual);
+                    self.admit(turn, socket, client, local, is_virtual);
+                }
+                Accepted::Nothing => listener.is_readable = false,
+                Accepted::Exhausted => {
+                    self.accept_paused_until = Some(turn.now + limits::WEB_ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        socket: OwnedFd,
+        client: SocketAddr,
+        mut local: SocketAddr,
+        is_virtual: bool,
+    ) {
+        // Dropping the socket closes it: one too many.
+        if self.open >= self.config.connections_max {
+            return;
+        }
+        if local.ip().is_unspecified() {
+            let name = rustix::net::getsockname(&socket).ok();
+            local = name.and_then(|name| SocketAddr::try_from(name).ok()).unwrap_or(local);
+        }
+        let slot = self.free.pop().or_else(|| {
+            let slot = u32::try_from(self.slots.len()).ok()?;
+            self.slots.push(Slot::default());
+            Some(slot)
+        });
+        let Some(slot) = slot else { return };
+        let session = Session::new(turn.now, &self.config, Ends { client, local });
+        let connection = Connection::new(session, socket, is_virtual);
+        let Some(entry) = self.slot_mut(slot) else { return };
+        let key = key(SIDE_CLIENT, slot, entry.generation);
+        if turn.plane.register(&connection.client.descriptor, key).is_err() {
+            self.free.push(slot);
+            return;
+        }
+        entry.connection = Some(Box::new(connection));
+        self.open += 1;
+        if is_virtual && self.is_draining {
+            self.feed(turn.now, slot, Input::Drain);
+        }
+        self.arm(slot);
+    }
+
+    /// Does what can be done for one connection within its budget.
+    fn pump(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        let Some(mut connection) = self.slot_mut(slot).and_then(|entry| entry.connection.take())
+        else {
+            return;
+        };
+        let mut budget = limits::WEB_SESSION_BYTES_PER_TURN;
+        let is_open = loop {
+            if !self.perform(turn, slot, &mut connection, &mut budget) {
+                break false;
+            }
+            if budget == 0 {
+                if !connection.is_runnable {
+                    connection.is_runnable = true;
+                    self.runnable.push_back(slot);
+                }
+                break true;
+            }
+            let cx = self.context(turn.now, connection.is_virtual);
+            let host = connection.upstream.as_ref().map(|&(host, _)| host);
+            match connection.advance(cx, turn.buffer) {
+                Moved::Nothing => {
+                    if !self.perform(turn, slot, &mut connection, &mut budget) {
+                        break false;
+                    }
+                    break true;
+                }
+                Moved::Bytes(count) => budget = budget.saturating_sub(count),
+            }
+            if let (Some(host), Some(exchange)) = (host, connection.session.exchange())
+                && exchange.answer().status().is_some()
+            {
+                self.upstream.heard(turn.now, host);
+            }
+        };
+        let Some(entry) = self.slot_mut(slot) else { return };
+        if is_open {
+            entry.connection = Some(connection);
+            self.arm(slot);
+        } else {
+            entry.generation = entry.generation.wrapping_add(1);
+            if let Some(at) = entry.armed.take() {
+                self.timers.remove(&(at, slot));
+            }
+            self.open -= 1;
+            self.free.push(slot);
+        }
+    }
+
+    /// Carries out what the session ordered. False: the connection is closed.
+    fn perform(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        connection: &mut Connection,
+        budget: &mut usize,
+    ) -> bool {
+        let ticket =
+            Ticket { slot, generation: self.slot_mut(slot).map_or(0, |entry| entry.generation) };
+        while let Some(output) = connection.session.poll_output() {
+            let answer = match output {
+                Output::Look => {
+                    let path = connection.session.candidate(&self.config).unwrap_or_default();
+                    let (found, file) = self.root.look(turn.now, &path);
+                    connection.file = file;
+                    Some(Input::Looked(found))
+                }
+                Output::Spool => connection.spool().err().map(|_| Input::SpoolFailed),
+                Output::Acquire { tried } => match self.upstream.acquire(ticket, tried) {
+                    Pick::Peer(host) => Some(Input::Assigned(host)),
+                    Pick::Queued => None,
+                    Pick::Nothing => Some(Input::Unassigned),
+                },
+                Output::LeaveQueue => {
+                    self.upstream.leave(ticket);
+                    None
+                }
+                Output::Connect(host) => self.connect(turn.plane, ticket, connection, host),
+                Output::Release(host, evidence) => {
+                    connection.upstream = None;
+                    self.upstream.release(host);
+                    if let Some(evidence) = evidence {
+                        self.upstream.connect_failed(host, evidence);
+                    }
+                    None
+                }
+                Output::Finished => {
+                    *budget = budget.saturating_sub(REQUEST_COST_BYTES);
+                    connection.forget_request();
+                    if let Some(entry) = connection.session.take_finished() {
+                        self.finished(turn.now, connection.session.client(), &entry);
+                    }
+                    None
+                }
+                Output::Shutdown => {
+                    // It fails only where the client is gone, which its own event tells.
+                    let _gone =
+                        rustix::net::shutdown(&connection.client.descriptor, Shutdown::Write);
+                    None
+                }
+                Output::Close => return false,
+            };
+            if let Some(input) = answer {
+                let cx = self.context(turn.now, connection.is_virtual);
+                connection.session.handle(cx, input);
+            }
+        }
+        true
+    }
+
+    fn connect(
+        &self,
+        plane: &Plane,
+        ticket: Ticket,
+        connection: &mut Connection,
+        host: HostId,
+    ) -> Option<Input<'static>> {
+        connection.attempt = (connection.attempt + 1) % ATTEMPTS;
+        let key = key(SIDE_UPSTREAM + connection.attempt, ticket.slot, ticket.generation);
+        match connect_to(plane, self.site.php[host.index()], key) {
+            Ok(socket) => {
+                connection.upstream = Some((host, socket));
+                None
+            }
+            Err(_) => Some(Input::ConnectFailed(Evidence::ConnectRefused)),
+        }
+    }
+
+    fn finished(&mut self, now: Instant, client: SocketAddr, entry: &Entry) {
+        self.requests += 1;
+        let class = usize::from(entry.status / 100).saturating_sub(1).min(4);
+        self.by_class[class] += 1;
+        if self.journal.is_wanted() {
+            let names = &self.site.server_names;
+            entry.emit(self.journal.lines(), client, &self.stamp.log_date, names);
+            self.journal.added(now);
+        }
+    }
+
+    /// Gives free peers to those who wait, and carries out what the upstream ordered.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            if let Some((ticket, host)) = self.upstream.next_assigned() {
+                let is_there = self
+                    .slot_mut(ticket.slot)
+                    .is_some_and(|entry| entry.generation == ticket.generation);
+                if is_there {
+                    self.feed(turn.now, ticket.slot, Input::Assigned(host));
+                    self.pump(turn, ticket.slot);
+                } else {
+                    self.upstream.release(host);
+                }
+                continue;
+            }
+            match self.upstream.poll_output() {
+                None => return,
+                Some(Order::Probe(host)) => self.probe(turn, host),
+                Some(Order::EndProbe(host)) => self.probes[host.index()] = None,
+                Some(Order::Lost(host)) => self.lost(turn, host),
+            }
+        }
+    }
+
+    fn lost(&mut self, turn: &mut Turn<'_>, host: HostId) {
+        log::info!("php-fpm of {} is out", self.site.server_names[host.index()]);
+        for index in 0..self.slots.len() {
+            let Ok(slot) = u32::try_from(index) else { return };
+            let is_there = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| {
+                    connection.upstream.as_ref().is_some_and(|&(other, _)| other == host)
+                })
+            });
+            if is_there {
+                self.feed(turn.now, slot, Input::HostLost(host));
+                self.pump(turn, slot);
+            }
+        }
+    }
+
+    /// Idle connections of virtual listeners are closed; what they already sent is answered.
+    fn drain(&mut self, turn: &mut Turn<'_>) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.is_virtual) {
+            listener.is_readable = true;
+        }
+        self.accept_all(turn);
+        for index in 0..self.slots.len() {
+            let Ok(slot) = u32::try_from(index) else { return };
+            let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
+            });
+            if is_virtual {
+                self.pump(turn, slot);
+                self.feed(turn.now, slot, Input::Drain);
+                self.pump(turn, slot);
+            }
+        }
+    }
+
+    fn feed(&mut self, now: Instant, slot: u32, input: Input<'_>) {
+        let Some(mut connection) = self.slot_mut(slot).and_then(|entry| entry.connection.take())
+        else {
+            return;
+        };
+        let cx = self.context(now, connection.is_virtual);
+        connection.session.handle(cx, input);
+        if let Some(entry) = self.slot_mut(slot) {
+            entry.connection = Some(connection);
+        }
+    }
+
+    /// A timer that fires too early is armed again, so that a deadline that moves on, as it does
+    /// with every read, costs nothing.
+    fn arm(&mut self, slot: u32) {
+        let Some(entry) = self.slot_mut(slot) else { return };
+        let wanted = entry.connection.as_ref().and_then(|connection| connection.session.deadline());
+        let Some(wanted) = wanted else { return };
+        if entry.armed.is_some_and(|armed| armed <= wanted) {
+            return;
+        }
+        let before = entry.armed.replace(wanted);
+        if let Some(before) = before {
+            self.timers.remove(&(before, slot));
+        }
+        self.timers.insert((wanted, slot));
+    }
+
+    const fn context(&self, now: Instant, is_virtual: bool) -> Context<'_> {
+        Context {
+            now,
+            config: &self.config,
+            stamp: &self.stamp,
+            is_draining: self.is_draining && is_virtual,
+        }
+    }
+
+    /// Renews the wall clock's text when a quarter of a second went by.
+    fn stamp(&mut self, now: Instant) {
+        if now.since(self.stamp_at) < std::time::Duration::from_millis(250) {
+            return;
+        }
+        self.stamp_at = now;
+        let unix_seconds = unix_seconds();
+        if unix_seconds != self.stamp.unix_seconds {
+            self.stamp = Stamp::new(unix_seconds);
+        }
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
+        self.listeners.get_mut(usize::try_from(slot).ok()?)
+    }
+}
+
+const fn key(side: u8, slot: u32, generation: u16) -> Key {
+    Key { service: Service::Web, side, generation, slot }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

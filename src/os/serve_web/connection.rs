@@ -1,0 +1,333 @@
+//! One client's sockets and files: what of them is ready, and the calls that move bytes.
+//!
+//! In: readiness from epoll, what the session wants. Out: inputs for the session. Must not: decide
+//! what bytes mean. Read first: os::plane on edge-triggered readiness: a flag set by an event stays
+//! until a call came back with EAGAIN or a short count.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::sendfile;
+use rustix::io::{Errno, pread, pwrite};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+
+use crate::limits;
+use crate::os::plane::Ready;
+use crate::web::exchange::Phase;
+use crate::web::session::{Context, Input, Session};
+use crate::web::upstream::Evidence;
+use crate::wire::HostId;
+
+use super::root::spool_file;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) session: Session,
+    pub(super) client: Socket,
+    pub(super) is_virtual: bool,
+    pub(super) upstream: Option<(HostId, Socket)>,
+    /// The static file that is looked at or sent.
+    pub(super) file: Option<OwnedFd>,
+    spool: Option<(OwnedFd, u64)>,
+    /// Upstream sockets so far: tells a late event of one from an event of its successor.
+    pub(super) attempt: u8,
+    pub(super) is_runnable: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) descriptor: OwnedFd,
+    is_readable: bool,
+    is_writable: bool,
+    is_read_closed: bool,
+    is_hung_up: bool,
+}
+
+/// What one call did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Nothing could be done.
+    Nothing,
+    /// So many bytes, or a change of state (0).
+    Bytes(usize),
+}
+
+impl Socket {
+    pub(super) const fn new(descriptor: OwnedFd) -> Self {
+        Self {
+            descriptor,
+            is_readable: false,
+            is_writable: false,
+            is_read_closed: false,
+            is_hung_up: false,
+        }
+    }
+
+    pub(super) const fn note(&mut self, ready: Ready) {
+        self.is_readable |= ready.is_readable || ready.is_hung_up;
+        self.is_writable |= ready.is_writable || ready.is_hung_up;
+        self.is_read_closed |= ready.is_read_closed;
+        self.is_hung_up |= ready.is_hung_up;
+    }
+
+    /// Reads once; `None` when nothing is there yet.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<Result<usize, Errno>> {
+        let room = buffer.len();
+        loop {
+            match recv(&self.descriptor, &mut *buffer, RecvFlags::empty()) {
+                Ok((count, _)) => {
+                    // A short count means that all was read, unless an end follows that gives no
+                    // event of its own any more.
+                    self.is_readable = count == room || (count > 0 && self.is_read_closed);
+                    return Some(Ok(count));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.is_readable = false;
+                    return None;
+                }
+                Err(errno) => return Some(Err(errno)),
+            }
+        }
+    }
+
+    /// Writes a short message once the socket is writable: `None` before, false when it failed.
+    pub(super) fn send_once(&mut self, bytes: &[u8]) -> Option<bool> {
+        if !self.is_writable {
+            return None;
+        }
+        Some(self.write(bytes, SendFlags::empty()) == Ok(bytes.len()))
+    }
+
+    fn write(&mut self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+        match send(&self.descriptor, bytes, flags | SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.is_writable = count == bytes.len();
+                Ok(count)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.is_writable = false;
+                Ok(0)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Connection {
+    pub(super) const fn new(session: Session, client: OwnedFd, is_virtual: bool) -> Self {
+        Self {
+            session,
+            client: Socket::new(client),
+            is_virtual,
+            upstream: None,
+            file: None,
+            spool: None,
+            attempt: 0,
+            is_runnable: false,
+        }
+    }
+
+    /// Does the first thing that can be done.
+    pub(super) fn advance(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        if self.session.is_head_due() {
+            self.session.handle(cx, Input::Proceed);
+            return Moved::Bytes(0);
+        }
+        if self.client.is_hung_up
+            || (self.client.is_read_closed && self.session.is_waiting_for_php())
+        {
+            self.client.is_hung_up = false;
+            self.client.is_read_closed = false;
+            self.session.handle(cx, Input::Gone);
+            return Moved::Bytes(0);
+        }
+        let steps = [
+            Self::advance_upstream_write,
+            Self::advance_upstream_read,
+            Self::advance_file,
+            Self::advance_client_write,
+            Self::advance_client_read,
+        ];
+        for step in steps {
+            let moved = step(self, cx, buffer);
+            if moved != Moved::Nothing {
+                return moved;
+            }
+        }
+        Moved::Nothing
+    }
+
+    fn advance_client_read(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        if !self.client.is_readable || !self.session.wants_client() {
+            return Moved::Nothing;
+        }
+        match self.client.read(buffer) {
+            None => Moved::Nothing,
+            Some(Ok(0)) => {
+                self.client.is_readable = false;
+                self.session.handle(cx, Input::ReadClosed);
+                Moved::Bytes(0)
+            }
+            Some(Ok(count)) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                self.session.handle(cx, Input::Received(bytes));
+                Moved::Bytes(count)
+            }
+            Some(Err(_)) => {
+                self.client.is_readable = false;
+                self.session.handle(cx, Input::Gone);
+                Moved::Bytes(0)
+            }
+        }
+    }
+
+    fn advance_client_write(&mut self, cx: Context<'_>, _buffer: &mut [u8]) -> Moved {
+        let pending = self.session.pending();
+        if pending.is_empty() || !self.client.is_writable {
+            return Moved::Nothing;
+        }
+        // The head of a file waits in the kernel for the file's first bytes.
+        let is_more = self.session.file().is_some();
+        let flags = if is_more { SendFlags::MORE } else { SendFlags::empty() };
+        match self.client.write(pending, flags) {
+            Ok(count) => {
+                self.session.handle(cx, Input::Wrote(count));
+                if count == 0 { Moved::Nothing } else { Moved::Bytes(count) }
+            }
+            Err(_) => {
+                self.client.is_writable = false;
+                self.session.handle(cx, Input::Gone);
+                Moved::Bytes(0)
+            }
+        }
+    }
+
+    fn advance_file(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        let (Some(span), Some(file)) = (self.session.file(), &self.file) else {
+            return Moved::Nothing;
+        };
+        let small = usize::try_from(span.length)
+            .ok()
+            .filter(|_| span.length <= limits::WEB_SMALL_FILE_BYTES)
+            .and_then(|length| buffer.get_mut(..length));
+        if let Some(room) = small {
+            let wanted = room.len();
+            let input = match pread(file, &mut *room, span.offset) {
+                Ok(count) if count == wanted => Input::FileBytes(room),
+                Ok(_) | Err(_) => Input::FileCut,
+            };
+            self.session.handle(cx, input);
+            return Moved::Bytes(wanted);
+        }
+        if !self.session.pending().is_empty() || !self.client.is_writable {
+            return Moved::Nothing;
+        }
+        let wanted = usize::try_from(span.length).unwrap_or(usize::MAX);
+        let wanted = wanted.min(limits::WEB_SESSION_BYTES_PER_TURN);
+        let mut offset = span.offset;
+        match sendfile(&self.client.descriptor, file, Some(&mut offset), wanted) {
+            Ok(0) => self.session.handle(cx, Input::FileCut),
+            Ok(count) => {
+                self.session.handle(cx, Input::FileSent(u64::try_from(count).unwrap_or(0)));
+                return Moved::Bytes(count);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.client.is_writable = false;
+                return Moved::Nothing;
+            }
+            Err(_) => self.session.handle(cx, Input::Gone),
+        }
+        Moved::Bytes(0)
+    }
+
+    fn advance_upstream_write(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        let Some((_, socket)) = &mut self.upstream else { return Moved::Nothing };
+        if !socket.is_writable {
+            return Moved::Nothing;
+        }
+        let Some(exchange) = self.session.exchange() else { return Moved::Nothing };
+        if matches!(exchange.phase(), Phase::Connecting(_)) {
+            let input = match sockopt::socket_error(&socket.descriptor) {
+                Ok(Ok(())) => Input::Connected,
+                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Evidence::ConnectRefused),
+            };
+            self.session.handle(cx, input);
+            return Moved::Bytes(0);
+        }
+        if let Some((offset, count)) = exchange.stdin_due() {
+            let room = buffer.get_mut(..count).unwrap_or_default();
+            let wanted = room.len();
+            let read =
+                self.spool.as_ref().map_or(Ok(0), |(file, _)| pread(file, &mut *room, offset));
+            let input = match read {
+                Ok(count) if count == wanted && count > 0 => Input::StdinBytes(room),
+                Ok(_) | Err(_) => Input::AnswerReset,
+            };
+            self.session.handle(cx, input);
+            return Moved::Bytes(0);
+        }
+        let pending = exchange.pending();
+        if pending.is_empty() {
+            return Moved::Nothing;
+        }
+        match socket.write(pending, SendFlags::empty()) {
+            Ok(0) => Moved::Nothing,
+            Ok(count) => {
+                self.session.handle(cx, Input::UpstreamWrote(count));
+                Moved::Bytes(count)
+            }
+            Err(_) => {
+                self.session.handle(cx, Input::UpstreamWriteFailed);
+                Moved::Bytes(0)
+            }
+        }
+    }
+
+    fn advance_upstream_read(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        let Some((_, socket)) = &mut self.upstream else { return Moved::Nothing };
+        let is_talking = self
+            .session
+            .exchange()
+            .is_some_and(|exchange| matches!(exchange.phase(), Phase::Talking(_)));
+        if !is_talking || !socket.is_readable || !self.session.wants_upstream() {
+            return Moved::Nothing;
+        }
+        let Some(read) = socket.read(buffer) else { return Moved::Nothing };
+        let is_closing = socket.is_read_closed;
+        let (input, count) = match read {
+            Ok(0) => (Input::AnswerEnded, 0),
+            Ok(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                (Input::Answered { bytes, is_closing }, count)
+            }
+            Err(_) => (Input::AnswerReset, 0),
+        };
+        self.session.handle(cx, input);
+        Moved::Bytes(count)
+    }
+
+    /// Moves a piece of the request's body to its file.
+    pub(super) fn spool(&mut self) -> Result<(), Errno> {
+        let stored = self.session.take_stored();
+        if self.spool.is_none() {
+            self.spool = Some((spool_file()?, 0));
+        }
+        let Some((file, end)) = &mut self.spool else { return Err(Errno::IO) };
+        let mut rest = stored.as_slice();
+        while !rest.is_empty() {
+            let count = pwrite(&*file, rest, *end)?;
+            if count == 0 {
+                return Err(Errno::NOSPC);
+            }
+            *end += u64::try_from(count).unwrap_or(0);
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// A request is answered: its files are closed.
+    pub(super) fn forget_request(&mut self) {
+        self.file = None;
+        self.spool = None;
+    }
+}

@@ -1,0 +1,75 @@
+//! The access log's file: lines are collected and written together.
+//!
+//! In: lines. Out: one append each second at most, or when much is collected. Must not: keep the
+//! file open: it is opened for every append, so that a rotated log is followed without a signal.
+//! Read first: web::log.
+
+use std::io::Write as _;
+
+use crate::limits;
+use crate::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: String,
+    lines: Vec<u8>,
+    due_at: Option<Instant>,
+    is_failing: bool,
+}
+
+impl Journal {
+    pub(super) const fn new(path: String) -> Self {
+        Self { path, lines: Vec::new(), due_at: None, is_failing: false }
+    }
+
+    pub(super) const fn is_wanted(&self) -> bool {
+        !self.path.is_empty()
+    }
+
+    /// Where to append a line; `added` must follow.
+    pub(super) const fn lines(&mut self) -> &mut Vec<u8> {
+        &mut self.lines
+    }
+
+    pub(super) fn added(&mut self, now: Instant) {
+        if self.lines.len() >= limits::WEB_LOG_BYTES_MAX {
+            self.flush();
+        } else if self.due_at.is_none() {
+            self.due_at = Some(now + limits::WEB_LOG_DELAY_MAX);
+        }
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.due_at
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.due_at.is_some_and(|due_at| due_at <= now) {
+            self.flush();
+        }
+    }
+
+    /// Lines that cannot be written are dropped: the log must not stop the service.
+    pub(super) fn flush(&mut self) {
+        self.due_at = None;
+        if self.lines.is_empty() {
+            return;
+        }
+        let written = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .and_then(|mut file| file.write_all(&self.lines));
+        self.lines.clear();
+        if let (Err(error), false) = (&written, self.is_failing) {
+            log::warn!("access log {}: {error}", self.path);
+        }
+        self.is_failing = written.is_err();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,112 @@
+//! Pings: the probe's connection to each php-fpm, and how connections to php-fpm begin.
+//!
+//! In: the upstream's orders, readiness. Out: what the pings came to. Must not: share a connection
+//! with a client's request. Read first: web::probe, web::upstream.
+
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+use crate::os::plane::{Key, Plane, Ready, Turn};
+use crate::web::probe::{self, Probe};
+use crate::web::upstream::Evidence;
+use crate::wire::HostId;
+
+use super::connection::Socket;
+use super::{SIDE_PROBE, ServeWeb, key};
+
+/// A probe's connection.
+#[derive(Debug)]
+pub(super) struct Ping {
+    generation: u16,
+    socket: Socket,
+    probe: Probe,
+    is_sent: bool,
+}
+
+impl ServeWeb {
+    pub(super) fn probe(&mut self, turn: &mut Turn<'_>, host: HostId) {
+        self.probe_generation = self.probe_generation.wrapping_add(1);
+        let slot = if host == HostId::First { 0 } else { 1 };
+        let key = key(SIDE_PROBE, slot, self.probe_generation);
+        match connect_to(turn.plane, self.site.php[host.index()], key) {
+            Ok(socket) => {
+                let generation = self.probe_generation;
+                let ping = Ping { generation, socket, probe: Probe::default(), is_sent: false };
+                self.probes[host.index()] = Some(ping);
+            }
+            Err(_) => self.upstream.probe_failed(turn.now, host, Evidence::ConnectRefused),
+        }
+    }
+
+    pub(super) fn probe_ready(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        generation: u16,
+        ready: Ready,
+    ) {
+        let host = if slot == 0 { HostId::First } else { HostId::Second };
+        let entry = &mut self.probes[host.index()];
+        let Some(ping) = entry.as_mut().filter(|ping| ping.generation == generation) else {
+            return;
+        };
+        ping.socket.note(ready);
+        let result = ping.advance(turn.buffer);
+        match result {
+            None => {}
+            Some(Ok(())) => {
+                *entry = None;
+                self.upstream.probe_answered(turn.now, host);
+            }
+            Some(Err(evidence)) => {
+                *entry = None;
+                self.upstream.probe_failed(turn.now, host, evidence);
+            }
+        }
+    }
+}
+
+impl Ping {
+    /// Does what can be done: `None` while it goes on.
+    fn advance(&mut self, buffer: &mut [u8]) -> Option<Result<(), Evidence>> {
+        let Self { socket, probe, is_sent, .. } = self;
+        if !*is_sent {
+            match sockopt::socket_error(&socket.descriptor) {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Some(Err(Evidence::ConnectRefused)),
+            }
+            // A fresh socket's buffer holds a ping; a short write would be no sound connection.
+            match socket.send_once(&probe::request()) {
+                None => return None,
+                Some(true) => *is_sent = true,
+                Some(false) => return Some(Err(Evidence::ProbeBroken)),
+            }
+        }
+        loop {
+            match socket.read(buffer)? {
+                Ok(0) | Err(_) => return Some(Err(Evidence::ProbeBroken)),
+                Ok(count) => match probe.handle(buffer.get(..count).unwrap_or_default()) {
+                    Some(true) => return Some(Ok(())),
+                    Some(false) => return Some(Err(Evidence::ProbeBroken)),
+                    None => {}
+                },
+            }
+        }
+    }
+}
+
+/// Begins a connection; its outcome comes as an event.
+pub(super) fn connect_to(plane: &Plane, address: SocketAddr, key: Key) -> io::Result<Socket> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let descriptor = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&descriptor, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    sockopt::set_tcp_nodelay(&descriptor, true)?;
+    plane.register(&descriptor, key)?;
+    Ok(Socket::new(descriptor))
+}

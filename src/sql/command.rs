@@ -1,0 +1,157 @@
+//! What each command of a client is: answered here, refused, or forwarded and how.
+//!
+//! In: the payload of a command packet. Out: a `Plan`. Must not: know the session's state.
+//! Read first: MySQL internals, "Command Phase"; facts/sql.md traps 47 to 55.
+
+use crate::wire::Reader;
+
+use super::packet::ServerError;
+use super::result::Kind;
+use super::route::{self, Effect, Verdict};
+
+/// What the session does with a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    Forward(Kind, Verdict),
+    Quit,
+    /// COM_PING: OK without a server.
+    Pong,
+    /// COM_RESET_CONNECTION: both connections are given back and the session starts over.
+    Reset,
+    ChangeUser,
+    Refuse(ServerError),
+}
+
+/// Command bytes that are looked at in more than one place.
+pub mod code {
+    pub const INIT_DB: u8 = 0x02;
+    pub const QUERY: u8 = 0x03;
+    pub const STMT_PREPARE: u8 = 0x16;
+    pub const STMT_EXECUTE: u8 = 0x17;
+    pub const STMT_SEND_LONG_DATA: u8 = 0x18;
+    pub const STMT_CLOSE: u8 = 0x19;
+    pub const RESET_CONNECTION: u8 = 0x1f;
+}
+
+/// `payload` is whole, or at least the start of it when `is_whole` is false.
+#[must_use]
+pub fn plan(payload: &[u8], is_whole: bool, is_charset_safe: bool) -> Plan {
+    let Some((&command, argument)) = payload.split_first() else {
+        return refuse(1047, b"08S01", "Unknown command");
+    };
+    match command {
+        0x01 => Plan::Quit,
+        code::INIT_DB => {
+            let effect = Effect::Use(argument.to_vec());
+            Plan::Forward(Kind::Single, Verdict { effect, ..Verdict::READ })
+        }
+        // Too long to be looked at in full: it may do anything, so the session stays with it.
+        code::QUERY if !is_whole => Plan::Forward(Kind::Results, opaque()),
+        code::QUERY => query(argument, is_charset_safe),
+        0x04 => Plan::Forward(Kind::Rows, Verdict::READ),
+        0x07 => Plan::Forward(Kind::Single, Verdict::WRITE),
+        0x09 => Plan::Forward(Kind::Single, Verdict::SOURCE),
+        0x0a => Plan::Forward(Kind::Results, Verdict::SOURCE),
+        0x0c => Plan::Refuse(unknown_thread(thread_of(argument))),
+        0x0e => Plan::Pong,
+        0x11 => Plan::ChangeUser,
+        code::STMT_PREPARE => Plan::Forward(Kind::Prepared, prepared(argument, is_charset_safe)),
+        code::STMT_EXECUTE => Plan::Forward(Kind::Results, Verdict::WRITE),
+        code::STMT_SEND_LONG_DATA | code::STMT_CLOSE => {
+            Plan::Forward(Kind::Silent, Verdict::SOURCE)
+        }
+        0x1a => Plan::Forward(Kind::Single, Verdict::SOURCE),
+        // COM_SET_OPTION changes what a reset does not change back.
+        0x1b => Plan::Forward(Kind::Single, Verdict { is_write: false, ..Verdict::OPAQUE }),
+        0x1c => Plan::Forward(Kind::Rows, Verdict::SOURCE),
+        code::RESET_CONNECTION => Plan::Reset,
+        // COM_SHUTDOWN, COM_BINLOG_DUMP, COM_TABLE_DUMP, COM_REGISTER_SLAVE, COM_BINLOG_DUMP_GTID.
+        0x08 | 0x12 | 0x13 | 0x15 | 0x1e => {
+            let text = "Access denied; ask the server itself, not the splitter, for this operation";
+            refuse(1227, b"42000", text)
+        }
+        _ => refuse(1047, b"08S01", "Unknown command"),
+    }
+}
+
+fn query(text: &[u8], is_charset_safe: bool) -> Plan {
+    let verdict = route::classify(text, is_charset_safe);
+    if verdict.effect == Effect::Kill {
+        let digits: String = String::from_utf8_lossy(text)
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
+        return Plan::Refuse(unknown_thread(&digits));
+    }
+    Plan::Forward(Kind::Results, verdict)
+}
+
+/// A prepared statement runs where it was prepared, which is the source.
+fn prepared(text: &[u8], is_charset_safe: bool) -> Verdict {
+    let verdict = route::classify(text, is_charset_safe);
+    if verdict.effect != Effect::None || verdict.is_multiple {
+        return opaque();
+    }
+    Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
+}
+
+fn opaque() -> Verdict {
+    Verdict { is_multiple: true, ..Verdict::OPAQUE }
+}
+
+fn thread_of(argument: &[u8]) -> String {
+    Reader::new(argument).u32_le().map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// Numbers on the servers belong to somebody else, so nothing is ever passed on.
+fn unknown_thread(id: impl std::fmt::Display) -> ServerError {
+    ServerError::new(1094, b"HY000", format!("Unknown thread id: {id}"))
+}
+
+fn refuse(code: u16, state: &[u8; 5], text: &str) -> Plan {
+    Plan::Refuse(ServerError::new(code, state, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::route::Class;
+
+    #[test]
+    fn a_kill_never_leaves_the_splitter() {
+        for payload in
+            [&b"\x03KILL 5"[..], b"\x03kill query 5", b"\x0c\x05\0\0\0", b"\x03/*x*/KILL 5"]
+        {
+            let Plan::Refuse(error) = plan(payload, true, true) else { panic!("{payload:?}") };
+            assert_eq!((error.code, error.message.as_str()), (1094, "Unknown thread id: 5"));
+        }
+    }
+
+    #[test]
+    fn replication_commands_are_refused() {
+        for command in [0x12u8, 0x15, 0x1e, 0x08] {
+            assert!(
+                matches!(plan(&[command, 0], true, true), Plan::Refuse(error) if error.code == 1227)
+            );
+        }
+        assert!(matches!(plan(b"", true, true), Plan::Refuse(error) if error.code == 1047));
+        assert!(matches!(plan(b"\x7f", true, true), Plan::Refuse(error) if error.code == 1047));
+    }
+
+    #[test]
+    fn what_is_too_long_to_read_stays_on_the_source() {
+        let Plan::Forward(_, verdict) = plan(b"\x03SELECT 1", false, true) else { panic!() };
+        assert_eq!(verdict.class, Class::SourcePin);
+    }
+
+    #[test]
+    fn a_prepared_read_is_no_pin_but_runs_on_the_source() {
+        let Plan::Forward(Kind::Prepared, verdict) = plan(b"\x16SELECT ?", true, true) else {
+            panic!()
+        };
+        assert_eq!((verdict.class, verdict.is_write), (Class::Source, false));
+        let Plan::Forward(_, verdict) = plan(b"\x16USE x", true, true) else { panic!() };
+        assert_eq!(verdict.class, Class::SourcePin);
+    }
+}

@@ -1,0 +1,490 @@
+//! Logging in, from both ends: `Door` checks a client without any server, `Login` opens a
+//! connection to a server.
+//!
+//! In: packets of the log-in phase, random bytes. Out: packets, and who came in or why not.
+//! Must not: read a clock or draw random bytes; say anything after a refusal.
+//! Read first: facts/sql.md sections 5.3 and 6; `handshake` for the packets, `auth` for proofs.
+//!
+//! ```text
+//! Door:   greeting -> Greeted --proof fits--> in          Login: Greeting -> Proof --OK--> in
+//!                        `--other plugin--> Switched --> in         switch, 01 04 -> Key -> Proof
+//! ```
+
+use crate::wire::Reader;
+
+use super::User;
+use super::auth;
+use super::handshake::{self, Facts, Greeting, OFFERED, Plugin, Response, Salt};
+use super::packet::{self, Header, ServerError, mark};
+
+/// Who came in, and how the session is to be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// Place of the user in the configuration.
+    pub user: usize,
+    pub capabilities: u32,
+    pub collation: u8,
+    pub database: Option<Vec<u8>>,
+}
+
+/// What a step of the door led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// The client has to send another packet.
+    Waiting,
+    Admitted(Guest),
+    /// The client was told; nothing it sends from here on is read.
+    Refused,
+}
+
+/// The splitter's own side of a client's log-in.
+#[derive(Debug)]
+pub struct Door {
+    salt: Salt,
+    plugin: Plugin,
+    /// Set once the client was asked to prove itself by another plugin.
+    switched: Option<Claim>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    name: Vec<u8>,
+    guest: Guest,
+}
+
+impl Door {
+    #[must_use]
+    pub const fn new(salt: Salt, plugin: Plugin) -> Self {
+        Self { salt, plugin, switched: None }
+    }
+
+    /// Writes the greeting.
+    pub fn greet(&self, facts: &Facts, thread: u32, out: &mut Vec<u8>) {
+        let greeting = Greeting { facts: facts.clone(), thread, salt: self.salt };
+        packet::frame(out, 0, |out| greeting.emit(out));
+    }
+
+    /// Starts over for COM_CHANGE_USER: whoever it is must answer a fresh salt.
+    pub fn change(
+        salt: Salt,
+        plugin: Plugin,
+        name: &[u8],
+        guest: Guest,
+        sequence: u8,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        handshake::auth_switch(out, sequence, plugin, &salt);
+        Self { salt, plugin, switched: Some(Claim { name: name.to_vec(), guest }) }
+    }
+
+    /// Takes one packet of the client.
+    pub fn packet(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        users: &[User],
+        peer: &str,
+        out: &mut Vec<u8>,
+    ) -> Entry {
+        let sequence = header.sequence.wrapping_add(1);
+        if let Some(Claim { name, guest }) = self.switched.take() {
+            let is_admitted = self.admits(self.plugin, &name, payload, users);
+            return self.answer(
+                is_admitted,
+                &name,
+                !payload.is_empty(),
+                guest,
+                sequence,
+                peer,
+                out,
+            );
+        }
+        let Ok(response) = Response::parse(payload) else {
+            let text = "Bad handshake: the splitter speaks protocol 4.1 without TLS";
+            ServerError::new(1043, b"08S01", text).emit(out, sequence);
+            return Entry::Refused;
+        };
+        let guest = Guest {
+            user: users
+                .iter()
+                .position(|user| user.name.as_bytes() == response.user)
+                .unwrap_or(usize::MAX),
+            capabilities: response.capabilities & OFFERED,
+            collation: response.collation,
+            database: response.database.map(<[u8]>::to_vec),
+        };
+        let claimed = response.plugin.unwrap_or(Plugin::Native);
+        let is_admitted = self.admits(claimed, response.user, response.proof, users);
+        if !is_admitted && claimed != self.plugin && response.plugin.is_some() {
+            // The client made its proof for a plugin of its own choice: ask again, by that plugin
+            // if it is spoken here. The salt stays the same, as servers keep it.
+            if claimed != Plugin::Unknown {
+                self.plugin = claimed;
+            }
+            handshake::auth_switch(out, sequence, self.plugin, &self.salt);
+            self.switched = Some(Claim { name: response.user.to_vec(), guest });
+            return Entry::Waiting;
+        }
+        self.plugin = claimed;
+        let has_proof = !response.proof.is_empty();
+        self.answer(is_admitted, response.user, has_proof, guest, sequence, peer, out)
+    }
+
+    fn admits(&self, plugin: Plugin, name: &[u8], given: &[u8], users: &[User]) -> bool {
+        users.iter().any(|user| {
+            user.name.as_bytes() == name
+                && auth::is_proved(plugin, &self.salt, user.password.reveal(), given)
+        })
+    }
+
+    fn answer(
+        &self,
+        is_admitted: bool,
+        name: &[u8],
+        has_proof: bool,
+        guest: Guest,
+        sequence: u8,
+        peer: &str,
+        out: &mut Vec<u8>,
+    ) -> Entry {
+        if !is_admitted {
+            let name = String::from_utf8_lossy(name);
+            let using = if has_proof { "YES" } else { "NO" };
+            let text =
+                format!("Access denied for user '{name}'@'{peer}' (using password: {using})");
+            ServerError::new(1045, b"28000", text).emit(out, sequence);
+            return Entry::Refused;
+        }
+        let mut sequence = sequence;
+        if self.plugin == Plugin::CachingSha2 && has_proof {
+            packet::frame(out, sequence, |out| out.extend_from_slice(&[mark::AUTH_MORE, FAST_OK]));
+            sequence = sequence.wrapping_add(1);
+        }
+        packet::ok(out, sequence, packet::status::AUTOCOMMIT);
+        Entry::Admitted(guest)
+    }
+}
+
+/// COM_CHANGE_USER's argument: whom the client wants to become.
+#[must_use]
+pub fn parse_change_user(
+    argument: &[u8],
+    capabilities: u32,
+    users: &[User],
+) -> Option<(Vec<u8>, Guest)> {
+    let mut reader = Reader::new(argument);
+    let name = reader.until_nul().ok()?;
+    let count = reader.u8().ok()?;
+    reader.take(count.into()).ok()?;
+    let database = reader.until_nul().ok()?;
+    let [collation, _] = reader.array().unwrap_or([45, 0]);
+    let guest = Guest {
+        user: users.iter().position(|user| user.name.as_bytes() == name).unwrap_or(usize::MAX),
+        capabilities,
+        collation,
+        database: Some(database.to_vec()).filter(|name| !name.is_empty()),
+    };
+    Some((name.to_vec(), guest))
+}
+
+/// What a step of a log-in to a server led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    Waiting,
+    Done,
+    /// The server refused, or is not one that the splitter can talk to.
+    Failed(ServerError),
+}
+
+/// The splitter as a client of a server.
+#[derive(Debug)]
+pub struct Login {
+    pub user: String,
+    pub password: crate::units::Secret,
+    pub database: Option<Vec<u8>>,
+    pub capabilities: u32,
+    pub collation: u8,
+    /// What the server's greeting said, once it came.
+    pub facts: Option<Facts>,
+    salt: Salt,
+    plugin: Plugin,
+    is_key_awaited: bool,
+    partial: Vec<u8>,
+}
+
+impl Login {
+    #[must_use]
+    pub fn new(user: &User, capabilities: u32, collation: u8, database: Option<Vec<u8>>) -> Self {
+        Self {
+            user: user.name.clone(),
+            password: user.password.clone(),
+            database,
+            capabilities,
+            collation,
+            facts: None,
+            salt: [0; handshake::SALT_BYTES],
+            plugin: Plugin::Native,
+            is_key_awaited: false,
+            partial: Vec::new(),
+        }
+    }
+
+    /// Takes bytes of the server. `seed` is fresh random bytes, used at most once.
+    pub fn feed(&mut self, bytes: &[u8], seed: Salt, out: &mut Vec<u8>) -> Progress {
+        self.partial.extend_from_slice(bytes);
+        let partial = std::mem::take(&mut self.partial);
+        let mut rest = partial.as_slice();
+        let mut progress = Progress::Waiting;
+        while progress == Progress::Waiting
+            && let Some((header, payload, after)) = packet::split(rest)
+        {
+            progress = self.packet(header, payload, seed, out);
+            rest = after;
+        }
+        if progress == Progress::Waiting && rest.len() > LOGIN_BYTES_MAX {
+            progress = failed("the server's log-in packet is longer than any log-in packet is");
+        }
+        self.partial = rest.to_vec();
+        progress
+    }
+
+    fn packet(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        seed: Salt,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let sequence = header.sequence.wrapping_add(1);
+        if payload.first() == Some(&mark::ERR) {
+            return Progress::Failed(
+                ServerError::parse(payload)
+                    .unwrap_or_else(|_| ServerError::new(1043, b"08S01", "a malformed refusal")),
+            );
+        }
+        let Some(facts) = &self.facts else {
+            return self.greeted(payload, sequence, out);
+        };
+        match (payload.first(), payload.get(1)) {
+            (Some(&mark::OK), _) => Progress::Done,
+            (Some(&mark::EOF), _) => self.switch(payload, sequence, out),
+            (Some(&mark::AUTH_MORE), _) if self.is_key_awaited => {
+                self.is_key_awaited = false;
+                let pem = payload.get(1..).unwrap_or(&[]);
+                match auth::encrypt(self.password.reveal(), &self.salt, pem, seed) {
+                    Ok(sealed) => {
+                        packet::frame(out, sequence, |out| out.extend_from_slice(&sealed));
+                        Progress::Waiting
+                    }
+                    Err(error) => failed(&format!("the server's public key is {error:?}")),
+                }
+            }
+            (Some(&mark::AUTH_MORE), Some(&FAST_OK)) => Progress::Waiting,
+            (Some(&mark::AUTH_MORE), Some(&FULL_AUTHENTICATION)) => {
+                // Over a plain connection the password travels under the server's RSA key.
+                self.is_key_awaited = true;
+                packet::frame(out, sequence, |out| out.push(REQUEST_KEY));
+                Progress::Waiting
+            }
+            _ => failed(&format!("the server {} broke the log-in protocol", facts.version)),
+        }
+    }
+
+    fn greeted(&mut self, payload: &[u8], sequence: u8, out: &mut Vec<u8>) -> Progress {
+        let Ok(greeting) = Greeting::parse(payload) else {
+            return failed("the server's greeting is not of protocol 10");
+        };
+        self.salt = greeting.salt;
+        self.plugin = match greeting.facts.plugin {
+            Plugin::Unknown => Plugin::Native,
+            known @ (Plugin::Native | Plugin::CachingSha2) => known,
+        };
+        let missing = self.capabilities & handshake::RELAYED & !greeting.facts.capabilities;
+        self.facts = Some(greeting.facts);
+        if missing != 0 {
+            return failed(&format!(
+                "this server lacks what the client was promised: {missing:#x}"
+            ));
+        }
+        let proof = auth::proof(self.plugin, &self.salt, self.password.reveal());
+        let response = Response {
+            capabilities: self.capabilities,
+            collation: self.collation,
+            user: self.user.as_bytes(),
+            proof: &proof,
+            database: self.database.as_deref(),
+            plugin: Some(self.plugin),
+        };
+        packet::frame(out, sequence, |out| response.emit(out));
+        Progress::Waiting
+    }
+
+    fn switch(&mut self, payload: &[u8], sequence: u8, out: &mut Vec<u8>) -> Progress {
+        let mut reader = Reader::new(payload);
+        let (Ok(_), Ok(name)) = (reader.take(1), reader.until_nul()) else {
+            return failed("the server asks for mysql_old_password");
+        };
+        self.plugin = Plugin::parse(name);
+        let Ok(salt) = reader.array() else {
+            return failed("the server's salt is short");
+        };
+        if self.plugin == Plugin::Unknown {
+            let name = String::from_utf8_lossy(name);
+            return failed(&format!("user {} needs {name}, which is not spoken", self.user));
+        }
+        self.salt = salt;
+        let proof = auth::proof(self.plugin, &self.salt, self.password.reveal());
+        packet::frame(out, sequence, |out| out.extend_from_slice(&proof));
+        Progress::Waiting
+    }
+}
+
+fn failed(text: &str) -> Progress {
+    Progress::Failed(ServerError::new(1105, b"HY000", format!("tandem: {text}")))
+}
+
+/// MySQL: caching_sha2_password's second byte after AuthMoreData, and its key request.
+const REQUEST_KEY: u8 = 2;
+const FAST_OK: u8 = 3;
+const FULL_AUTHENTICATION: u8 = 4;
+
+/// The longest packet that a log-in has is a public key in PEM form.
+const LOGIN_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Secret;
+
+    const SALT: Salt = *b"abcdefghijklmnopqrst";
+
+    fn users() -> Vec<User> {
+        let user = |name: &str, password: &str| User {
+            name: name.to_owned(),
+            password: Secret::Text(password.to_owned()),
+        };
+        vec![user("app", "secret"), user("open", "")]
+    }
+
+    fn facts(plugin: Plugin) -> Facts {
+        Facts { plugin, capabilities: OFFERED, ..Facts::unknown() }
+    }
+
+    /// Lets the two machines talk until one of them has decided.
+    fn converse(plugin: Plugin, user: &User) -> (Entry, Progress) {
+        let mut door = Door::new(SALT, plugin);
+        let mut login = Login::new(user, handshake::RELAYED, 45, Some(b"db".to_vec()));
+        let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+        door.greet(&facts(plugin), 9, &mut to_client);
+        let (mut entry, mut progress) = (Entry::Waiting, Progress::Waiting);
+        while progress == Progress::Waiting {
+            let bytes = std::mem::take(&mut to_client);
+            assert!(!bytes.is_empty(), "the door is silent");
+            progress = login.feed(&bytes, [1; 20], &mut to_server);
+            let bytes = std::mem::take(&mut to_server);
+            if let Some((header, payload, rest)) = packet::split(&bytes) {
+                assert!(rest.is_empty());
+                entry = door.packet(header, payload, &users(), "peer", &mut to_client);
+            }
+        }
+        (entry, progress)
+    }
+
+    #[test]
+    fn both_ends_agree_by_either_plugin() {
+        for plugin in [Plugin::Native, Plugin::CachingSha2] {
+            for user in &users() {
+                let (entry, progress) = converse(plugin, user);
+                assert!(
+                    matches!(&entry, Entry::Admitted(guest) if guest.collation == 45
+                        && guest.database.as_deref() == Some(b"db")),
+                    "{plugin:?}: {entry:?}"
+                );
+                assert_eq!(progress, Progress::Done);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_or_name_is_refused_with_1045() {
+        for plugin in [Plugin::Native, Plugin::CachingSha2] {
+            for (name, password) in [("app", "wrong"), ("app", ""), ("nobody", "secret")] {
+                let user = User { name: name.into(), password: Secret::Text(password.into()) };
+                let (entry, progress) = converse(plugin, &user);
+                assert_eq!(entry, Entry::Refused);
+                assert!(matches!(progress, Progress::Failed(error) if error.code == 1045));
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_of_another_plugin_is_switched() {
+        let mut door = Door::new(SALT, Plugin::Native);
+        let mut out = Vec::new();
+        let mut answer = Vec::new();
+        Response {
+            capabilities: handshake::RELAYED,
+            collation: 45,
+            user: b"app",
+            proof: b"",
+            database: None,
+            plugin: Some(Plugin::CachingSha2),
+        }
+        .emit(&mut answer);
+        let header = Header { length: answer.len(), sequence: 1 };
+        assert_eq!(door.packet(header, &answer, &users(), "peer", &mut out), Entry::Waiting);
+        assert!(out.windows(21).any(|it| it == b"caching_sha2_password"));
+        let given = auth::proof(Plugin::CachingSha2, &SALT, "secret");
+        let header = Header { length: given.len(), sequence: 3 };
+        out.clear();
+        let entry = door.packet(header, &given, &users(), "peer", &mut out);
+        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. })));
+        assert_eq!(&out[..6], b"\x02\0\0\x04\x01\x03", "fast authentication, then OK");
+    }
+
+    #[test]
+    fn a_cold_cache_gets_the_password_under_the_servers_key() {
+        let mut login = Login::new(&users()[0], 0, 45, None);
+        let mut out = Vec::new();
+        let mut hello = Vec::new();
+        Door::new(SALT, Plugin::CachingSha2).greet(&facts(Plugin::CachingSha2), 1, &mut hello);
+        assert_eq!(login.feed(&hello, [1; 20], &mut out), Progress::Waiting);
+        out.clear();
+        assert_eq!(login.feed(b"\x02\0\0\x02\x01\x04", [1; 20], &mut out), Progress::Waiting);
+        assert_eq!(out, b"\x01\0\0\x03\x02");
+        let progress = login.feed(b"\x05\0\0\x04\x01junk", [1; 20], &mut out);
+        assert!(matches!(progress, Progress::Failed(_)), "a malformed key is no panic");
+    }
+
+    #[test]
+    fn a_server_that_lacks_a_promise_is_refused() {
+        let mut login = Login::new(&users()[0], handshake::RELAYED, 45, None);
+        let mut hello = Vec::new();
+        Door::new(SALT, Plugin::Native).greet(&Facts::unknown(), 1, &mut hello);
+        assert!(matches!(login.feed(&hello, [1; 20], &mut Vec::new()), Progress::Failed(_)));
+        assert!(login.facts.is_some(), "what it said is learned all the same");
+    }
+
+    #[test]
+    fn any_bytes_are_survived() {
+        let mut hello = Vec::new();
+        Door::new(SALT, Plugin::CachingSha2).greet(&facts(Plugin::CachingSha2), 1, &mut hello);
+        hello.extend_from_slice(b"\x2c\0\0\x02\xfecaching_sha2_password\0abcdefghijklmnopqrst\0");
+        hello.extend_from_slice(b"\x02\0\0\x04\x01\x03\x07\0\0\x05\0\0\0\x02\0\0\0");
+        for index in 0..hello.len() * 8 {
+            let mut broken = hello.clone();
+            broken[index / 8] ^= 1 << (index % 8);
+            let mut login = Login::new(&users()[0], 0, 45, None);
+            let _ = login.feed(&broken, [1; 20], &mut Vec::new());
+            let mut door = Door::new(SALT, Plugin::Native);
+            let header = Header { length: broken.len(), sequence: 1 };
+            let _ = door.packet(header, &broken, &users(), "peer", &mut Vec::new());
+        }
+        let argument = b"app\0\x03abcdb\0\x2d\0";
+        for cut in 0..argument.len() {
+            let _ = parse_change_user(&argument[..cut], 0, &users());
+        }
+        let (name, guest) = parse_change_user(argument, 0, &users()).expect("parses");
+        assert_eq!((name.as_slice(), guest.database.as_deref()), (&b"app"[..], Some(&b"db"[..])));
+    }
+}

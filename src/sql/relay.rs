@@ -1,0 +1,454 @@
+//! The server half of a session: replies, connections that open, break or lose their role, time.
+//!
+//! In: bytes of the servers, connections opened or lost, changes of `Routes`, deadlines. Out: as
+//! `session`. Must not: deliver a row twice, repeat a write.
+//! Read first: `session` for the picture; facts/sql.md traps 18, 28, 29, 34, 59 to 66.
+
+use crate::limits;
+use crate::wire::HostId;
+
+use super::command::code;
+use super::packet::{self, ServerError, status};
+use super::result::{Kind, Reply};
+use super::route::{Class, Effect};
+use super::session::{Context, Outbox, Phase, Session, Step};
+
+impl Session {
+    /// Before its statement, the connection is told the database and the character set that the
+    /// session has meanwhile. Returns whether there was something to tell.
+    pub(super) fn replay(&mut self, host: HostId, out: &mut Outbox) -> bool {
+        let Some(leg) = self.leg(host) else { return false };
+        let outbound = &mut out.servers[host.index()];
+        let step = if let Some(database) = &self.database
+            && leg.database.as_ref() != Some(database)
+        {
+            packet::command(outbound, code::INIT_DB, database);
+            Step::Database
+        } else if let Some(names) = &self.names
+            && leg.names_version != self.names_version
+        {
+            packet::frame(outbound, 0, |out| out.extend_from_slice(names));
+            Step::Names
+        } else {
+            return false;
+        };
+        let reply = Reply::new(Kind::Results, self.is_eof_deprecated());
+        self.phase = Phase::Replaying { host, reply, step, answer: Vec::new() };
+        true
+    }
+
+    /// The connection that was asked for is there, in this database.
+    pub fn opened(
+        &mut self,
+        context: &Context<'_>,
+        host: HostId,
+        database: Option<Vec<u8>>,
+        out: &mut Outbox,
+    ) {
+        let Some(leg) = &mut self.legs[host.index()] else {
+            out.acts.push(super::session::Act::Drop(host));
+            return;
+        };
+        leg.is_open = true;
+        leg.database = database;
+        if matches!(self.phase, Phase::Opening(asked) if asked == host) {
+            self.dispatch(context, out);
+        }
+    }
+
+    /// The connection that was asked for cannot be had. `error` is what the server said, if it
+    /// said anything.
+    pub fn refused(
+        &mut self,
+        context: &Context<'_>,
+        host: HostId,
+        error: Option<ServerError>,
+        out: &mut Outbox,
+    ) {
+        self.legs[host.index()] = None;
+        if !matches!(self.phase, Phase::Opening(asked) if asked == host) {
+            return;
+        }
+        let is_source = context.routes.source == Some(host);
+        match (error, &mut self.job) {
+            (_, Some(job)) if !is_source => {
+                job.needs_source = true;
+                out.tally.retried += 1;
+                self.dispatch(context, out);
+            }
+            (Some(error), _) => {
+                // The source is there and does not want this user or this database.
+                out.tally.errors += 1;
+                error.emit(&mut out.client, 1);
+                self.finish(context, out);
+            }
+            (None, _) => {
+                let retry_at = Some(context.now + limits::SQL_RECONNECT);
+                out.tally.held += 1;
+                self.phase = Phase::Held { retry_at };
+            }
+        }
+    }
+
+    /// Bytes from a server.
+    pub fn server_sent(
+        &mut self,
+        context: &Context<'_>,
+        host: HostId,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) {
+        let used = match &mut self.phase {
+            Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
+                let used = reply.feed(bytes);
+                let part = bytes.get(..used).unwrap_or(&[]);
+                if *is_delivered {
+                    out.client.extend_from_slice(part);
+                } else if reply.is_begun {
+                    // Only what starts with an error can still be asked elsewhere.
+                    let can_retry = reply.error.is_some_and(|code| REFUSALS.contains(&code));
+                    held_back.extend_from_slice(part);
+                    if !can_retry || !self.can_retry(context, host) {
+                        self.deliver(out);
+                    }
+                } else {
+                    held_back.extend_from_slice(part);
+                }
+                self.progress(context, out);
+                used
+            }
+            Phase::Replaying { host: at, reply, answer, .. } if *at == host => {
+                let used = reply.feed(bytes);
+                answer.extend_from_slice(bytes.get(..used).unwrap_or(&[]));
+                if reply.is_done() {
+                    self.replayed(context, out);
+                }
+                used
+            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Opening(_)
+            | Phase::Replaying { .. }
+            | Phase::Running { .. }
+            | Phase::Closed => 0,
+        };
+        if used < bytes.len() && self.leg(host).is_some() {
+            // Nobody asked: the server says goodbye (1053, 4031) or is out of step.
+            out.acts.push(super::session::Act::Drop(host));
+            self.lost(context, host, out);
+        }
+    }
+
+    /// Hands the start of a reply to the client: from here on it cannot be asked elsewhere.
+    fn deliver(&mut self, out: &mut Outbox) {
+        if let Phase::Running { held_back, is_delivered, .. } = &mut self.phase {
+            out.client.extend_from_slice(held_back);
+            *held_back = Vec::new();
+            *is_delivered = true;
+        }
+    }
+
+    /// Whether the statement may be given to another server: a proved read, outside of everything,
+    /// of which the client saw nothing.
+    fn can_retry(&self, context: &Context<'_>, host: HostId) -> bool {
+        let Some(job) = &self.job else { return false };
+        job.verdict.class == Class::Replica
+            && job.upload.is_none()
+            && !job.is_retried
+            && !self.has_state_on(host)
+            && (context.routes.source.is_none() || context.routes.source != Some(host))
+    }
+
+    /// Looks at a reply after it grew.
+    fn progress(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let Phase::Running { host, reply, is_delivered, .. } = &self.phase else { return };
+        let host = *host;
+        if reply.is_broken {
+            out.acts.push(super::session::Act::Drop(host));
+            self.lost(context, host, out);
+            return;
+        }
+        if !reply.is_done() {
+            return;
+        }
+        if !*is_delivered {
+            self.retry(context, host, out);
+            return;
+        }
+        let (status, error, statement) = (reply.status, reply.error, reply.statement);
+        let Some(job) = self.job.take() else { return };
+        if let Some(leg) = &mut self.legs[host.index()] {
+            if let Some(status) = status {
+                leg.status = status;
+            }
+            leg.is_dirty |= job.verdict.is_dirty;
+        }
+        self.last_host = Some(host);
+        if error.is_some() {
+            out.tally.errors += 1;
+        }
+        // An unknown word was not executed, unless other statements came before it.
+        let is_nothing_done = error == Some(PARSE_ERROR) && !job.verdict.is_multiple;
+        self.is_pinned |= job.verdict.class == Class::SourcePin && !is_nothing_done;
+        if job.verdict.is_write {
+            self.own_writes_until = context.now + context.config.lag_limit;
+        }
+        if let (None, Some(id)) = (error, statement) {
+            self.statements.push((id, job.verdict.is_write));
+        }
+        if error.is_none() && job.verdict.effect != Effect::None {
+            self.apply(job.verdict.effect.clone(), host, &job.bytes);
+        }
+        if job.upload.is_some() {
+            // The server answered before it had the whole command: it is about to hang up.
+            self.close(out);
+            return;
+        }
+        self.finish(context, out);
+    }
+
+    /// The job is over: the next command, if the client sent it ahead.
+    fn finish(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        self.job = None;
+        self.phase = Phase::Idle;
+        for host in HostId::ALL {
+            if self.leg(host).is_some_and(|leg| leg.is_stale) && !self.has_state_on(host) {
+                self.drop_leg(host, out);
+            }
+        }
+        self.settle_roles(context, out);
+        self.process_inbox(context, out);
+    }
+
+    fn retry(&mut self, context: &Context<'_>, lost: HostId, out: &mut Outbox) {
+        let is_source = context.routes.source == Some(lost);
+        if let Some(job) = &mut self.job {
+            job.is_retried = true;
+            job.needs_source = !is_source;
+            out.tally.retried += 1;
+        }
+        self.phase = Phase::Idle;
+        self.dispatch(context, out);
+    }
+
+    fn replayed(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        let Phase::Replaying { host, reply, step, answer } = phase else { return };
+        let is_source = context.routes.source == Some(host);
+        if reply.error.is_none() && !reply.is_broken {
+            if let Some(leg) = &mut self.legs[host.index()] {
+                leg.status = reply.status.unwrap_or(leg.status);
+                match step {
+                    Step::Database => leg.database.clone_from(&self.database),
+                    Step::Names => leg.names_version = self.names_version,
+                }
+            }
+            self.dispatch(context, out);
+        } else if is_source {
+            out.tally.errors += 1;
+            out.client.extend_from_slice(&answer);
+            self.finish(context, out);
+        } else {
+            // A replica that has not got the database yet.
+            self.drop_leg(host, out);
+            self.retry(context, host, out);
+        }
+    }
+
+    /// The connection is gone; the hands have closed it or are about to.
+    pub fn lost(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
+        let had_state = self.has_state_on(host);
+        let is_source = self.leg(host).is_some_and(|leg| leg.is_source);
+        let was_there = self.legs[host.index()].take().is_some();
+        if !was_there {
+            return;
+        }
+        let is_here = match &self.phase {
+            Phase::Replaying { host: at, .. } | Phase::Running { host: at, .. } => *at == host,
+            Phase::Opening(at) => *at == host,
+            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
+                false
+            }
+        };
+        if !is_here {
+            self.doom(had_state, out);
+            return;
+        }
+        if let Phase::Running { is_delivered, .. } = self.phase {
+            let is_read = self.job.as_ref().is_some_and(|job| {
+                job.verdict.class == Class::Replica && job.upload.is_none() && !job.is_retried
+            });
+            if is_read && !is_delivered && !had_state {
+                self.retry(context, host, out);
+            } else if is_delivered {
+                out.tally.errors += 1;
+                self.close(out);
+            } else {
+                self.fail(lost_in_flight(is_source), 0, out);
+            }
+        } else if had_state {
+            self.fail(lost_state(), 0, out);
+        } else if is_source {
+            out.tally.held += 1;
+            self.phase = Phase::Held { retry_at: Some(context.now + limits::SQL_RECONNECT) };
+        } else {
+            self.retry(context, host, out);
+        }
+    }
+
+    /// A connection with state is gone while the session was not using it.
+    fn doom(&mut self, had_state: bool, out: &mut Outbox) {
+        if !had_state {
+            return;
+        }
+        self.statements = Vec::new();
+        if self.is_held() {
+            self.fail(lost_state(), 0, out);
+        } else {
+            self.doom = Some(lost_state());
+        }
+    }
+
+    /// `Routes` changed: connections to hosts that are gone or changed their role are dropped,
+    /// and what waits may go on.
+    pub fn rerouted(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        for host in HostId::ALL {
+            if !context.routes.is_host_alive[host.index()] && self.leg(host).is_some() {
+                out.acts.push(super::session::Act::Drop(host));
+                self.lost(context, host, out);
+            }
+        }
+        self.settle_roles(context, out);
+        if self.is_held() {
+            self.dispatch(context, out);
+        }
+    }
+
+    fn settle_roles(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let Some(source) = context.routes.source else { return };
+        for host in HostId::ALL {
+            let Some(leg) = self.leg(host) else { continue };
+            if leg.is_source == (host == source) {
+                continue;
+            }
+            let had_state = self.has_state_on(host);
+            let (is_running, is_read) = match &self.phase {
+                Phase::Running { host: at, .. } => (
+                    *at == host,
+                    self.job.as_ref().is_some_and(|job| job.verdict.class == Class::Replica),
+                ),
+                Phase::Replaying { host: at, .. } => (*at == host, true),
+                Phase::Opening(at) if *at == host => {
+                    self.drop_leg(host, out);
+                    self.dispatch(context, out);
+                    continue;
+                }
+                Phase::Arrived
+                | Phase::Door(_)
+                | Phase::Idle
+                | Phase::Held { .. }
+                | Phase::Opening(_)
+                | Phase::Closed => (false, false),
+            };
+            if is_running && is_read && !had_state {
+                if let Some(leg) = &mut self.legs[host.index()] {
+                    leg.is_stale = true;
+                }
+                self.restart_replay(context, host, out);
+            } else {
+                out.acts.push(super::session::Act::Drop(host));
+                self.lost(context, host, out);
+            }
+        }
+    }
+
+    /// A read in flight may end where it runs; a statement of which nothing was sent may not
+    /// start there.
+    fn restart_replay(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Replaying { .. }) {
+            self.drop_leg(host, out);
+            self.phase = Phase::Idle;
+            self.dispatch(context, out);
+        }
+    }
+
+    /// A deadline has passed.
+    pub fn expire(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let now = context.now;
+        if self.open_transaction_end(context).is_some_and(|end| now >= end) {
+            for host in HostId::ALL {
+                if self.leg(host).is_some_and(|leg| leg.is_source && leg.has_transaction()) {
+                    out.acts.push(super::session::Act::Drop(host));
+                    self.lost(context, host, out);
+                }
+            }
+        }
+        match &self.phase {
+            Phase::Door(_) if self.is_idle_for(now, limits::SQL_LOGIN) => self.close(out),
+            Phase::Idle if self.is_idle_for(now, context.config.idle_limit) => self.close(out),
+            Phase::Held { retry_at } => {
+                let is_due = retry_at.is_some_and(|at| now >= at);
+                let since = self.job.as_ref().map_or(now, |job| job.since);
+                if now.since(since) >= context.config.hold_limit {
+                    out.tally.errors += 1;
+                    held_too_long(context).emit(&mut out.client, 1);
+                    let is_upload = self.job.as_ref().is_some_and(|job| job.upload.is_some());
+                    if is_upload {
+                        // The rest of the statement is still to come and has nowhere to go.
+                        self.close(out);
+                    } else {
+                        self.finish(context, out);
+                    }
+                } else if is_due {
+                    self.dispatch(context, out);
+                }
+            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Opening(_)
+            | Phase::Replaying { .. }
+            | Phase::Running { .. }
+            | Phase::Closed => {}
+        }
+    }
+}
+
+/// The statement was not executed, and the session stays usable: 1205 is the error that
+/// applications already answer by trying again.
+fn held_too_long(context: &Context<'_>) -> ServerError {
+    let limit = context.config.hold_limit;
+    let why = match context.routes.source {
+        None => "no host is the source",
+        Some(_) => "statements for the source are held",
+    };
+    let text = format!("tandem: {why}; this statement waited {limit:?} and was not executed");
+    ServerError::new(1205, b"HY000", text)
+}
+
+fn lost_in_flight(is_source: bool) -> ServerError {
+    let text = if is_source {
+        "tandem: lost connection to the source during the statement; it may or may not have been \
+         executed"
+    } else {
+        "tandem: lost connection to the replica during the statement"
+    };
+    ServerError::new(1053, b"08S01", text)
+}
+
+fn lost_state() -> ServerError {
+    let text = "tandem: the source changed or closed this session's connection; its transaction \
+                was rolled back and its session state is gone";
+    ServerError::new(1053, b"08S01", text)
+}
+
+/// What a replica answers to a statement that writes after all: --read-only, read-only
+/// transaction, --read-only by another option (ER_READ_ONLY_MODE).
+const REFUSALS: [u16; 3] = [1290, 1792, 1836];
+
+/// ER_PARSE_ERROR.
+const PARSE_ERROR: u16 = 1064;
+
+const _: () = assert!(status::IN_TRANS != status::AUTOCOMMIT);

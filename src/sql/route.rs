@@ -1,0 +1,455 @@
+//! Classifies a statement: who may run it, and what it leaves behind in the session.
+//!
+//! In: the text of a statement. Out: a `Verdict`. Must not: guess. What is not proved to be a read
+//! goes to the source; what may change the session's state keeps the session there.
+//! Read first: facts/sql.md section 3, traps 13 to 46.
+
+use super::lexer::{self, Lexer, Mode, Token};
+use super::words::{self, is, is_in};
+
+/// Who may run a statement, from the freest to the strictest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// A proved read: the replica may run it.
+    Replica,
+    /// The connection that ran the statement before.
+    Last,
+    Source,
+    /// The source, and so does everything after it in this session.
+    SourcePin,
+}
+
+/// What the session has to remember if the server says OK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    None,
+    /// The default database changes.
+    Use(Vec<u8>),
+    /// SET NAMES and its like; the other connection has to repeat the text.
+    Names {
+        /// SET CHARACTER SET, whose result depends on the default database.
+        follows_database: bool,
+        /// A backslash byte is always a backslash in this character set.
+        is_charset_safe: bool,
+    },
+    /// KILL, which would hit whoever has that number on the server.
+    Kill,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub class: Class,
+    /// May change data, so that the session reads its own writes from the source for a while.
+    pub is_write: bool,
+    /// The connection cannot be cleaned for somebody else by a reset.
+    pub is_dirty: bool,
+    /// More than one statement, so that an error does not say that nothing was done.
+    pub is_multiple: bool,
+    pub effect: Effect,
+}
+
+impl Verdict {
+    const fn new(class: Class, is_write: bool, is_dirty: bool) -> Self {
+        Self { class, is_write, is_dirty, is_multiple: false, effect: Effect::None }
+    }
+
+    /// A read that any host answers alike.
+    pub const READ: Self = Self::new(Class::Replica, false, false);
+    /// Needs the source, changes nothing.
+    pub const SOURCE: Self = Self::new(Class::Source, false, false);
+    pub const WRITE: Self = Self::new(Class::Source, true, false);
+    /// Changes session state that a reset takes away again.
+    pub const PIN: Self = Self::new(Class::SourcePin, true, false);
+    /// Nobody knows what it does.
+    pub const OPAQUE: Self = Self::new(Class::SourcePin, true, true);
+    const LAST: Self = Self::new(Class::Last, false, false);
+
+    /// The stricter of two readings of the same bytes.
+    fn stricter(self, other: Self) -> Self {
+        let is_same = self.effect == other.effect;
+        let mut verdict = Self {
+            class: self.class.max(other.class),
+            is_write: self.is_write || other.is_write,
+            is_dirty: self.is_dirty || other.is_dirty,
+            is_multiple: self.is_multiple || other.is_multiple,
+            effect: if is_same { self.effect } else { Effect::None },
+        };
+        if !is_same {
+            verdict.class = Class::SourcePin;
+            verdict.is_dirty = true;
+        }
+        verdict
+    }
+}
+
+/// Classifies the text of a COM_QUERY. `is_charset_safe` is what the last `Effect::Names` (or the
+/// log-in) said of the client's character set.
+#[must_use]
+pub fn classify(text: &[u8], is_charset_safe: bool) -> Verdict {
+    if !is_charset_safe && lexer::has_trail_backslash(text) {
+        return Verdict { is_multiple: true, ..Verdict::OPAQUE };
+    }
+    let [default, rest @ ..] = Mode::ALL;
+    let (mut verdict, has_backslash) = Scan::run(text, default);
+    if has_backslash {
+        // sql_mode may be set globally, so every reading of the backslashes must agree.
+        for mode in rest {
+            verdict = verdict.stricter(Scan::run(text, mode).0);
+        }
+    }
+    verdict
+}
+
+/// Whether a backslash is never part of a character of the set with this name.
+#[must_use]
+pub fn is_charset_safe(name: &str) -> bool {
+    is_in(words::SAFE_CHARSETS, name.as_bytes())
+}
+
+/// What is known of a statement after looking at all its tokens.
+#[derive(Debug, Default)]
+struct Scan<'a> {
+    /// The first words, without leading parentheses.
+    head: heapless::Vec<Token<'a>, HEAD_TOKENS>,
+    tokens: usize,
+    has_user_variable: bool,
+    has_source_variable: bool,
+    has_last: bool,
+    /// A keyword or function that a read does not have.
+    has_write_word: bool,
+    has_lock_function: bool,
+    has_unknown_function: bool,
+    has_source_function: bool,
+    is_multiple: bool,
+    is_broken: bool,
+    /// Open parentheses.
+    depth: usize,
+    /// Among the names of WITH, where a name with a parenthesis is a table with its columns.
+    is_in_with: bool,
+}
+
+/// The token before, as far as the next one's meaning depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before<'a> {
+    Nothing,
+    Dot,
+    Word {
+        word: &'a [u8],
+        is_qualified: bool,
+    },
+    /// A quoted name, which a parenthesis makes a stored function.
+    Name,
+}
+
+impl<'a> Scan<'a> {
+    fn run(text: &'a [u8], mode: Mode) -> (Verdict, bool) {
+        let mut lexer = Lexer::new(text, mode);
+        let mut scan = Self::default();
+        let mut before = Before::Nothing;
+        let mut is_ended = false;
+        while let Some(token) = lexer.next() {
+            scan.is_multiple |= is_ended;
+            if token == Token::Symbol(b';') {
+                is_ended = true;
+                before = Before::Nothing;
+                continue;
+            }
+            let is_leading = token == Token::Symbol(b'(') && scan.tokens == 0;
+            if !is_leading {
+                scan.tokens += 1;
+                let _full = scan.head.push(token);
+            }
+            before = scan.token(token, before, lexer.is_spaced);
+        }
+        let mut verdict = scan.verdict();
+        if lexer.has_executable || lexer.has_source_hint || scan.is_broken {
+            verdict.class = verdict.class.max(Class::Source);
+        }
+        if scan.is_multiple {
+            verdict = Verdict { is_multiple: true, ..Verdict::OPAQUE };
+        }
+        if scan.has_user_variable || scan.has_lock_function || scan.has_unknown_function {
+            verdict.class = Class::SourcePin;
+            verdict.is_write = true;
+        }
+        if lexer.has_executable && verdict.effect != Effect::None {
+            // Whether it is executed depends on the server: nothing to repeat elsewhere.
+            verdict = Verdict::OPAQUE;
+        }
+        (verdict, lexer.has_backslash)
+    }
+
+    fn token(&mut self, token: Token<'a>, before: Before<'a>, is_spaced: bool) -> Before<'a> {
+        if let Before::Word { word, is_qualified: false } = before {
+            // INSERT( and REPLACE( are functions.
+            self.has_write_word |=
+                (is(word, "INSERT") || is(word, "REPLACE")) && token != Token::Symbol(b'(');
+        }
+        match token {
+            Token::Word(word) => {
+                let is_qualified = before == Before::Dot;
+                self.word(word, before);
+                Before::Word { word, is_qualified }
+            }
+            Token::Symbol(b'(') => {
+                match before {
+                    Before::Nothing | Before::Dot => {}
+                    Before::Word { .. } | Before::Name if self.is_in_with && self.depth == 0 => {}
+                    Before::Word { word, is_qualified } => self.call(word, is_qualified, is_spaced),
+                    Before::Name => self.unknown_function(),
+                }
+                self.depth += 1;
+                Before::Nothing
+            }
+            Token::Symbol(b')') => {
+                self.depth = self.depth.saturating_sub(1);
+                Before::Nothing
+            }
+            Token::Symbol(b'.') => Before::Dot,
+            Token::Name(_) | Token::Ambiguous(_) => Before::Name,
+            Token::UserVariable => {
+                self.has_user_variable = true;
+                Before::Nothing
+            }
+            Token::SystemVariable(name) => {
+                if is(name, "WARNING_COUNT") || is(name, "ERROR_COUNT") {
+                    self.has_last = true;
+                } else if !is_in(words::PLAIN_VARIABLES, name) {
+                    self.has_source_variable = true;
+                }
+                Before::Nothing
+            }
+            Token::Broken => {
+                self.is_broken = true;
+                Before::Nothing
+            }
+            Token::Text(_) | Token::Number | Token::Symbol(_) => Before::Nothing,
+        }
+    }
+
+    /// A word that makes a read something else, wherever it stands.
+    fn word(&mut self, word: &[u8], before: Before<'_>) {
+        let follows = |keyword| matches!(before, Before::Word { word, .. } if is(word, keyword));
+        self.has_write_word |= is(word, "INTO")
+            || is(word, "LOCK")
+            || is(word, "UPDATE")
+            || is(word, "DELETE")
+            || is(word, "PROCEDURE")
+            || is(word, "NEXTVAL")
+            || is(word, "CURRVAL")
+            || (is(word, "SHARE") && follows("FOR"))
+            || (is(word, "VALUE") && (follows("NEXT") || follows("PREVIOUS")));
+        self.has_lock_function |= is_in(words::LOCKS, word);
+        if self.tokens == 1 {
+            self.is_in_with = is(word, "WITH");
+        } else if self.depth == 0 && is_in(AFTER_WITH, word) {
+            self.is_in_with = false;
+        }
+    }
+
+    fn call(&mut self, word: &[u8], is_qualified: bool, is_spaced: bool) {
+        if is_qualified {
+            self.unknown_function();
+        } else if is_in(words::LAST_FUNCTIONS, word) {
+            self.has_last = true;
+        } else if is_in(words::SOURCE_FUNCTIONS, word) || is_in(words::LOCKS, word) {
+            self.has_source_function = true;
+        } else if is_in(words::PURE_FUNCTIONS, word) {
+            if is_spaced && is_in(words::ADJACENT_FUNCTIONS, word) {
+                self.unknown_function();
+            }
+        } else if !is_in(words::KEYWORDS, word) {
+            self.unknown_function();
+        }
+    }
+
+    /// A stored function may do anything, a temporary table included. In a statement that writes
+    /// anyway it is more likely a table with its columns, or a type.
+    fn unknown_function(&mut self) {
+        self.has_unknown_function |= !self.is_first_in(words::WRITES);
+        self.has_source_function = true;
+    }
+
+    fn nth_is(&self, index: usize, keyword: &str) -> bool {
+        matches!(self.head.get(index), Some(Token::Word(word)) if is(word, keyword))
+    }
+
+    fn is_first_in(&self, list: &[&str]) -> bool {
+        matches!(self.head.first(), Some(Token::Word(word)) if is_in(list, word))
+    }
+
+    fn verdict(&self) -> Verdict {
+        let Some(first) = self.head.first() else {
+            // Empty or a comment: the server says so, and nothing changes.
+            return Verdict { class: Class::Source, ..Verdict::READ };
+        };
+        let Token::Word(first) = first else { return Verdict::OPAQUE };
+        match first.to_ascii_uppercase().as_slice() {
+            b"SELECT" | b"WITH" => self.read(),
+            b"VALUES" | b"TABLE" => self.read().stricter(Verdict::SOURCE),
+            b"SHOW" => self.show(),
+            b"EXPLAIN" | b"DESC" | b"DESCRIBE" => self.explain(),
+            b"HELP" => self.read(),
+            b"CHECKSUM" if self.nth_is(1, "TABLE") => self.read(),
+            b"USE" => self.use_database(),
+            b"SET" => self.set(),
+            b"KILL" => Verdict { effect: Effect::Kill, ..Verdict::SOURCE },
+            b"BEGIN" if self.tokens == 1 || (self.tokens == 2 && self.nth_is(1, "WORK")) => {
+                Verdict::SOURCE
+            }
+            b"START" if self.nth_is(1, "TRANSACTION") => Verdict::SOURCE,
+            b"CREATE" | b"DROP" | b"ALTER" => self.define(),
+            b"CALL" | b"LOCK" | b"UNLOCK" | b"HANDLER" => Verdict::PIN,
+            word if is_in(words::WRITES, word) => Verdict::WRITE,
+            _ => Verdict::OPAQUE,
+        }
+    }
+
+    /// A statement that reads unless one of its words says otherwise.
+    fn read(&self) -> Verdict {
+        if self.has_write_word || self.has_source_function || self.is_broken {
+            // Functions: LAST_INSERT_ID(7) and NEXTVAL() change what later statements see.
+            Verdict::WRITE
+        } else if self.has_source_variable {
+            Verdict::SOURCE
+        } else if self.has_last {
+            Verdict::LAST
+        } else {
+            Verdict::READ
+        }
+    }
+
+    fn show(&self) -> Verdict {
+        let at = usize::from(self.nth_is(1, "FULL")) + 1;
+        let Some(Token::Word(word)) = self.head.get(at) else { return Verdict::SOURCE };
+        if is(word, "WARNINGS") || is(word, "ERRORS") || is(word, "COUNT") {
+            Verdict::LAST
+        } else if is_in(words::SHOWS, word) && !self.has_source_variable {
+            Verdict::READ
+        } else {
+            Verdict::SOURCE
+        }
+    }
+
+    fn explain(&self) -> Verdict {
+        match self.head.get(1) {
+            Some(Token::Word(word)) if is(word, "SELECT") => self.read(),
+            Some(Token::Word(word)) if is(word, "FOR") => Verdict::SOURCE,
+            Some(Token::Word(word)) if self.is_table_name(word) => self.read(),
+            Some(Token::Name(_)) => self.read(),
+            Some(_) | None => Verdict::WRITE,
+        }
+    }
+
+    /// `DESC t`, `DESC t column`, `DESC db.t`: short, and no statement that can be explained.
+    fn is_table_name(&self, word: &[u8]) -> bool {
+        let explained: &[&str] = &[
+            "ANALYZE",
+            "DELETE",
+            "EXTENDED",
+            "FORMAT",
+            "INSERT",
+            "INTO",
+            "PARTITIONS",
+            "REPLACE",
+            "TABLE",
+            "UPDATE",
+            "VALUES",
+            "WITH",
+        ];
+        self.tokens <= 5 && !is_in(explained, word)
+    }
+
+    fn use_database(&self) -> Verdict {
+        match (self.head.get(1), self.tokens) {
+            (Some(Token::Word(name)), 2) => {
+                Verdict { effect: Effect::Use(name.to_vec()), ..Verdict::READ }
+            }
+            (Some(Token::Name(name)), 2) => {
+                // A doubled backtick stands for one.
+                let mut plain = Vec::with_capacity(name.len());
+                let mut bytes = name.iter().copied();
+                while let Some(byte) = bytes.next() {
+                    plain.push(byte);
+                    if byte == b'`' {
+                        bytes.next();
+                    }
+                }
+                Verdict { effect: Effect::Use(plain), ..Verdict::READ }
+            }
+            _ => Verdict::OPAQUE,
+        }
+    }
+
+    /// Only what can be repeated on the other connection, or is seen in the status flags, leaves
+    /// the session free; every other SET keeps it on the source.
+    fn set(&self) -> Verdict {
+        match self.head.get(1) {
+            Some(Token::Word(word)) if is(word, "NAMES") => self.names(2, false),
+            Some(Token::Word(word)) if is(word, "CHARSET") => self.names(2, true),
+            Some(Token::Word(word)) if is(word, "CHARACTER") && self.nth_is(2, "SET") => {
+                self.names(3, true)
+            }
+            Some(_) if self.is_autocommit() => Verdict::WRITE,
+            Some(Token::Word(word)) => {
+                let strange: &[&str] = &["DEFAULT", "PASSWORD", "RESOURCE", "ROLE", "STATEMENT"];
+                if is_in(strange, word) { Verdict::OPAQUE } else { Verdict::PIN }
+            }
+            Some(_) => Verdict::PIN,
+            None => Verdict::WRITE,
+        }
+    }
+
+    fn names(&self, at: usize, follows_database: bool) -> Verdict {
+        let name = match self.head.get(at) {
+            Some(Token::Word(name) | Token::Text(name) | Token::Ambiguous(name)) => *name,
+            Some(_) | None => return Verdict::PIN,
+        };
+        let is_plain = match self.tokens - at {
+            1 => true,
+            3 => !follows_database && self.nth_is(at + 1, "COLLATE"),
+            _ => false,
+        };
+        if !is_plain {
+            return Verdict::PIN;
+        }
+        let is_charset_safe = is_in(words::SAFE_CHARSETS, name);
+        Verdict { effect: Effect::Names { follows_database, is_charset_safe }, ..Verdict::READ }
+    }
+
+    /// `SET [SESSION] autocommit = 1` alone, also as `@@autocommit`: the status flags tell.
+    fn is_autocommit(&self) -> bool {
+        let at = 1 + usize::from(self.nth_is(1, "SESSION") || self.nth_is(1, "LOCAL"));
+        let is_named = match self.head.get(at) {
+            Some(Token::Word(name) | Token::SystemVariable(name)) => is(name, "AUTOCOMMIT"),
+            Some(_) | None => false,
+        };
+        let colons = usize::from(self.head.get(at + 1) == Some(&Token::Symbol(b':')));
+        is_named
+            && self.head.get(at + 1 + colons) == Some(&Token::Symbol(b'='))
+            && self.tokens == at + 3 + colons
+    }
+
+    /// CREATE, DROP, ALTER.
+    fn define(&self) -> Verdict {
+        let has = |keyword| (1..HEAD_TOKENS).any(|index| self.nth_is(index, keyword));
+        let is_program =
+            ["PROCEDURE", "FUNCTION", "TRIGGER", "EVENT", "PACKAGE"].into_iter().any(has);
+        if is_program {
+            // The body has semicolons of its own, and clients send it as one statement.
+            Verdict::OPAQUE
+        } else if has("TEMPORARY") {
+            Verdict::PIN
+        } else if self.nth_is(0, "DROP") && (has("DATABASE") || has("SCHEMA")) {
+            Verdict { is_dirty: true, ..Verdict::WRITE }
+        } else {
+            Verdict::WRITE
+        }
+    }
+}
+
+/// Tokens at the start of a statement that are looked at one by one.
+const HEAD_TOKENS: usize = 8;
+
+/// What ends the list of a WITH.
+const AFTER_WITH: &[&str] = &["DELETE", "INSERT", "REPLACE", "SELECT", "TABLE", "UPDATE", "VALUES"];

@@ -1,0 +1,456 @@
+//! Exchange: the life of one PHP request, from its parameters to the last byte of the answer.
+//!
+//! In: the request's body, a peer, what its connection gave. Out: bytes for php-fpm, bytes for the
+//! client, and a `Step` that says what the session must do. Must not: choose a peer, send a request
+//! again that may have been executed. Read first: facts/web.md 2.2 and 6 (retry rules); `session`.
+//!
+//! ```text
+//!   Collecting --body whole--> Queued --peer--> Connecting --connected--> Talking --END--> done
+//!                                ^                  |                        |
+//!                                |  failed or late: |  reset, late, lost and |
+//!                                +-- always --------+- idempotent, nothing --+
+//!                                                      sent to the client
+//! ```
+
+use crate::wire::HostId;
+
+use super::answer::{Answer, Ending};
+use super::fastcgi::{self, Event, Kind, Params};
+use super::reply::{Stamp, Terms};
+
+/// One request to PHP.
+#[derive(Debug)]
+pub struct Exchange {
+    params: Option<Params>,
+    /// BEGIN_REQUEST and PARAMS, kept for a second try.
+    request: Vec<u8>,
+    body: Body,
+    is_idempotent: bool,
+    tried: [bool; 2],
+    tries: u8,
+    phase: Phase,
+    /// Bytes for php-fpm, and how many of them were written.
+    pending: Vec<u8>,
+    pending_written: usize,
+    is_request_sent: bool,
+    stdin_sent: u64,
+    decoder: fastcgi::Decoder,
+    answer: Answer,
+}
+
+/// The request's body: in memory, or all of it in the hands' file once it grew too large.
+#[derive(Debug, Default)]
+struct Body {
+    stored: Vec<u8>,
+    spooled_bytes: u64,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Collecting,
+    Queued,
+    Connecting(HostId),
+    Talking(HostId),
+}
+
+/// What the session must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Continue,
+    /// Leave this peer and ask for the other one.
+    Retry,
+    /// Leave this peer and answer with this status.
+    Fail(u16),
+    /// The answer is whole.
+    Done(Ending),
+    /// The answer broke off after its beginning had been sent: close the client.
+    Abort,
+}
+
+/// Content of one STDIN record from the hands' file.
+pub const STDIN_BYTES_MAX: usize = 32 * 1024;
+
+impl Exchange {
+    #[must_use]
+    pub fn new(params: Params, is_idempotent: bool) -> Self {
+        Self {
+            params: Some(params),
+            request: Vec::new(),
+            body: Body::default(),
+            is_idempotent,
+            tried: [false; 2],
+            tries: 0,
+            phase: Phase::Collecting,
+            pending: Vec::new(),
+            pending_written: 0,
+            is_request_sent: false,
+            stdin_sent: 0,
+            decoder: fastcgi::Decoder::default(),
+            answer: Answer::default(),
+        }
+    }
+
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    #[must_use]
+    pub const fn tried(&self) -> [bool; 2] {
+        self.tried
+    }
+
+    #[must_use]
+    pub const fn tries(&self) -> u8 {
+        self.tries
+    }
+
+    #[must_use]
+    pub const fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The peer that this request occupies.
+    #[must_use]
+    pub const fn host(&self) -> Option<HostId> {
+        match self.phase {
+            Phase::Collecting | Phase::Queued => None,
+            Phase::Connecting(host) | Phase::Talking(host) => Some(host),
+        }
+    }
+
+    /// Adds a piece of the body. Returns the body's length so far.
+    pub fn collect(&mut self, piece: &[u8]) -> u64 {
+        self.body.stored.extend_from_slice(piece);
+        self.body.length()
+    }
+
+    /// Whether the hands should move the stored bytes to their file.
+    #[must_use]
+    pub const fn is_spool_due(&self, is_whole: bool, memory_bytes: usize) -> bool {
+        let stored_bytes = self.body.stored.len();
+        stored_bytes >= memory_bytes
+            || (is_whole && stored_bytes > 0 && self.body.spooled_bytes > 0)
+    }
+
+    /// The stored bytes, which from here on are the hands' to keep.
+    pub fn take_stored(&mut self) -> Vec<u8> {
+        self.body.spooled_bytes = self.body.length();
+        std::mem::take(&mut self.body.stored)
+    }
+
+    /// The body is whole: CONTENT_LENGTH is known and exact, and a peer is wanted. `has_length`:
+    /// the request had a body, or said that it had none.
+    pub fn queue(&mut self, has_length: bool) {
+        if let Some(mut params) = self.params.take() {
+            let length = self.body.length().to_string();
+            let value = if has_length { length.as_bytes() } else { b"" };
+            let is_added = params.add(b"CONTENT_LENGTH", value);
+            debug_assert!(is_added, "a number fits a record");
+            self.request = params.finish();
+        }
+        self.phase = Phase::Queued;
+    }
+
+    pub fn assigned(&mut self, host: HostId) {
+        self.tried[host.index()] = true;
+        self.tries += 1;
+        self.phase = Phase::Connecting(host);
+        self.is_request_sent = false;
+        self.stdin_sent = 0;
+        self.decoder = fastcgi::Decoder::default();
+        self.answer = Answer::default();
+        self.pending.clear();
+        self.pending_written = 0;
+    }
+
+    /// The connection stands: the request goes out, with the body where it is in memory.
+    pub fn connected(&mut self) {
+        let Phase::Connecting(host) = self.phase else { return };
+        self.phase = Phase::Talking(host);
+        self.pending.extend_from_slice(&self.request);
+        if self.body.spooled_bytes == 0 {
+            fastcgi::emit_stream(&mut self.pending, Kind::Stdin, &self.body.stored);
+            fastcgi::emit_end(&mut self.pending, Kind::Stdin);
+        }
+    }
+
+    /// Bytes to write to php-fpm.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        self.pending.get(self.pending_written..).unwrap_or_default()
+    }
+
+    pub fn wrote(&mut self, count: usize) {
+        self.is_request_sent |= count > 0;
+        self.pending_written += count;
+        if self.pending_written >= self.pending.len() {
+            self.pending.clear();
+            self.pending_written = 0;
+        }
+    }
+
+    /// Where in the hands' file the next STDIN bytes are, and how many.
+    #[must_use]
+    pub fn stdin_due(&self) -> Option<(u64, usize)> {
+        let left = self.body.spooled_bytes.saturating_sub(self.stdin_sent);
+        let is_due = matches!(self.phase, Phase::Talking(_)) && self.pending().is_empty();
+        if !is_due || left == 0 {
+            return None;
+        }
+        let count = usize::try_from(left).unwrap_or(STDIN_BYTES_MAX).min(STDIN_BYTES_MAX);
+        Some((self.stdin_sent, count))
+    }
+
+    /// The bytes that `stdin_due` asked for; none if the file failed.
+    pub fn push_stdin(&mut self, bytes: &[u8]) {
+        fastcgi::emit_stream(&mut self.pending, Kind::Stdin, bytes);
+        self.stdin_sent += u64::try_from(bytes.len()).unwrap_or(0);
+        if self.stdin_sent >= self.body.spooled_bytes {
+            fastcgi::emit_end(&mut self.pending, Kind::Stdin);
+        }
+    }
+
+    /// php-fpm takes no more of the request. Its answer may be here all the same (a 413 without
+    /// reading the body), so the connection is read to its end.
+    pub fn write_failed(&mut self) {
+        self.pending.clear();
+        self.pending_written = 0;
+        self.stdin_sent = self.body.spooled_bytes;
+    }
+
+    /// No connection: nothing was executed, so the other peer is always tried, for POST too.
+    #[must_use]
+    pub fn connect_failed(&self) -> Step {
+        if self.tried == [true, true] { Step::Fail(502) } else { Step::Retry }
+    }
+
+    /// Bytes from php-fpm. `is_closing`: its end of the connection is known to follow, so that the
+    /// header waits a moment more for END_REQUEST: with it the answer has a length, and without it
+    /// another peer can still be asked.
+    pub fn answered(
+        &mut self,
+        mut bytes: &[u8],
+        is_closing: bool,
+        terms: &mut Terms,
+        stamp: &Stamp,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        loop {
+            match self.decoder.next(&mut bytes) {
+                Ok(Event::Stdout(piece)) => {
+                    if let Err(error) = self.answer.stdout(piece, out) {
+                        log::debug!("script: {error}");
+                        return Step::Fail(502);
+                    }
+                }
+                Ok(Event::Stderr(text)) => {
+                    log::debug!("php: {}", String::from_utf8_lossy(text).trim_end());
+                }
+                Ok(Event::End { is_complete }) => {
+                    return self.script_ended(is_complete, terms, stamp, out);
+                }
+                Ok(Event::More) => {
+                    if !is_closing || self.answer.is_holding_much() {
+                        self.answer.start(false, terms, stamp, out);
+                    }
+                    return Step::Continue;
+                }
+                Err(error) => {
+                    log::debug!("php-fpm: {error}");
+                    return self.broken(502);
+                }
+            }
+        }
+    }
+
+    fn script_ended(
+        &mut self,
+        is_complete: bool,
+        terms: &mut Terms,
+        stamp: &Stamp,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        self.answer.start(true, terms, stamp, out);
+        if self.answer.is_sent() {
+            return Step::Done(self.answer.finish(out));
+        }
+        // FastCGI 1.0, 5.5: OVERLOADED and the like say that the request was not executed.
+        if !is_complete && self.tried != [true, true] {
+            return Step::Retry;
+        }
+        self.broken(502)
+    }
+
+    /// php-fpm closed the connection without END_REQUEST.
+    pub fn ended(&mut self, terms: &mut Terms, stamp: &Stamp, out: &mut Vec<u8>) -> Step {
+        if self.answer.is_sent() {
+            return if self.answer.is_length_reached() {
+                Step::Done(Ending::Whole)
+            } else {
+                Step::Abort
+            };
+        }
+        let is_presentable = self.answer.is_ready() && self.decoder.is_between_records();
+        if is_presentable && !self.may_retry() {
+            self.answer.start_unended(terms, stamp, out);
+            return Step::Done(self.answer.finish(out));
+        }
+        self.broken(502)
+    }
+
+    /// The connection broke, or gave what is no FastCGI.
+    #[must_use]
+    pub fn broken(&self, status: u16) -> Step {
+        if self.answer.is_sent() {
+            Step::Abort
+        } else if self.may_retry() {
+            Step::Retry
+        } else {
+            Step::Fail(status)
+        }
+    }
+
+    /// The peer went out: whether this request leaves it at once instead of waiting for its timer.
+    #[must_use]
+    pub fn host_lost(&self, host: HostId) -> Step {
+        if self.host() == Some(host) && !self.answer.is_sent() && self.may_retry() {
+            Step::Retry
+        } else {
+            Step::Continue
+        }
+    }
+
+    /// Facts/web.md 2.2: once, on the other peer, if it cannot be executed twice with harm.
+    fn may_retry(&self) -> bool {
+        self.tried != [true, true] && (self.is_idempotent || !self.is_request_sent)
+    }
+}
+
+impl Body {
+    fn length(&self) -> u64 {
+        self.spooled_bytes + u64::try_from(self.stored.len()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use HostId::{First, Second};
+
+    const TERMS: Terms = Terms { is_head: false, is_http_10: false, is_keep_alive: true };
+
+    fn talking(is_idempotent: bool) -> Exchange {
+        let mut exchange = Exchange::new(Params::new(), is_idempotent);
+        exchange.queue(false);
+        exchange.assigned(First);
+        exchange.connected();
+        let count = exchange.pending().len();
+        exchange.wrote(count);
+        exchange
+    }
+
+    fn record(kind: u8, content: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(content.len()).expect("short");
+        [&[1, kind, 0, 1, 0, length, 0, 0], content].concat()
+    }
+
+    fn answered(exchange: &mut Exchange, bytes: &[u8]) -> (Step, String) {
+        let mut out = Vec::new();
+        let step = exchange.answered(bytes, false, &mut TERMS.clone(), &Stamp::new(0), &mut out);
+        (step, String::from_utf8_lossy(&out).into_owned())
+    }
+
+    fn ended(exchange: &mut Exchange) -> (Step, String) {
+        let mut out = Vec::new();
+        let step = exchange.ended(&mut TERMS.clone(), &Stamp::new(0), &mut out);
+        (step, String::from_utf8_lossy(&out).into_owned())
+    }
+
+    #[test]
+    fn a_get_is_retried_once_and_a_post_never_when_it_was_sent() {
+        let mut get = talking(true);
+        assert_eq!(ended(&mut get).0, Step::Retry);
+        get.queue(false);
+        get.assigned(Second);
+        get.connected();
+        assert_eq!(get.broken(502), Step::Fail(502));
+        assert_eq!(ended(&mut talking(false)).0, Step::Fail(502));
+    }
+
+    #[test]
+    fn a_post_goes_to_the_other_peer_when_it_cannot_connect() {
+        let mut post = Exchange::new(Params::new(), false);
+        post.queue(true);
+        post.assigned(First);
+        assert_eq!(post.connect_failed(), Step::Retry);
+        post.assigned(Second);
+        assert_eq!(post.connect_failed(), Step::Fail(502));
+    }
+
+    #[test]
+    fn nothing_is_retried_after_the_first_byte_to_the_client() {
+        let mut get = talking(true);
+        let (step, text) = answered(&mut get, &record(6, b"A: b\r\n\r\nhello"));
+        assert!(step == Step::Continue && text.contains("chunked"), "{text}");
+        assert_eq!(get.host_lost(First), Step::Continue);
+        assert_eq!(ended(&mut get).0, Step::Abort);
+    }
+
+    #[test]
+    fn half_a_header_is_nothing_sent() {
+        let mut get = talking(true);
+        assert_eq!(answered(&mut get, &record(6, b"A: b\r\n")), (Step::Continue, String::new()));
+        assert_eq!(get.host_lost(First), Step::Retry);
+        assert_eq!(get.host_lost(Second), Step::Continue);
+    }
+
+    #[test]
+    fn an_end_without_output_and_overload_are_retried() {
+        let end = record(3, &[0; 8]);
+        assert_eq!(answered(&mut talking(true), &end).0, Step::Retry);
+        assert_eq!(answered(&mut talking(false), &end).0, Step::Fail(502));
+        let overloaded = record(3, &[0, 0, 0, 0, 2, 0, 0, 0]);
+        assert_eq!(answered(&mut talking(false), &overloaded).0, Step::Retry);
+    }
+
+    #[test]
+    fn a_closed_connection_without_end_is_an_answer_when_it_cannot_be_retried() {
+        let mut post = talking(false);
+        let mut out = Vec::new();
+        let stdout = record(6, b"A: b\r\n\r\nhello");
+        let step = post.answered(&stdout, true, &mut TERMS.clone(), &Stamp::new(0), &mut out);
+        assert!(step == Step::Continue && out.is_empty());
+        let (step, text) = ended(&mut post);
+        assert_eq!(step, Step::Done(Ending::Close));
+        assert!(text.ends_with("\r\n\r\nhello") && !text.contains("chunked"), "{text}");
+    }
+
+    #[test]
+    fn a_body_is_sent_whole_from_memory_or_in_pieces_from_a_file() {
+        let mut small = Exchange::new(Params::new(), false);
+        assert_eq!(small.collect(b"hello"), 5);
+        assert!(!small.is_spool_due(true, 10));
+        small.queue(true);
+        small.assigned(First);
+        small.connected();
+        assert!(small.pending().windows(5).any(|window| window == b"hello"));
+        assert_eq!(small.stdin_due(), None);
+        let mut large = Exchange::new(Params::new(), false);
+        large.collect(&[b'x'; 40_000]);
+        assert!(large.is_spool_due(false, 10));
+        assert_eq!(large.take_stored().len(), 40_000);
+        large.queue(true);
+        large.assigned(First);
+        large.connected();
+        large.wrote(large.pending().len());
+        assert_eq!(large.stdin_due(), Some((0, STDIN_BYTES_MAX)));
+        large.push_stdin(&[b'x'; STDIN_BYTES_MAX]);
+        assert_eq!(large.stdin_due(), None);
+        large.wrote(large.pending().len());
+        assert_eq!(large.stdin_due(), Some((32_768, 7232)));
+        large.push_stdin(&[b'x'; 7232]);
+        assert!(large.pending().ends_with(&[1, 5, 0, 1, 0, 0, 0, 0]));
+    }
+}

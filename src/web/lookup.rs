@@ -1,0 +1,232 @@
+//! Lookup: which file a path means, found by asking for one candidate after the other.
+//!
+//! In: a normalised path, then what the hands found at each candidate. Out: a verdict: send it, run
+//! it, redirect, or refuse. Must not: touch files itself, run a script that is not there.
+//! Read first: nginx ngx_http_index_module, try_files; facts/web.md 1.5 ("Script choice").
+
+use super::{Config, path};
+
+/// One path's lookup.
+#[derive(Debug)]
+pub struct Lookup {
+    path: Vec<u8>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The path names a script that ends here.
+    Script(usize),
+    Plain,
+    /// The path is a directory; this entry of `Config.index` is tried.
+    Index(usize),
+    /// Nothing was found; `/index.php` is tried (Config.front_controller).
+    Front,
+}
+
+/// What is at a candidate path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    File(Meta),
+    Directory,
+    Missing,
+    /// Permission, a symbolic link that leads outside, a device.
+    Denied,
+    /// The system is short of something (descriptors, memory).
+    Failed,
+}
+
+/// What the answer's headers need to know of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    pub size_bytes: u64,
+    pub modified_unix_seconds: u64,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask for the next candidate.
+    Again,
+    /// Send the file that was found last.
+    Send(Meta),
+    Run(Script),
+    /// 301 to this path, unescaped, with a slash at its end.
+    Redirect(Vec<u8>),
+    Refuse(u16),
+}
+
+/// A script below the document root, and what follows it in the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    pub name: Vec<u8>,
+    pub path_info: Vec<u8>,
+}
+
+const FRONT: &[u8] = b"/index.php";
+
+impl Lookup {
+    #[must_use]
+    pub fn new(path: Vec<u8>) -> Self {
+        let stage = path::script_end(&path).map_or(Stage::Plain, Stage::Script);
+        Self { path, stage }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The path to look at, without a slash at its end but for the root.
+    #[must_use]
+    pub fn candidate(&self, config: &Config) -> Vec<u8> {
+        match self.stage {
+            Stage::Script(end) => self.path.get(..end).unwrap_or_default().to_vec(),
+            Stage::Plain => match self.path.strip_suffix(b"/") {
+                Some(path) if !path.is_empty() => path.to_vec(),
+                Some(_) | None => self.path.clone(),
+            },
+            Stage::Index(index) => {
+                let name = config.index.get(index).map(String::as_bytes).unwrap_or_default();
+                [&self.path, name].concat()
+            }
+            Stage::Front => FRONT.to_vec(),
+        }
+    }
+
+    /// The path of the file that was found, which decides its media type.
+    pub fn handle(&mut self, config: &Config, found: Found) -> Verdict {
+        let has_slash = self.path.ends_with(b"/");
+        match (self.stage, found) {
+            (_, Found::Failed) => Verdict::Refuse(503),
+            (_, Found::Denied) => Verdict::Refuse(403),
+            (Stage::Script(end), Found::File(_)) => {
+                let (name, path_info) = self.path.split_at(end);
+                Verdict::Run(Script { name: name.to_vec(), path_info: path_info.to_vec() })
+            }
+            // A directory may be called x.php; what is below it is no script of that name.
+            (Stage::Script(_), Found::Directory) => {
+                self.stage = Stage::Plain;
+                Verdict::Again
+            }
+            (Stage::Plain, Found::File(meta)) if !has_slash => {
+                if path::is_hidden(&self.path) {
+                    Verdict::Refuse(404)
+                } else {
+                    Verdict::Send(meta)
+                }
+            }
+            (Stage::Plain, Found::Directory) if has_slash => self.try_index(config, 0),
+            (Stage::Plain, Found::Directory) if path::is_hidden(&self.path) => Verdict::Refuse(404),
+            (Stage::Plain, Found::Directory) => {
+                Verdict::Redirect([self.path.as_slice(), b"/"].concat())
+            }
+            (Stage::Index(_), Found::File(meta)) => {
+                let name = self.candidate(config);
+                if path::script_end(&name) == Some(name.len()) {
+                    Verdict::Run(Script { name, path_info: Vec::new() })
+                } else if path::is_hidden(&name) {
+                    Verdict::Refuse(404)
+                } else {
+                    Verdict::Send(meta)
+                }
+            }
+            (Stage::Index(index), Found::Missing | Found::Directory) => {
+                self.try_index(config, index + 1)
+            }
+            (Stage::Front, Found::File(_)) => {
+                Verdict::Run(Script { name: FRONT.to_vec(), path_info: Vec::new() })
+            }
+            (Stage::Script(_) | Stage::Plain, Found::Missing | Found::File(_)) => {
+                self.try_front(config, 404)
+            }
+            (Stage::Front, Found::Missing | Found::Directory) => Verdict::Refuse(404),
+        }
+    }
+
+    fn try_index(&mut self, config: &Config, index: usize) -> Verdict {
+        if index < config.index.len() {
+            self.stage = Stage::Index(index);
+            return Verdict::Again;
+        }
+        self.try_front(config, 403)
+    }
+
+    fn try_front(&mut self, config: &Config, status: u16) -> Verdict {
+        if config.front_controller {
+            self.stage = Stage::Front;
+            return Verdict::Again;
+        }
+        Verdict::Refuse(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: Meta = Meta { size_bytes: 7, modified_unix_seconds: 9 };
+
+    /// Runs a lookup over a tree in which `files` and `directories` exist.
+    fn look(config: &Config, target: &str, files: &[&str], directories: &[&str]) -> Verdict {
+        let path = path::normalise(target.as_bytes()).expect("a good path");
+        let mut lookup = Lookup::new(path);
+        for _ in 0..8 {
+            let candidate = String::from_utf8(lookup.candidate(config)).expect("text");
+            let found = if files.contains(&candidate.as_str()) {
+                Found::File(META)
+            } else if directories.contains(&candidate.as_str()) {
+                Found::Directory
+            } else {
+                Found::Missing
+            };
+            match lookup.handle(config, found) {
+                Verdict::Again => {}
+                verdict @ (Verdict::Send(_)
+                | Verdict::Run(_)
+                | Verdict::Redirect(_)
+                | Verdict::Refuse(_)) => return verdict,
+            }
+        }
+        panic!("a lookup must end");
+    }
+
+    fn run(name: &str, path_info: &str) -> Verdict {
+        Verdict::Run(Script { name: name.into(), path_info: path_info.into() })
+    }
+
+    #[test]
+    fn each_path_has_its_verdict() {
+        let config = Config::default();
+        let files =
+            ["/a.txt", "/a.php", "/d/index.php", "/e/index.html", "/f.php/x.txt", "/a.php~"];
+        let directories = ["/", "/d", "/e", "/f.php", "/g", "/.git"];
+        for (target, expected) in [
+            ("/a.txt", Verdict::Send(META)),
+            ("/a.txt/", Verdict::Refuse(404)),
+            ("/a.php", run("/a.php", "")),
+            ("/a.php/x/y", run("/a.php", "/x/y")),
+            ("/b.php", Verdict::Refuse(404)),
+            ("/a.txt/x.php", Verdict::Refuse(404)),
+            ("/a.php~", Verdict::Refuse(404)),
+            ("/d/", run("/d/index.php", "")),
+            ("/d", Verdict::Redirect(b"/d/".to_vec())),
+            ("/e/", Verdict::Send(META)),
+            ("/f.php/x.txt", Verdict::Send(META)),
+            ("/g/", Verdict::Refuse(403)),
+            ("/.git", Verdict::Refuse(404)),
+            ("/", Verdict::Refuse(403)),
+        ] {
+            assert_eq!(look(&config, target, &files, &directories), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_front_controller_gets_what_is_not_there() {
+        let config = Config { front_controller: true, ..Config::default() };
+        assert_eq!(look(&config, "/blog/1", &["/index.php"], &[]), run("/index.php", ""));
+        assert_eq!(look(&config, "/x.php", &["/index.php"], &[]), run("/index.php", ""));
+        assert_eq!(look(&config, "/d/", &["/index.php"], &["/d"]), run("/index.php", ""));
+        assert_eq!(look(&config, "/blog/1", &[], &[]), Verdict::Refuse(404));
+    }
+}

@@ -1,0 +1,146 @@
+//! Replies that the front makes itself: the head's common lines, error pages, redirects.
+//!
+//! In: a status and the terms of the request. Out: bytes appended to what the client gets.
+//! Must not: put anything of the request into a page. Read first: RFC 9110 section 15.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What a request demands of its answer's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    pub is_head: bool,
+    pub is_http_10: bool,
+    pub is_keep_alive: bool,
+}
+
+/// The wall clock as text, renewed once a second by the hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub unix_seconds: u64,
+    pub http_date: String,
+    pub log_date: String,
+}
+
+impl Stamp {
+    #[must_use]
+    pub fn new(unix_seconds: u64) -> Self {
+        Self {
+            unix_seconds,
+            http_date: http_date(unix_seconds),
+            log_date: super::log::date(unix_seconds),
+        }
+    }
+}
+
+#[must_use]
+pub fn http_date(unix_seconds: u64) -> String {
+    // httpdate's range ends with the year 9999 (RFC 9110, 5.6.7 has four digits).
+    let last = 253_402_300_799;
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_seconds.min(last)))
+}
+
+/// The status line, Server and Date.
+pub fn begin(out: &mut Vec<u8>, status: u16, stamp: &Stamp) {
+    let line = format!(
+        "HTTP/1.1 {status} {}\r\nServer: tandem\r\nDate: {}\r\n",
+        reason(status),
+        stamp.http_date
+    );
+    out.extend_from_slice(line.as_bytes());
+}
+
+/// The Connection line, where the version's own rule does not say it, and the blank line.
+pub fn end(out: &mut Vec<u8>, terms: Terms) {
+    let line: &[u8] = match (terms.is_keep_alive, terms.is_http_10) {
+        (false, _) => b"Connection: close\r\n\r\n",
+        (true, true) => b"Connection: keep-alive\r\n\r\n",
+        (true, false) => b"\r\n",
+    };
+    out.extend_from_slice(line);
+}
+
+/// A whole answer with a small page. Returns the bytes of its body.
+pub fn page(out: &mut Vec<u8>, status: u16, stamp: &Stamp, terms: Terms, extra: &str) -> u64 {
+    let reason = reason(status);
+    let body = format!(
+        "<!DOCTYPE html>\n<html><head><title>{status} {reason}</title></head>\n\
+         <body><h1>{status} {reason}</h1></body></html>\n"
+    );
+    begin(out, status, stamp);
+    let lines = format!("{extra}Content-Type: text/html\r\nContent-Length: {}\r\n", body.len());
+    out.extend_from_slice(lines.as_bytes());
+    end(out, terms);
+    if terms.is_head {
+        return 0;
+    }
+    out.extend_from_slice(body.as_bytes());
+    u64::try_from(body.len()).unwrap_or(0)
+}
+
+/// RFC 9110, section 15; the ones that this program sends or that scripts leave without a reason.
+#[must_use]
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_its_length_and_no_body_for_head() {
+        let stamp = Stamp::new(1_700_000_000);
+        let mut terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
+        let mut out = Vec::new();
+        let body_bytes = page(&mut out, 503, &stamp, terms, "Retry-After: 1\r\n");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+        assert!(text.contains("Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"), "{text}");
+        assert!(text.contains("Connection: close\r\n") && text.contains("Retry-After: 1\r\n"));
+        assert!(text.contains(&format!("Content-Length: {body_bytes}\r\n")), "{text}");
+        terms.is_head = true;
+        let mut out = Vec::new();
+        assert_eq!(page(&mut out, 404, &stamp, terms, ""), 0);
+        assert!(out.ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_date_beyond_the_calendar_does_not_panic() {
+        assert_eq!(http_date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+}

@@ -1,0 +1,260 @@
+//! Serve: the part of a session that turns one head into a file, a page or a PHP request.
+//!
+//! In: a whole head, what the hands found, the body. Out: the session's next state.
+//! Must not: touch the connection's end (that is `session`). Read first: `session`, `lookup`.
+
+use std::mem;
+
+use crate::limits;
+
+use super::body::{self, Step};
+use super::exchange::Exchange;
+use super::files;
+use super::log::Words;
+use super::lookup::{Found, Lookup, Meta, Script, Verdict};
+use super::reply::Terms;
+use super::request::{self, Framing, Head, Method, Refusal};
+use super::session::{Context, Output, Running, Session, State};
+use super::{params, path};
+
+impl Session {
+    /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
+    /// lookup is done: its headers are wanted again then.
+    pub(super) fn begin(&mut self, cx: Context<'_>, head_bytes: usize) {
+        let inbound = mem::take(&mut self.inbound);
+        let begun = begin(cx, inbound.get(..head_bytes).unwrap_or_default());
+        self.inbound = inbound;
+        match begun {
+            Ok((running, lookup)) => {
+                self.running = Some(Box::new(running));
+                self.state = State::Looking { lookup, head_bytes };
+                self.order(Output::Look);
+            }
+            Err((running, Refusal(status))) => {
+                self.running = running;
+                self.refuse(cx, status);
+            }
+        }
+    }
+
+    /// The hands looked at a candidate.
+    pub(super) fn looked(&mut self, cx: Context<'_>, found: Found) {
+        let State::Looking { lookup, head_bytes } = &mut self.state else { return };
+        let head_bytes = *head_bytes;
+        let verdict = lookup.handle(cx.config, found);
+        if verdict == Verdict::Again {
+            self.order(Output::Look);
+            return;
+        }
+        let file_path = lookup.candidate(cx.config);
+        let document_path = lookup.path().to_vec();
+        let mut inbound = mem::take(&mut self.inbound);
+        {
+            let mut room = request::header_room();
+            let bytes = inbound.get(..head_bytes).unwrap_or_default();
+            match request::parse(bytes, &mut room) {
+                Ok(head) => self.obey(cx, &head, verdict, &file_path, &document_path),
+                Err(Refusal(status)) => self.refuse(cx, status),
+            }
+        }
+        // What `obey` left may already need the bytes that follow the head.
+        inbound.drain(..head_bytes.min(inbound.len()));
+        self.resume_inbound(cx, inbound);
+    }
+
+    fn obey(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        verdict: Verdict,
+        file_path: &[u8],
+        document_path: &[u8],
+    ) {
+        match verdict {
+            Verdict::Send(meta) => self.send(cx, head, meta, file_path),
+            Verdict::Run(script) => self.run(cx, head, &script, document_path),
+            Verdict::Redirect(path) => {
+                let mut location = path::escape(&path);
+                if !head.query.is_empty() {
+                    location.push(b'?');
+                    location.extend_from_slice(head.query);
+                }
+                let location = String::from_utf8_lossy(&location);
+                self.page(cx, 301, &format!("Location: {location}\r\n"));
+            }
+            Verdict::Refuse(status) => self.page(cx, status, ""),
+            Verdict::Again => {}
+        }
+    }
+
+    fn send(&mut self, cx: Context<'_>, head: &Head<'_>, meta: Meta, path: &[u8]) {
+        if !matches!(head.method, Method::Get | Method::Head) {
+            self.page(cx, 405, "Allow: GET, HEAD\r\n");
+            return;
+        }
+        let Some(running) = &mut self.running else { return };
+        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
+        let plan = files::plan(head, meta);
+        let (status, span) =
+            files::answer(&mut self.outbound, plan, path, meta, cx.stamp, running.terms);
+        running.status = status;
+        running.body_bytes = span.length;
+        if span.length == 0 {
+            self.finish(cx);
+        } else {
+            self.state = State::File(span);
+            self.deadline = Some(cx.now + cx.config.request_limit);
+        }
+    }
+
+    fn run(&mut self, cx: Context<'_>, head: &Head<'_>, script: &Script, document_path: &[u8]) {
+        let built = params::build(head, self.ends, &cx.config.root, script, document_path);
+        let params = match built {
+            Ok(params) => params,
+            Err(Refusal(status)) => {
+                self.refuse(cx, status);
+                return;
+            }
+        };
+        let exchange = Exchange::new(params, head.method.is_idempotent());
+        self.state = State::Php(Box::new(exchange));
+        self.deadline = Some(cx.now + cx.config.request_limit);
+    }
+
+    /// Puts back the bytes that followed a head, and lets the state that was reached use them.
+    fn resume_inbound(&mut self, cx: Context<'_>, rest: Vec<u8>) {
+        match &self.state {
+            State::Php(_) => {
+                if let Some(running) = &mut self.running {
+                    // RFC 9110, 10.1.1: not when the body is already coming.
+                    if mem::take(&mut running.is_continue_due) && rest.is_empty() {
+                        self.outbound.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    }
+                }
+                self.receive_body(cx, &rest);
+            }
+            State::Discarding(_) => self.receive_body(cx, &rest),
+            State::Closing { .. } | State::Lingering => {
+                if !rest.is_empty() {
+                    self.linger();
+                }
+            }
+            State::Head => {
+                self.inbound = rest;
+                self.mark_head_due(cx);
+            }
+            State::File(_) | State::Looking { .. } => self.inbound = rest,
+            State::Closed => {}
+        }
+    }
+
+    /// Bytes of a body, and perhaps of the request behind it.
+    pub(super) fn receive_body(&mut self, cx: Context<'_>, bytes: &[u8]) {
+        let mut rest = bytes;
+        let mut spool_due = false;
+        let mut decoder = match &self.state {
+            State::Discarding(decoder) => *decoder,
+            State::Php(_)
+            | State::Head
+            | State::Looking { .. }
+            | State::File(_)
+            | State::Closing { .. }
+            | State::Lingering
+            | State::Closed => match &self.running {
+                Some(running) => running.rest,
+                None => return,
+            },
+        };
+        let mut discarded_bytes = 0u64;
+        let is_whole = loop {
+            match decoder.next(&mut rest) {
+                Ok(Step::Piece(piece)) => {
+                    let body_bytes = if let State::Php(exchange) = &mut self.state {
+                        exchange.collect(piece)
+                    } else {
+                        discarded_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                        discarded_bytes
+                    };
+                    if body_bytes > cx.config.body_max.0 {
+                        self.body_refused(cx, 413);
+                        return;
+                    }
+                }
+                Ok(Step::More) => break false,
+                Ok(Step::Ended) => break true,
+                Err(Refusal(status)) => {
+                    self.body_refused(cx, status);
+                    return;
+                }
+            }
+        };
+        self.deadline = Some(cx.now + cx.config.request_limit);
+        if let State::Php(exchange) = &self.state {
+            spool_due = exchange.is_spool_due(is_whole, limits::WEB_BODY_MEMORY_BYTES);
+        }
+        if spool_due {
+            self.order(Output::Spool);
+        }
+        self.inbound = rest.to_vec();
+        if let State::Discarding(kept) = &mut self.state {
+            *kept = decoder;
+            if is_whole {
+                self.state = State::Head;
+                self.mark_head_due(cx);
+            }
+            return;
+        }
+        if let Some(running) = &mut self.running {
+            running.rest = decoder;
+        }
+        if is_whole {
+            self.acquire(cx);
+        }
+    }
+
+    /// A body that is too large or malformed: the page if none was sent, and the end.
+    fn body_refused(&mut self, cx: Context<'_>, status: u16) {
+        if self.running.is_some() {
+            self.refuse(cx, status);
+        } else {
+            self.linger();
+        }
+    }
+}
+
+type Begun = Result<(Running, Lookup), (Option<Box<Running>>, Refusal)>;
+
+/// Everything that can be said of a request before any file is looked at.
+fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
+    let mut room = request::header_room();
+    let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
+    let terms = Terms {
+        is_head: head.method == Method::Head,
+        is_http_10: head.is_http_10,
+        is_keep_alive: head.is_keep_alive && !cx.is_draining,
+    };
+    let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
+    let mut running = Running::new(cx.now, terms, words);
+    running.rest = body::Decoder::new(head.framing);
+    running.is_continue_due = head.expects_continue;
+    running.has_length = head.framing != Framing::Empty || head.header("content-length").is_some();
+    if head.method == Method::Forbidden {
+        return Err((Some(Box::new(running)), Refusal(405)));
+    }
+    if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
+        return Err((Some(Box::new(running)), Refusal(413)));
+    }
+    match path::normalise(head.path) {
+        Some(path) => Ok((running, Lookup::new(path))),
+        None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
+    }
+}
+
+fn words(head: &Head<'_>) -> Words {
+    let version = if head.is_http_10 { "1.0" } else { "1.1" };
+    Words {
+        line: format!("{} {} HTTP/{version}", head.method_word, head.target).into_bytes(),
+        referer: head.header("referer").unwrap_or_default().to_vec(),
+        agent: head.header("user-agent").unwrap_or_default().to_vec(),
+    }
+}

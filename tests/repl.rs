@@ -1,0 +1,498 @@
+//! Replication against real servers: every law for each flavour that `scripts/servers` can install.
+//!
+//! In: scripts/servers. Out: laws. Must not: depend on the order or number of tests run at once.
+//! Read first: tests/repl/pair.rs for the two servers, facts/repl.md section 5 for the scenarios.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[path = "repl/pair.rs"]
+mod pair;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant as Clock};
+
+use mysql::prelude::Queryable;
+use nix::sys::signal::Signal;
+use pair::{ADMIN, APP, Pair, Recipe, Server};
+use tandem::repl::{Failure, Job, Outcome, State, ThreadState};
+
+/// Each law once for each flavour.
+macro_rules! laws {
+    ($($law:ident),* $(,)?) => {
+        laws!(@ mariadb "mariadb" $($law)*);
+        laws!(@ mysql56 "mysql56" $($law)*);
+        laws!(@ mysql97 "mysql97" $($law)*);
+    };
+    (@ $module:ident $flavour:literal $($law:ident)*) => {
+        mod $module {
+            $(#[test]
+            fn $law() {
+                if let Some(recipe) = super::Recipe::of($flavour) {
+                    super::$law(recipe);
+                }
+            })*
+        }
+    };
+}
+
+laws!(
+    a_fresh_pair_replicates,
+    promotion_applies_everything_received,
+    promotion_starts_a_stopped_applier,
+    promotion_refuses_a_broken_applier,
+    promotion_that_cannot_drain_destroys_nothing,
+    promotion_killed_after_any_query_is_finished_by_the_next,
+    the_old_source_rejoins_when_it_has_nothing_extra,
+    a_host_with_extra_transactions_is_refused,
+    switchover_loses_no_acknowledged_write,
+    close_ends_what_holds_the_server_open,
+    events_move_with_the_source,
+    a_wrong_replication_password_is_named,
+    a_hung_server_is_unreachable_in_bounded_time,
+);
+
+fn write_rows(server: &Server, ids: std::ops::Range<u32>) {
+    let mut conn = server.connect(APP);
+    for id in ids {
+        conn.query_drop(format!("INSERT INTO app.t VALUES ({id}, 'x')")).expect("a write");
+    }
+}
+
+fn rows(server: &Server) -> usize {
+    server.value("SELECT COUNT(*) FROM app.t").parse().expect("a count")
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Clock::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Error code of a refused write by the application.
+fn write_error(server: &Server) -> u16 {
+    match server.connect(APP).query_drop("INSERT INTO app.t VALUES (1000000, 'refused')") {
+        Err(mysql::Error::MySqlError(error)) => error.code,
+        other => panic!("the write must be refused: {other:?}"),
+    }
+}
+
+fn a_fresh_pair_replicates(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 10);
+    assert_eq!(write_error(&pair.b), 1290, "a replica takes no writes");
+    // Both hosts' accounts, on both hosts.
+    for server in [&pair.a, &pair.b] {
+        let sql = "SELECT GROUP_CONCAT(Host ORDER BY Host) FROM mysql.user \
+                   WHERE User='rpl' AND Repl_slave_priv='Y'";
+        assert_eq!(server.value(sql), "127.0.0.1,127.0.0.2");
+    }
+    let seen = pair.host_b.observe();
+    let replica = seen.replica.expect("B is a replica");
+    assert_eq!((replica.io, replica.sql), (ThreadState::Running, ThreadState::Running));
+    assert_eq!(replica.source_host, "127.0.0.1");
+    assert!(seen.is_read_only && seen.unfit.is_empty());
+
+    let peer_position = Some(pair.host_a.position());
+    let again = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(again, Ok(Outcome::Following { was_following: true }));
+    // A daemon that starts beside a working replica changes nothing.
+    pair.host_b.restart();
+    let fenced = pair.host_b.job(Job::Fence).expect("B can be fenced");
+    assert!(matches!(fenced, Outcome::Fenced { ended: 0, .. }));
+    assert_eq!(pair.host_b.observe().replica.map(|r| r.io), Some(ThreadState::Running));
+}
+
+/// Holds B's applier, as a long statement would, until dropped.
+fn hold_applier(server: &Server) -> mysql::Conn {
+    let mut conn = server.connect(ADMIN);
+    conn.query_drop("LOCK TABLES app.t READ").expect("a lock");
+    conn
+}
+
+fn received(pair: &mut Pair) -> String {
+    pair.host_b.observe().replica.map(|replica| replica.retrieved).unwrap_or_default()
+}
+
+/// Waits until B has received everything that A has.
+fn wait_until_received(pair: &mut Pair) {
+    let flavour = pair.host_a.observe().flavour.expect("A is up");
+    let parse = |text: &str| tandem::repl::Position::parse(flavour, text).expect("a position");
+    let wanted = parse(&pair.host_a.position());
+    eventually("B receives", || {
+        let applied = parse(&pair.host_b.position());
+        applied.union(&parse(&received(pair))).contains(&wanted)
+    });
+}
+
+fn promotion_applies_everything_received(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let lock = hold_applier(&pair.b);
+    write_rows(&pair.a, 0..200);
+    wait_until_received(&mut pair);
+    assert_eq!(rows(&pair.b), 0, "nothing is applied yet");
+    pair.a.crash();
+    let released = thread::spawn(move || {
+        sleep(Duration::from_millis(1500));
+        drop(lock);
+    });
+    let promoted = pair.host_b.job(Job::Promote).expect("B is promoted");
+    released.join().expect("the lock is released");
+    assert!(matches!(promoted, Outcome::Promoted { warnings, .. } if warnings.is_empty()));
+    assert_eq!(rows(&pair.b), 200, "everything received is applied");
+    assert!(!pair.host_b.progress.is_empty(), "a drain says how far it is");
+    write_rows(&pair.b, 200..201);
+    assert_eq!(pair.host_b.observe().replica, None);
+
+    // An idle promotion, for the figure.
+    let began = Clock::now();
+    pair.host_b.job(Job::Promote).expect("promoting a source changes nothing");
+    println!("{}: promoting a source again took {:?}", recipe.flavour, began.elapsed());
+}
+
+fn promotion_starts_a_stopped_applier(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let word = if recipe.flavour == "mysql97" { "REPLICA" } else { "SLAVE" };
+    pair.b.run(&format!("STOP {word} SQL_THREAD"));
+    write_rows(&pair.a, 0..50);
+    wait_until_received(&mut pair);
+    pair.a.crash();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    assert_eq!(rows(&pair.b), 50);
+}
+
+fn promotion_refuses_a_broken_applier(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    // A row that only B has, so that A's row of the same key cannot be applied.
+    if recipe.flavour == "mysql97" {
+        pair.b.run("SET GLOBAL super_read_only=OFF");
+    }
+    let mut conn = pair.b.connect(ADMIN);
+    conn.query_drop("SET SESSION sql_log_bin=0").expect("an administrator");
+    conn.query_drop("INSERT INTO app.t VALUES (7, 'only here')").expect("a write");
+    write_rows(&pair.a, 7..10);
+    eventually("B's applier stops", || {
+        pair.host_b.observe().replica.is_some_and(|replica| replica.sql == ThreadState::Stopped)
+    });
+    wait_until_received(&mut pair);
+    pair.a.crash();
+    match pair.host_b.job(Job::Promote) {
+        Err(Failure::ApplierBroken { left: 3, message, .. }) => {
+            assert!(message.contains("uplicate entry"), "{message}");
+        }
+        other => panic!("must be refused: {other:?}"),
+    }
+    let seen = pair.host_b.observe();
+    assert!(seen.replica.is_some() && seen.is_read_only, "nothing was changed");
+}
+
+fn promotion_that_cannot_drain_destroys_nothing(recipe: &'static Recipe) {
+    let limit = Duration::from_secs(1);
+    let mut pair = Pair::with(recipe, |config| config.drain_limit = limit);
+    pair.set_up();
+    let lock = hold_applier(&pair.b);
+    write_rows(&pair.a, 0..5);
+    wait_until_received(&mut pair);
+    pair.a.crash();
+    let began = Clock::now();
+    let failed = pair.host_b.job(Job::Promote);
+    assert_eq!(failed, Err(Failure::NotDrained { left: 5 }));
+    assert!(began.elapsed() < limit * 2);
+    let seen = pair.host_b.observe();
+    assert!(seen.replica.is_some() && seen.is_read_only, "it is still a replica");
+    drop(lock);
+    pair.host_b.job(Job::Promote).expect("ordered again, it goes on");
+    assert_eq!(rows(&pair.b), 5);
+}
+
+fn promotion_killed_after_any_query_is_finished_by_the_next(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        let count = u32::try_from(deaths).expect("few");
+        let lock = hold_applier(&pair.b);
+        write_rows(&pair.a, count * 10..count * 10 + 10);
+        wait_until_received(&mut pair);
+        drop(lock);
+        pair.host_b.restart();
+        pair.host_b.dies_after = Some(deaths);
+        let first = pair.host_b.try_job(Job::Promote);
+        pair.host_b.restart();
+        let second = pair.host_b.job(Job::Promote);
+        assert!(
+            matches!(&second, Ok(Outcome::Promoted { warnings, .. }) if warnings.is_empty()),
+            "after {deaths} queries: {second:?}"
+        );
+        let seen = pair.host_b.observe();
+        assert!(seen.replica.is_none() && !seen.is_read_only, "after {deaths} queries: {seen:?}");
+        assert_eq!(rows(&pair.b), deaths * 10 + 10, "after {deaths} queries");
+        if first.is_some() {
+            assert!(deaths > 8, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+        // B wrote nothing, so it can be A's replica again.
+        pair.host_b.job(Job::Fence).expect("B is fenced");
+        let peer_position = Some(pair.host_a.position());
+        pair.host_b.job(Job::Follow { peer_position }).expect("B follows A again");
+        pair.catch_up_b();
+    }
+}
+
+fn the_old_source_rejoins_when_it_has_nothing_extra(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..20);
+    wait_until_received(&mut pair);
+    pair.a.crash();
+    let began = Clock::now();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    println!("{}: promotion took {:?}", recipe.flavour, began.elapsed());
+    write_rows(&pair.b, 20..30);
+
+    pair.a.start(&["--read-only=1"]);
+    pair.host_a.job(Job::Fence).expect("A is fenced");
+    let position = pair.host_b.position();
+    let began = Clock::now();
+    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
+    println!("{}: rejoining took {:?}", recipe.flavour, began.elapsed());
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    let limit = Duration::from_secs(10);
+    pair.host_a.job(Job::CatchUp { position, limit }).expect("A catches up");
+    assert_eq!(rows(&pair.a), 30);
+    assert_eq!(write_error(&pair.a), 1290);
+}
+
+fn a_host_with_extra_transactions_is_refused(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    pair.b.crash();
+    write_rows(&pair.a, 0..3); // Acknowledged, and never received by B.
+    pair.a.crash();
+    pair.b.start(&["--read-only=1"]);
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    write_rows(&pair.b, 10..12);
+
+    pair.a.start(&[]);
+    let fenced = pair.host_a.job(Job::Fence).expect("A is fenced");
+    let peer_position = Some(pair.host_b.position());
+    match pair.host_a.job(Job::Follow { peer_position }) {
+        Err(Failure::Diverged { extra, transactions: 3 }) => {
+            let Outcome::Fenced { position, .. } = fenced else { panic!("not fenced") };
+            let last = extra.rsplit(['-', ':']).next().expect("a number");
+            assert!(position.contains(last), "{extra} is part of {position}");
+        }
+        other => panic!("must be refused: {other:?}"),
+    }
+    let seen = pair.host_a.observe();
+    assert!(seen.replica.is_none() && seen.is_read_only, "it is not attached");
+}
+
+/// Writes to whichever server takes it, one acknowledged row after another.
+struct Writer {
+    is_over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(Vec<u32>, Duration)>,
+}
+
+impl Writer {
+    fn start(servers: [&Server; 2]) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = is_over.clone();
+        let connect = |server: &Server| {
+            let address = server.address;
+            move || {
+                let opts = mysql::OptsBuilder::new()
+                    .ip_or_hostname(Some(address.ip().to_string()))
+                    .tcp_port(address.port())
+                    .user(Some(APP.0))
+                    .pass(Some(APP.1))
+                    .prefer_socket(false);
+                mysql::Conn::new(opts)
+            }
+        };
+        let mut makers: Vec<_> = servers.into_iter().map(connect).collect();
+        let thread = thread::spawn(move || {
+            let (mut acknowledged, mut longest) = (Vec::new(), Duration::ZERO);
+            let (mut last, mut conn) = (Clock::now(), makers[0]().ok());
+            for id in 0..1_000_000 {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let sql = format!("INSERT INTO app.t VALUES ({id}, 'w')");
+                if conn.as_mut().is_some_and(|conn| conn.query_drop(sql).is_ok()) {
+                    acknowledged.push(id);
+                    longest = longest.max(last.elapsed());
+                    last = Clock::now();
+                } else {
+                    makers.swap(0, 1);
+                    conn = makers[0]().ok();
+                }
+            }
+            (acknowledged, longest)
+        });
+        Self { is_over, thread }
+    }
+
+    fn finish(self) -> (Vec<u32>, Duration) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the writer ends")
+    }
+}
+
+fn switchover_loses_no_acknowledged_write(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let limit = Duration::from_secs(3);
+    let writer = Writer::start([&pair.a, &pair.b]);
+    sleep(Duration::from_millis(500));
+    for turn in 0..4 {
+        let Pair { host_a, host_b, .. } = &mut pair;
+        let (old, new) = if turn % 2 == 0 { (host_a, host_b) } else { (host_b, host_a) };
+        let began = Clock::now();
+        let Ok(Outcome::Closed { position, .. }) = old.job(Job::Close { limit }) else {
+            panic!("the source closes");
+        };
+        let closed = began.elapsed();
+        let before = position.clone();
+        let limit = Duration::from_secs(10);
+        new.job(Job::CatchUp { position, limit }).expect("the replica catches up");
+        let caught_up = began.elapsed();
+        new.job(Job::Promote).expect("the replica is promoted");
+        let opened = began.elapsed();
+        let peer_position = Some(new.position());
+        let followed = old.job(Job::Follow { peer_position });
+        assert_eq!(followed, Ok(Outcome::Following { was_following: false }), "turn {turn}");
+        println!(
+            "{}: closed after {closed:?}, caught up {caught_up:?}, opened {opened:?}, {:?} in all",
+            recipe.flavour,
+            began.elapsed()
+        );
+        assert!(!before.is_empty());
+        sleep(Duration::from_millis(300));
+    }
+    let (acknowledged, longest) = writer.finish();
+    println!("{}: {} writes, longest gap {longest:?}", recipe.flavour, acknowledged.len());
+    pair.catch_up_b();
+    for server in [&pair.a, &pair.b] {
+        let ids: Vec<u32> =
+            server.connect(ADMIN).query("SELECT id FROM app.t ORDER BY id").expect("a read");
+        assert_eq!(ids, acknowledged, "every acknowledged write, and no other");
+    }
+}
+
+fn close_ends_what_holds_the_server_open(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..3);
+    let limit = Duration::from_secs(1);
+
+    // An idle transaction does not hold it open, and is rolled back.
+    let mut idle = pair.a.connect(APP);
+    idle.query_drop("BEGIN").expect("a transaction");
+    idle.query_drop("UPDATE app.t SET v='never' WHERE id=0").expect("a write");
+    let mut reader = pair.a.connect(APP);
+    let began = Clock::now();
+    match pair.host_a.job(Job::Close { limit }) {
+        Ok(Outcome::Closed { ended: 1, .. }) => {}
+        other => panic!("it closes: {other:?}"),
+    }
+    assert!(began.elapsed() < limit, "an idle transaction is not waited for");
+    assert!(idle.query_drop("COMMIT").is_err());
+    reader.query_drop("SELECT 1").expect("a reader is left alone");
+    assert_eq!(write_error(&pair.a), 1290);
+    assert_eq!(pair.host_a.job(Job::Reopen), Ok(Outcome::Reopened { warnings: vec![] }));
+    write_rows(&pair.a, 3..4);
+    assert_eq!(pair.a.value("SELECT COUNT(*) FROM app.t WHERE v='never'"), "0");
+
+    // A table lock, and a write that runs for a minute, do.
+    for blocking in ["LOCK TABLES app.t WRITE", "UPDATE app.t SET v=SLEEP(60)"] {
+        let mut blocker = pair.a.connect(APP);
+        let waiting = thread::spawn(move || {
+            let result = blocker.query_drop(blocking);
+            sleep(Duration::from_secs(3));
+            drop(blocker);
+            result
+        });
+        sleep(Duration::from_millis(300));
+        let began = Clock::now();
+        match pair.host_a.job(Job::Close { limit }) {
+            Ok(Outcome::Closed { ended, .. }) => assert!(ended >= 1, "{blocking}"),
+            other => panic!("{blocking}: it closes: {other:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{blocking}: {:?}", began.elapsed());
+        let _either_way = waiting.join().expect("the blocker ends");
+        pair.host_a.job(Job::Reopen).expect("it opens again");
+        write_rows(&pair.a, 100..101);
+        pair.a.run("DELETE FROM app.t WHERE id=100");
+    }
+}
+
+fn events_move_with_the_source(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    pair.a
+        .run("CREATE DEFINER='app'@'%' EVENT app.e ON SCHEDULE EVERY 1 HOUR DO DELETE FROM app.t");
+    pair.a.run("SET GLOBAL event_scheduler=ON");
+    pair.catch_up_b();
+    let status = "SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME='e'";
+    assert!(pair.b.value(status).ends_with("SIDE_DISABLED"));
+    pair.host_a.job(Job::Close { limit: Duration::from_secs(1) }).expect("A closes");
+    assert_eq!(pair.a.value("SELECT @@GLOBAL.event_scheduler"), "OFF");
+    pair.catch_up_b();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    assert_eq!(pair.b.value(status), "ENABLED");
+    assert_eq!(pair.b.value("SELECT @@GLOBAL.event_scheduler"), "ON");
+    let definer = "SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_NAME='e'";
+    assert_eq!(pair.b.value(definer), "app@%");
+}
+
+fn a_wrong_replication_password_is_named(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let account = "'rpl'@'127.0.0.1'";
+    pair.a.run(&if recipe.flavour == "mysql97" {
+        format!("ALTER USER {account} IDENTIFIED BY 'other'")
+    } else {
+        format!("SET PASSWORD FOR {account} = PASSWORD('other')")
+    });
+    pair.catch_up_b();
+    // Forgotten and attached again, B has to log in.
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    let began = Clock::now();
+    match pair.host_b.job(Job::Follow { peer_position: None }) {
+        Err(Failure::NotReplicating(reason)) => assert!(reason.contains("1045"), "{reason}"),
+        other => panic!("must fail: {other:?}"),
+    }
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+fn a_hung_server_is_unreachable_in_bounded_time(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    assert_eq!(pair.host_a.observe().state, State::Up);
+    pair.a.signal(Signal::SIGSTOP);
+    for look in 0..4 {
+        let began = Clock::now();
+        let state = pair.host_a.observe().state;
+        assert!(matches!(state, State::Unreachable(_)), "look {look}: {state:?}");
+        assert!(began.elapsed() < Duration::from_secs(3), "look {look}: {:?}", began.elapsed());
+    }
+    let failed = pair.host_a.job(Job::Promote);
+    assert!(matches!(failed, Err(Failure::Unreachable { .. })), "{failed:?}");
+    pair.a.signal(Signal::SIGCONT);
+    eventually("it is seen again", || pair.host_a.observe().state == State::Up);
+
+    pair.a.crash();
+    let state = pair.host_a.observe().state;
+    assert!(matches!(state, State::Unreachable(_)), "{state:?}");
+    pair.a.start(&[]);
+    eventually("it is seen again", || pair.host_a.observe().state == State::Up);
+}
