@@ -449,6 +449,7 @@ fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
     let addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX> =
         config.link(link).vip.iter().map(|vip| vip.address).collect();
     router::Config {
+        version: config.vrrp.version,
         vrid: config.link(link).vrid,
         priority: config.host(me).priority,
         interval: config.vrrp.interval,

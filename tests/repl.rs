@@ -7,15 +7,18 @@
 #[path = "repl/pair.rs"]
 mod pair;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Clock};
 
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
-use tandem::repl::{Failure, Job, Outcome, State, ThreadState};
+use tandem::os::mysql::LocalServer;
+use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 
 /// Each law once for each flavour.
 macro_rules! laws {
@@ -42,14 +45,24 @@ laws!(
     promotion_starts_a_stopped_applier,
     promotion_refuses_a_broken_applier,
     promotion_that_cannot_drain_destroys_nothing,
+    promotion_drops_half_a_transaction_in_bounded_time,
     promotion_killed_after_any_query_is_finished_by_the_next,
+    following_killed_after_any_query_is_finished_by_the_next,
+    closing_killed_after_any_query_is_undone_by_reopen,
+    a_restarted_replica_goes_on,
+    a_copy_of_the_source_follows_from_where_it_was_copied,
     the_old_source_rejoins_when_it_has_nothing_extra,
     a_host_with_extra_transactions_is_refused,
     switchover_loses_no_acknowledged_write,
     close_ends_what_holds_the_server_open,
     events_move_with_the_source,
     a_wrong_replication_password_is_named,
+    a_source_that_purged_what_is_needed_is_named,
     a_hung_server_is_unreachable_in_bounded_time,
+    a_query_is_given_up_at_its_limit,
+    fencing_a_server_with_a_full_disk_ends_in_bounded_time,
+    a_server_that_denies_us_is_not_dead,
+    fencing_a_source_ends_its_applications,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {
@@ -185,9 +198,8 @@ fn promotion_refuses_a_broken_applier(recipe: &'static Recipe) {
     wait_until_received(&mut pair);
     pair.a.crash();
     match pair.host_b.job(Job::Promote) {
-        Err(Failure::ApplierBroken { left: 3, message, .. }) => {
-            assert!(message.contains("uplicate entry"), "{message}");
-        }
+        // Several appliers report as 3030 at times, that theirs were 1062.
+        Err(Failure::ApplierBroken { left: 3, code: 1062 | 3030, .. }) => {}
         other => panic!("must be refused: {other:?}"),
     }
     let seen = pair.host_b.observe();
@@ -244,6 +256,88 @@ fn promotion_killed_after_any_query_is_finished_by_the_next(recipe: &'static Rec
         pair.host_b.job(Job::Follow { peer_position }).expect("B follows A again");
         pair.catch_up_b();
     }
+}
+
+fn following_killed_after_any_query_is_finished_by_the_next(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_b.job(Job::Promote).expect("B is promoted");
+        pair.host_b.job(Job::Fence).expect("B is fenced");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        pair.host_b.restart();
+        pair.host_b.dies_after = Some(deaths);
+        let peer_position = Some(pair.host_a.position());
+        let first = pair.host_b.try_job(Job::Follow { peer_position: peer_position.clone() });
+        pair.host_b.restart();
+        let second = pair.host_b.job(Job::Follow { peer_position });
+        assert!(matches!(second, Ok(Outcome::Following { .. })), "{deaths}: {second:?}");
+        pair.catch_up_b();
+        assert_eq!(rows(&pair.b), deaths + 1, "after {deaths} queries");
+        if first.is_some() {
+            assert!(deaths > 6, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn closing_killed_after_any_query_is_undone_by_reopen(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_a.restart();
+        pair.host_a.dies_after = Some(deaths);
+        let first = pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1) });
+        pair.host_a.restart();
+        pair.host_a.job(Job::Reopen).expect("A opens again");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        if first.is_some() {
+            assert!(deaths > 5, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn a_restarted_replica_goes_on(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.b.crash();
+    write_rows(&pair.a, 10..20);
+    pair.b.start(&["--read-only=1"]);
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    assert_eq!(pair.host_b.observe().replica.map(|r| r.io), Some(ThreadState::Stopped));
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
+}
+
+/// As a backup tool leaves it: the rows, an empty binlog, and a note of the position.
+fn a_copy_of_the_source_follows_from_where_it_was_copied(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.catch_up_b();
+    let position = pair.host_b.position();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    let (reset, note) = match recipe.flavour {
+        "mariadb" => ("RESET MASTER", "gtid_slave_pos"),
+        "mysql56" => ("RESET MASTER", "gtid_purged"),
+        _ => ("RESET BINARY LOGS AND GTIDS", "gtid_purged"),
+    };
+    pair.b.run(reset);
+    pair.b.run(&format!("SET GLOBAL {note}='{position}'"));
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    write_rows(&pair.a, 10..20);
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
 }
 
 fn the_old_source_rejoins_when_it_has_nothing_extra(recipe: &'static Recipe) {
@@ -326,6 +420,8 @@ impl Writer {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
+                // About 500 writes a second, which every replica here can follow.
+                sleep(Duration::from_millis(1));
                 let sql = format!("INSERT INTO app.t VALUES ({id}, 'w')");
                 if conn.as_mut().is_some_and(|conn| conn.query_drop(sql).is_ok()) {
                     acknowledged.push(id);
@@ -356,13 +452,19 @@ fn switchover_loses_no_acknowledged_write(recipe: &'static Recipe) {
     for turn in 0..4 {
         let Pair { host_a, host_b, .. } = &mut pair;
         let (old, new) = if turn % 2 == 0 { (host_a, host_b) } else { (host_b, host_a) };
+        // The lag is waited for while writes still flow: here until it took 20 ms.
+        for _ in 0..100 {
+            let (position, began) = (old.position(), Clock::now());
+            new.job(Job::CatchUp { position, limit: limit * 3 }).expect("the replica catches up");
+            if began.elapsed() < Duration::from_millis(20) {
+                break;
+            }
+        }
         let began = Clock::now();
         let Ok(Outcome::Closed { position, .. }) = old.job(Job::Close { limit }) else {
             panic!("the source closes");
         };
         let closed = began.elapsed();
-        let before = position.clone();
-        let limit = Duration::from_secs(10);
         new.job(Job::CatchUp { position, limit }).expect("the replica catches up");
         let caught_up = began.elapsed();
         new.job(Job::Promote).expect("the replica is promoted");
@@ -375,7 +477,6 @@ fn switchover_loses_no_acknowledged_write(recipe: &'static Recipe) {
             recipe.flavour,
             began.elapsed()
         );
-        assert!(!before.is_empty());
         sleep(Duration::from_millis(300));
     }
     let (acknowledged, longest) = writer.finish();
@@ -475,6 +576,23 @@ fn a_wrong_replication_password_is_named(recipe: &'static Recipe) {
     assert!(began.elapsed() < Duration::from_secs(6));
 }
 
+fn a_source_that_purged_what_is_needed_is_named(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    pair.a.run("CREATE DATABASE app");
+    pair.a.run("FLUSH BINARY LOGS");
+    pair.a.run("PURGE BINARY LOGS TO 'binlog.000002'");
+    pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(60)) ENGINE=InnoDB");
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    let peer_position = Some(pair.host_a.position());
+    match pair.host_b.job(Job::Follow { peer_position }) {
+        Err(Failure::NotReplicating(reason)) => {
+            assert!(reason.contains("1236") || reason.contains("13114"), "{reason}");
+        }
+        other => panic!("must fail: {other:?}"),
+    }
+}
+
 fn a_hung_server_is_unreachable_in_bounded_time(recipe: &'static Recipe) {
     let mut pair = Pair::new(recipe);
     assert_eq!(pair.host_a.observe().state, State::Up);
@@ -495,4 +613,188 @@ fn a_hung_server_is_unreachable_in_bounded_time(recipe: &'static Recipe) {
     assert!(matches!(state, State::Unreachable(_)), "{state:?}");
     pair.a.start(&[]);
     eventually("it is seen again", || pair.host_a.observe().state == State::Up);
+}
+
+/// Forwards connections to `target`; once `allowance` is set, lets only so many more bytes back.
+fn throttle(target: std::net::SocketAddr, allowance: Arc<AtomicI64>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let Ok(mut server) = TcpStream::connect(target) else { continue };
+            let mut to_server = server.try_clone().expect("a second handle");
+            let mut from_client = client.try_clone().expect("a second handle");
+            thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+            let allowance = allowance.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = server.read(&mut buffer) {
+                    let size = i64::try_from(count).expect("small");
+                    if allowance.fetch_sub(size, Ordering::SeqCst) < size {
+                        // The link is dead, and nobody is told, until the source's end closes.
+                        while let Ok(1..) = server.read(&mut buffer) {}
+                        return;
+                    }
+                    if client.write_all(&buffer[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+fn promotion_drops_half_a_transaction_in_bounded_time(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    pair.a.run("CREATE TABLE app.big (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
+    write_rows(&pair.a, 0..5);
+    pair.catch_up_b();
+    let allowance = Arc::new(AtomicI64::new(i64::MAX));
+    let port = throttle(pair.a.address, allowance.clone());
+    let new_words = recipe.flavour == "mysql97";
+    pair.b.run(if new_words { "STOP REPLICA" } else { "STOP SLAVE" });
+    pair.b.run(&if new_words {
+        format!("CHANGE REPLICATION SOURCE TO SOURCE_PORT={port}")
+    } else {
+        format!("CHANGE MASTER TO MASTER_PORT={port}")
+    });
+    pair.b.run(if new_words { "START REPLICA" } else { "START SLAVE" });
+    eventually("B replicates by the detour", || {
+        pair.host_b.observe().replica.is_some_and(|replica| replica.io == ThreadState::Running)
+    });
+    write_rows(&pair.a, 5..10);
+    pair.catch_up_b();
+
+    allowance.store(1_000_000, Ordering::SeqCst);
+    let mut conn = pair.a.connect(APP);
+    conn.query_drop("BEGIN").expect("a transaction");
+    for id in 0..300 {
+        let sql = format!("INSERT INTO app.big VALUES ({id}, REPEAT('x', 10000))");
+        conn.query_drop(sql).expect("a write");
+    }
+    conn.query_drop("COMMIT").expect("acknowledged by A alone");
+    eventually("the link dies", || allowance.load(Ordering::SeqCst) < 0);
+    sleep(Duration::from_millis(300));
+    pair.a.crash();
+    let began = Clock::now();
+    let promoted = pair.host_b.job(Job::Promote);
+    let took = began.elapsed();
+    println!("{}: promotion over half a transaction took {took:?}", recipe.flavour);
+    let Ok(Outcome::Promoted { warnings, .. }) = promoted else {
+        panic!("B is promoted: {promoted:?}");
+    };
+    assert!(took < Duration::from_secs(4), "{took:?}, {warnings:?}");
+    assert_eq!(pair.b.value("SELECT COUNT(*) FROM app.big"), "0");
+    assert_eq!(rows(&pair.b), 10);
+    write_rows(&pair.b, 10..11);
+}
+
+fn fencing_a_server_with_a_full_disk_ends_in_bounded_time(recipe: &'static Recipe) {
+    let mut pair = Pair::on_small_disks(recipe);
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    pair.a.run("CREATE DATABASE app");
+    pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
+    let mut conn = pair.a.connect(APP);
+    let last_write = Arc::new(AtomicI64::new(0));
+    let count = last_write.clone();
+    let writer = thread::spawn(move || {
+        for id in 0..1000 {
+            let sql = format!("INSERT INTO app.t VALUES ({id}, REPEAT('x', 100000))");
+            if conn.query_drop(sql).is_err() {
+                return;
+            }
+            count.store(id, Ordering::Relaxed);
+        }
+        panic!("the disk is not full");
+    });
+    let mut seen = -1;
+    eventually("the disk is full", || {
+        sleep(Duration::from_millis(500));
+        std::mem::replace(&mut seen, last_write.load(Ordering::Relaxed)) == seen && seen > 0
+    });
+    assert_eq!(pair.host_a.observe().state, State::Up, "looking still works");
+    let began = Clock::now();
+    let fenced = pair.host_a.job(Job::Fence);
+    println!("{}: full disk, fenced after {:?}: {fenced:?}", recipe.flavour, began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8));
+    // MariaDB lets the stuck write be ended and closes. MySQL 5.6 does not: only its end is a fence.
+    // MySQL 9.7 brings that about itself (binlog_error_action) when the stuck write is ended.
+    assert!(matches!(
+        fenced,
+        Ok(Outcome::Fenced { .. }) | Err(Failure::Blocked { .. } | Failure::Unreachable { .. })
+    ));
+    pair.a.crash();
+    writer.join().expect("the writer ends with its server");
+}
+
+fn a_query_is_given_up_at_its_limit(recipe: &'static Recipe) {
+    let pair = Pair::new(recipe);
+    let hands = LocalServer::new(pair.a.address, ADMIN.0, ADMIN.1);
+    let ask = |sql: &str, limit: u64| {
+        async_io::block_on(hands.query(sql.to_owned(), Duration::from_millis(limit)))
+    };
+    let began = Clock::now();
+    for _ in 0..10 {
+        assert_eq!(ask("SELECT SLEEP(20)", 200), Err(ServerError::TimedOut));
+        // The next one is not held up, nor are threads used up.
+        let rows = ask("SELECT 'it''s' AS a, NULL AS b", 1000).expect("a connection of its own");
+        assert_eq!((rows.value(0, &["A"]), rows.value(0, &["b"])), (Some("it's"), None));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+
+    // Whoever goes before the answer leaves nothing behind, and the executor is never blocked.
+    for _ in 0..10 {
+        async_io::block_on(smol::future::or(
+            async {
+                let _unanswered = hands.query("SELECT SLEEP(20)".into(), Duration::from_secs(30));
+                drop(_unanswered.await);
+            },
+            async {
+                async_io::Timer::after(Duration::from_millis(50)).await;
+            },
+        ));
+        ask("SELECT 1", 1000).expect("a connection of its own");
+    }
+    match ask("SELEC 1", 1000) {
+        Err(ServerError::Refused { code: 1064, .. }) => {}
+        other => panic!("a syntax error: {other:?}"),
+    }
+    let connections = pair.a.value("SELECT COUNT(*) FROM information_schema.PROCESSLIST");
+    println!("{}: {connections} connections remain", recipe.flavour);
+}
+
+fn a_server_that_denies_us_is_not_dead(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    assert_eq!(pair.host_a.observe().state, State::Up);
+    let account = format!("'{}'@'%'", ADMIN.0);
+    let mut admin = pair.a.connect(ADMIN);
+    admin
+        .query_drop(if recipe.flavour == "mysql97" {
+            format!("ALTER USER {account} IDENTIFIED BY 'other'")
+        } else {
+            format!("SET PASSWORD FOR {account} = PASSWORD('other')")
+        })
+        .expect("an administrator");
+    pair.host_a.restart();
+    let state = pair.host_a.observe().state;
+    assert!(matches!(&state, State::Denied(reason) if reason.contains("1045")), "{state:?}");
+}
+
+fn fencing_a_source_ends_its_applications(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let mut application = pair.a.connect(APP);
+    let fenced = pair.host_a.job(Job::Fence);
+    assert!(matches!(fenced, Ok(Outcome::Fenced { ended: 1, .. })), "{fenced:?}");
+    assert!(application.query_drop("SELECT 1").is_err());
+    assert_eq!(write_error(&pair.a), 1290);
+    let seen = pair.host_b.observe().replica.expect("B is a replica");
+    assert_eq!(seen.io, ThreadState::Running, "its connection is left alone");
+    // A source that was fenced by its own daemon's restart goes on.
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    write_rows(&pair.a, 0..1);
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 1);
 }

@@ -32,8 +32,9 @@ impl Node {
             Refusal::OtherVrid(vrid) => format!("VRID {vrid} is not ours"),
             Refusal::AuthTypeDiffers => "one side has a password and the other none".into(),
             Refusal::PasswordDiffers => "its password differs from vrrp.password".into(),
-            Refusal::IntervalDiffers { theirs_seconds } => {
-                format!("its interval is {theirs_seconds} s, vrrp.interval differs")
+            Refusal::VersionDiffers => "its version differs from vrrp.version".into(),
+            Refusal::IntervalDiffers { theirs } => {
+                format!("its interval is {theirs:?}, vrrp.interval differs")
             }
         };
         self.note_once(link, why, |link, why| Note::VrrpRefused { link, why });

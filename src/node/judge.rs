@@ -27,6 +27,11 @@ const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long replication may stand still before it is set up again.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Whether a peer serves, and says at which position: without it nobody attaches by guess.
+fn is_open(peer: &Report) -> bool {
+    peer.role == Role::Active && peer.database.is_writable && peer.database.position.is_some()
+}
+
 /// How two positions compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
@@ -105,7 +110,7 @@ impl Node {
                 ));
                 None
             }
-            Role::Active if peer.database.is_writable => self.may_follow(now).then(|| {
+            Role::Active if is_open(peer) => self.may_follow(now).then(|| {
                 self.retry_at = now + RETRY_INTERVAL;
                 (Event::PeerServes, format!("{} serves", self.peer_name()))
             }),
@@ -244,7 +249,7 @@ impl Node {
     /// an operator can mend.
     fn judge_replica(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let stands = !self.is_replicating() && self.is_database_up();
-        if !stands || peer.role != Role::Active || !peer.database.is_writable {
+        if !stands || !is_open(peer) {
             self.replica_stopped_since = None;
             return None;
         }
@@ -406,10 +411,7 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
-        let is_peer_open = self
-            .fresh(now)
-            .is_some_and(|peer| peer.role == Role::Active && peer.database.is_writable);
-        if !is_peer_open || !self.may_follow(now) {
+        if !self.fresh(now).is_some_and(is_open) || !self.may_follow(now) {
             return None;
         }
         self.retry_at = now + REFUSED_RECHECK_INTERVAL;

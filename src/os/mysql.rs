@@ -104,7 +104,6 @@ struct JobState {
     fd: Option<RawFd>,
     /// Set when the asker has gone; the worker takes itself off that count.
     counted_in: Option<Arc<Shared>>,
-    is_over: bool,
 }
 
 impl Drop for Asker {
@@ -117,10 +116,9 @@ impl Drop for Asker {
             // The worker closes the socket only after it has taken the number out of `state`.
             let _gone_already = shutdown(fd, Shutdown::Both);
         }
-        if !state.is_over {
-            self.shared.abandoned.fetch_add(1, Ordering::Relaxed);
-            state.counted_in = Some(self.shared.clone());
-        }
+        // Taken off again when the worker lets go of the job, which may be at once.
+        self.shared.abandoned.fetch_add(1, Ordering::Relaxed);
+        state.counted_in = Some(self.shared.clone());
     }
 }
 

@@ -272,7 +272,7 @@ impl ServeSql {
         if self.clients.len() >= self.config.sessions_max {
             let mut bytes = Vec::new();
             let error = ServerError::new(1040, b"08004", "Too many connections");
-            error.emit(&mut bytes, u8::MAX);
+            error.emit(&mut bytes, 0);
             let _ = socket.write(&bytes);
             self.status.refused += 1;
             return;

@@ -21,7 +21,7 @@ use crate::web::log::Entry;
 use crate::web::params::Ends;
 use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output, Session};
-use crate::web::upstream::{Evidence, Order, Pick, Ticket, Upstream};
+use crate::web::upstream::{Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
 
@@ -36,7 +36,7 @@ mod root;
 use connection::{Connection, Moved};
 use journal::Journal;
 use listen::{Accepted, Listener};
-use ping::{Ping, connect_to};
+use ping::{Ping, connect_to, evidence_of};
 use root::Root;
 
 /// Where the front listens and where PHP is.
@@ -352,9 +352,7 @@ impl ServeWeb {
                 }
                 Moved::Bytes(count) => budget = budget.saturating_sub(count),
             }
-            if let (Some(host), Some(exchange)) = (host, connection.session.exchange())
-                && exchange.answer().status().is_some()
-            {
+            if let (true, Some(host)) = (std::mem::take(&mut connection.is_host_heard), host) {
                 self.upstream.heard(turn.now, host);
             }
         };
@@ -447,7 +445,7 @@ impl ServeWeb {
                 connection.upstream = Some((host, socket));
                 None
             }
-            Err(_) => Some(Input::ConnectFailed(Evidence::ConnectRefused)),
+            Err(errno) => Some(Input::ConnectFailed(evidence_of(errno))),
         }
     }
 

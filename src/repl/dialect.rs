@@ -2,8 +2,8 @@
 //!
 //! In: VERSION(), names and passwords. Out: SQL text. Must not: guess a dialect from an error.
 //! Read first: facts/repl.md sections 2 and 2.1.  Differs: MySQL 8.0 is spoken to in the old words,
-//! which it understands in every minor version; the wait functions are not used at all (see `wait`
-//! in promote.rs).
+//! which it understands in every minor version; the wait functions are not used at all (follow.rs
+//! says why).
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -53,7 +53,7 @@ impl Dialect {
     }
 
     #[must_use]
-    pub const fn statements(self) -> &'static Statements {
+    pub(super) const fn statements(self) -> &'static Statements {
         match self {
             Self::Mysql56 => &MYSQL_56,
             Self::Mysql57 | Self::Mysql80 => &MYSQL_57,
@@ -64,7 +64,7 @@ impl Dialect {
 
     /// Makes the server a replica of `source`, from the position that it has executed.
     #[must_use]
-    pub fn change_source(self, source: &Source<'_>) -> String {
+    pub(super) fn change_source(self, source: &Source<'_>) -> String {
         let word = match self {
             Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mariadb => "MASTER",
             Self::Mysql84 => "SOURCE",
@@ -105,10 +105,20 @@ impl Dialect {
         sql
     }
 
+    /// Before a change of source: tells the server to start from `position`, where it does not know
+    /// by itself what it has executed.
+    #[must_use]
+    pub(super) fn adopt_position(self, position: &str) -> Option<String> {
+        match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => None,
+            Self::Mariadb => Some(format!("SET GLOBAL gtid_slave_pos={}", quote(position))),
+        }
+    }
+
     /// Closes the server to writes. The lock wait is part of the same statement, so that it holds
     /// even when the connection was opened anew just now.
     #[must_use]
-    pub fn close(self, lock_wait_seconds: u64) -> String {
+    pub(super) fn close(self, lock_wait_seconds: u64) -> String {
         let variable = self.statements().close_variable;
         format!("SET SESSION lock_wait_timeout={lock_wait_seconds}, GLOBAL {variable}=ON")
     }
@@ -116,11 +126,11 @@ impl Dialect {
 
 /// Where a replica gets its transactions.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
-    pub host: Ipv4Addr,
-    pub port: u16,
-    pub user: &'a str,
-    pub password: &'a str,
+pub(super) struct Source<'a> {
+    pub(super) host: Ipv4Addr,
+    pub(super) port: u16,
+    pub(super) user: &'a str,
+    pub(super) password: &'a str,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -131,20 +141,18 @@ impl std::fmt::Debug for Source<'_> {
 
 /// The statements that carry no values.
 #[derive(Debug)]
-pub struct Statements {
+pub(super) struct Statements {
     /// One row; columns named as `look` reads them. Never FROM a table: MariaDB answers 0 then.
-    pub variables: &'static str,
-    pub replica_status: &'static str,
-    pub start: &'static str,
-    pub start_applier: &'static str,
-    pub stop: &'static str,
-    pub stop_receiver: &'static str,
-    pub forget_source: &'static str,
+    pub(super) variables: &'static str,
+    pub(super) replica_status: &'static str,
+    pub(super) start: &'static str,
+    pub(super) start_applier: &'static str,
+    pub(super) stop: &'static str,
+    pub(super) stop_receiver: &'static str,
+    pub(super) forget_source: &'static str,
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
-    pub close_variable: &'static str,
-    pub open: &'static str,
-    /// Before CHANGE: where the server starts reading; nothing where it knows by itself.
-    pub adopt_position: Option<&'static str>,
+    pub(super) close_variable: &'static str,
+    pub(super) open: &'static str,
 }
 
 const MYSQL_56: Statements = Statements {
@@ -161,7 +169,6 @@ const MYSQL_56: Statements = Statements {
     forget_source: "RESET SLAVE ALL",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
-    adopt_position: None,
 };
 
 const MYSQL_57: Statements = Statements {
@@ -190,10 +197,10 @@ const MARIADB: Statements = Statements {
     // gtid_current_pos leaves out transactions of other servers; the binlog's state does not.
     variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
+        @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
-    adopt_position: Some("SET GLOBAL gtid_slave_pos=@@GLOBAL.gtid_binlog_pos"),
     ..MYSQL_56
 };
 

@@ -179,10 +179,11 @@ impl Session {
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
         let Some(job) = self.job.take() else { return };
+        if let Some(status) = status {
+            self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
+        }
         if let Some(leg) = &mut self.legs[host.index()] {
-            if let Some(status) = status {
-                leg.status = status;
-            }
+            leg.status = status.unwrap_or(leg.status);
             leg.is_dirty |= job.verdict.is_dirty;
         }
         self.last_host = Some(host);
@@ -422,7 +423,8 @@ fn held_too_long(context: &Context<'_>) -> ServerError {
     let limit = context.config.hold_limit;
     let why = match context.routes.source {
         None => "no host is the source",
-        Some(_) => "statements for the source are held",
+        Some(_) if context.held_since.is_some() => "statements for the source are held",
+        Some(_) => "the source cannot be connected to",
     };
     let text = format!("tandem: {why}; this statement waited {limit:?} and was not executed");
     ServerError::new(1205, b"HY000", text)
@@ -450,5 +452,3 @@ const REFUSALS: [u16; 3] = [1290, 1792, 1836];
 
 /// ER_PARSE_ERROR.
 const PARSE_ERROR: u16 = 1064;
-
-const _: () = assert!(status::IN_TRANS != status::AUTOCOMMIT);

@@ -32,7 +32,7 @@ use super::handshake::{Facts, Salt, capability};
 use super::login::{self, Door, Entry, Guest};
 use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
 use super::result::{Kind, Reply};
-use super::route::{self, Class, Effect, Verdict};
+use super::route::{self, Class, Effect, Reading, Verdict};
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -79,7 +79,8 @@ pub struct Session {
     pub(super) names: Option<Vec<u8>>,
     pub(super) names_version: u32,
     names_follow_database: bool,
-    is_charset_safe: bool,
+    /// How statements are to be read.
+    pub(super) reading: Reading,
     pub(super) legs: [Option<Leg>; 2],
     pub(super) job: Option<Job>,
     /// Client bytes that were read and not yet understood.
@@ -167,7 +168,7 @@ impl Session {
             names: None,
             names_version: 0,
             names_follow_database: false,
-            is_charset_safe: true,
+            reading: Reading::default(),
             legs: [None, None],
             job: None,
             inbox: Vec::new(),
@@ -335,7 +336,7 @@ impl Session {
         match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
             Entry::Admitted(guest) => {
-                self.is_charset_safe = is_collation_safe(guest.collation);
+                self.reading.is_charset_safe = is_collation_safe(guest.collation);
                 self.database.clone_from(&guest.database);
                 self.guest = guest;
                 self.phase = Phase::Idle;
@@ -367,7 +368,7 @@ impl Session {
             return length;
         }
         let payload = packets.get(HEADER_BYTES..).unwrap_or(&[]);
-        match command::plan(payload, is_whole, self.is_charset_safe) {
+        match command::plan(payload, is_whole, self.reading) {
             Plan::Quit => self.close(out),
             _ if self.doom.is_some() => {
                 if let Some(error) = self.doom.take() {
@@ -571,7 +572,7 @@ impl Session {
         }
         self.names = None;
         self.names_version = 0;
-        self.is_charset_safe = is_collation_safe(self.guest.collation);
+        self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
         self.is_pinned = false;
         self.statements = Vec::new();
         self.last_host = None;
@@ -613,7 +614,7 @@ impl Session {
                 self.names = Some(statement.get(HEADER_BYTES..).unwrap_or(&[]).to_vec());
                 self.names_version += 1;
                 self.names_follow_database = follows_database;
-                self.is_charset_safe = is_charset_safe;
+                self.reading.is_charset_safe = is_charset_safe;
                 if let Some(leg) = &mut self.legs[host.index()] {
                     leg.names_version = self.names_version;
                 }

@@ -102,6 +102,9 @@ impl Lookup {
             (_, Found::Denied) => Verdict::Refuse(403),
             (Stage::Script(end), Found::File(_)) => {
                 let (name, path_info) = self.path.split_at(end);
+                if path::has_dot_segment(name) {
+                    return Verdict::Refuse(404);
+                }
                 Verdict::Run(Script { name: name.to_vec(), path_info: path_info.to_vec() })
             }
             // A directory may be called x.php; what is below it is no script of that name.
@@ -198,8 +201,15 @@ mod tests {
     #[test]
     fn each_path_has_its_verdict() {
         let config = Config::default();
-        let files =
-            ["/a.txt", "/a.php", "/d/index.php", "/e/index.html", "/f.php/x.txt", "/a.php~"];
+        let files = [
+            "/a.txt",
+            "/a.php",
+            "/d/index.php",
+            "/e/index.html",
+            "/f.php/x.txt",
+            "/a.php~",
+            "/.git/x.php",
+        ];
         let directories = ["/", "/d", "/e", "/f.php", "/g", "/.git"];
         for (target, expected) in [
             ("/a.txt", Verdict::Send(META)),
@@ -215,6 +225,7 @@ mod tests {
             ("/f.php/x.txt", Verdict::Send(META)),
             ("/g/", Verdict::Refuse(403)),
             ("/.git", Verdict::Refuse(404)),
+            ("/.git/x.php", Verdict::Refuse(404)),
             ("/", Verdict::Refuse(403)),
         ] {
             assert_eq!(look(&config, target, &files, &directories), expected, "{target}");

@@ -57,7 +57,7 @@ pub fn build(
     let name = host_name(head.host);
     let server_name = if name.is_empty() { local_address.as_bytes() } else { name };
     let protocol: &[u8] = if head.is_http_10 { b"HTTP/1.0" } else { b"HTTP/1.1" };
-    let pairs: [(&[u8], &[u8]); 20] = [
+    let pairs: [(&[u8], &[u8]); 19] = [
         (b"QUERY_STRING", head.query),
         (b"REQUEST_METHOD", head.method_word.as_bytes()),
         (b"CONTENT_TYPE", head.header("content-type").unwrap_or_default()),
@@ -78,10 +78,12 @@ pub fn build(
         (b"SERVER_NAME", server_name),
         // php built with force-cgi-redirect runs nothing without it.
         (b"REDIRECT_STATUS", b"200"),
-        (b"HTTP_HOST", head.host),
     ];
     for (name, value) in pairs {
         add(&mut params, name, value)?;
+    }
+    if !head.host.is_empty() {
+        add(&mut params, b"HTTP_HOST", head.host)?;
     }
     if !script.path_info.is_empty() {
         add(&mut params, b"PATH_INFO", &script.path_info)?;

@@ -210,6 +210,11 @@ impl Upstream {
         }
     }
 
+    /// The probe could not be sent, for a reason that is ours.
+    pub fn probe_skipped(&mut self, now: Instant, host: HostId) {
+        self.peer_mut(host).probe = self.next_probe(now);
+    }
+
     /// `Routes.is_host_alive`, as the pair knows it.
     pub fn set_alive(&mut self, is_host_alive: [bool; 2]) {
         for host in HostId::ALL {

@@ -31,6 +31,8 @@ pub(super) struct Connection {
     /// Upstream sockets so far: tells a late event of one from an event of its successor.
     pub(super) attempt: u8,
     pub(super) is_runnable: bool,
+    /// php-fpm answered something since the hands last asked.
+    pub(super) is_host_heard: bool,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl Connection {
             spool: None,
             attempt: 0,
             is_runnable: false,
+            is_host_heard: false,
         }
     }
 
@@ -249,7 +252,7 @@ impl Connection {
         if matches!(exchange.phase(), Phase::Connecting(_)) {
             let input = match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => Input::Connected,
-                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Evidence::ConnectRefused),
+                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Some(Evidence::ConnectRefused)),
             };
             self.session.handle(cx, input);
             return Moved::Bytes(0);
@@ -297,6 +300,7 @@ impl Connection {
         let (input, count) = match read {
             Ok(0) => (Input::AnswerEnded, 0),
             Ok(count) => {
+                self.is_host_heard = true;
                 let bytes = buffer.get(..count).unwrap_or_default();
                 (Input::Answered { bytes, is_closing }, count)
             }

@@ -3,9 +3,9 @@
 //! In: the upstream's orders, readiness. Out: what the pings came to. Must not: share a connection
 //! with a client's request. Read first: web::probe, web::upstream.
 
-use std::io;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 use crate::os::plane::{Key, Plane, Ready, Turn};
@@ -36,7 +36,10 @@ impl ServeWeb {
                 let ping = Ping { generation, socket, probe: Probe::default(), is_sent: false };
                 self.probes[host.index()] = Some(ping);
             }
-            Err(_) => self.upstream.probe_failed(turn.now, host, Evidence::ConnectRefused),
+            Err(errno) => match evidence_of(errno) {
+                Some(evidence) => self.upstream.probe_failed(turn.now, host, evidence),
+                None => self.upstream.probe_skipped(turn.now, host),
+            },
         }
     }
 
@@ -97,16 +100,24 @@ impl Ping {
     }
 }
 
+/// What an error of `connect_to` says of the peer: nothing, where this host ran out of something.
+pub(super) const fn evidence_of(errno: Errno) -> Option<Evidence> {
+    match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL => None,
+        _ => Some(Evidence::ConnectRefused),
+    }
+}
+
 /// Begins a connection; its outcome comes as an event.
-pub(super) fn connect_to(plane: &Plane, address: SocketAddr, key: Key) -> io::Result<Socket> {
+pub(super) fn connect_to(plane: &Plane, address: SocketAddr, key: Key) -> Result<Socket, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let descriptor = socket_with(family, SocketType::STREAM, flags, None)?;
     match connect(&descriptor, &address) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-        Err(errno) => return Err(errno.into()),
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno),
     }
     sockopt::set_tcp_nodelay(&descriptor, true)?;
-    plane.register(&descriptor, key)?;
+    plane.register(&descriptor, key).map_err(|_full| Errno::NOMEM)?;
     Ok(Socket::new(descriptor))
 }

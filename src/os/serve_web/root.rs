@@ -113,9 +113,7 @@ fn walk(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
 
 const fn found_of(errno: Errno) -> Found {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL => {
-            Found::Missing
-        }
+        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP => Found::Missing,
         Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::NXIO => Found::Denied,
         _ => Found::Failed,
     }
@@ -154,6 +152,7 @@ mod tests {
         std::fs::create_dir_all(root_path.join("d")).expect("makes the tree");
         std::fs::write(base.join("secret.txt"), "secret").expect("writes");
         std::fs::write(root_path.join("a.txt"), "abc").expect("writes");
+        std::fs::write(root_path.join("a.php"), "abc").expect("writes");
         std::fs::write(root_path.join("closed.txt"), "abc").expect("writes");
         let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(root_path.join("closed.txt"), closed).expect("sets the mode");
@@ -164,6 +163,7 @@ mod tests {
             root.has_openat2 = has_openat2;
             let mut look = |path: &str| root.look(Instant::ZERO, path.as_bytes()).0;
             assert!(matches!(look("/a.txt"), Found::File(Meta { size_bytes: 3, .. })));
+            assert!(matches!(look("/a.php"), Found::File(Meta { size_bytes: 3, .. })));
             assert_eq!(look("/"), Found::Directory);
             assert_eq!(look("/d"), Found::Directory);
             assert_eq!(look("/nothing"), Found::Missing);
