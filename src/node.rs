@@ -165,6 +165,21 @@ struct LinkFacts {
     was_heard: bool,
 }
 
+impl LinkFacts {
+    fn new(config: &Config, me: HostId, link: LinkId) -> Self {
+        Self {
+            device: config.link(link).device.clone(),
+            own: config.host(me).address(link).address,
+            peer: config.host(me.other()).address(link).address,
+            index: None,
+            mac: Mac::default(),
+            peer_mac: None,
+            peer_answered_at: None,
+            was_heard: false,
+        }
+    }
+}
+
 /// A planned handover, or a leave, on the giving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -270,16 +285,7 @@ impl Node {
             addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
             names: HostId::ALL.map(|host| config.host(host).name.clone()),
         };
-        let links = LinkId::ALL.map(|link| LinkFacts {
-            device: config.link(link).device.clone(),
-            own: config.host(me).address(link).address,
-            peer: config.host(me.other()).address(link).address,
-            index: None,
-            mac: Mac::default(),
-            peer_mac: None,
-            peer_answered_at: None,
-            was_heard: false,
-        });
+        let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,

@@ -123,8 +123,8 @@ impl Host {
             pid,
             "ip",
             &format!(
-                "link set lo up\naddr add {outside} brd + dev eth0\naddr add {inside} brd + dev eth1\n\
-                 link set eth0 up\nlink set eth1 up"
+                "link set lo up\naddr add {outside} brd + dev eth0\n\
+                 addr add {inside} brd + dev eth1\nlink set eth0 up\nlink set eth1 up"
             ),
         )
     }

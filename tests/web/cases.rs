@@ -324,7 +324,8 @@ fn smuggling_is_refused_and_closed() {
 fn one_byte_at_a_time_is_enough() {
     let (front, _backends) = front();
     let mut client = Client::connect(front.address);
-    let request = "POST /t.php HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let request = "POST /t.php HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\n\r\n";
     for byte in request.bytes() {
         client.send([byte]);
         std::thread::sleep(Duration::from_micros(200));
@@ -370,7 +371,8 @@ fn answers_of_scripts_become_http() {
         ("Content-Length: 4\r\n\r\n0123456789abc", 200, "Content-Length: 4", "0123"), // J25
         ("Transfer-Encoding: chunked\r\n\r\nx", 200, "Content-Length: 1", "x"), // J29
         ("X: a\rInjected: b\r\n\r\nx", 502, "", ""),         // J48
-        ("Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n", 200, "Set-Cookie: a\r\nSet-Cookie: b", ""), // J39
+        // J39
+        ("Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n", 200, "Set-Cookie: a\r\nSet-Cookie: b", ""),
         ("Status: 503 busy\r\n\r\nlater", 503, "503 busy", "later"), // K30
     ] {
         let answer = answer_to(text);

@@ -193,7 +193,8 @@ fn a_page_that_kills_its_worker_takes_out_nobody() {
     }
 }
 
-/// By hand, for wrk: `BENCH_SECONDS=60 cargo test --profile quick --test web bench -- --ignored --nocapture`
+/// By hand, for wrk:
+/// `BENCH_SECONDS=60 cargo test --profile quick --test web bench -- --ignored --nocapture`
 #[test]
 #[ignore = "a server for measurements by hand"]
 fn bench() {
