@@ -17,6 +17,7 @@ mod world;
 
 mod faults;
 mod harness;
+mod keepalived;
 mod links;
 mod service;
 
