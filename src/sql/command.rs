@@ -133,9 +133,8 @@ mod tests {
     #[test]
     fn replication_commands_are_refused() {
         for command in [0x12u8, 0x15, 0x1e, 0x08] {
-            assert!(
-                matches!(plan(&[command, 0], true, READING), Plan::Refuse(error) if error.code == 1227)
-            );
+            let plan = plan(&[command, 0], true, READING);
+            assert!(matches!(plan, Plan::Refuse(error) if error.code == 1227));
         }
         assert!(matches!(plan(b"", true, READING), Plan::Refuse(error) if error.code == 1047));
         assert!(matches!(plan(b"\x7f", true, READING), Plan::Refuse(error) if error.code == 1047));

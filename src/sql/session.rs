@@ -739,6 +739,18 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_session_is_small() {
+        let size = size_of::<Session>();
+        assert!(size <= 1024, "{size} bytes; facts/sql.md 4 allows 2 kB for everything");
+        let mut world = World::new();
+        world.query("SELECT 1");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, OK);
+        assert!(world.session.job.is_none());
+        assert_eq!(world.session.inbox.capacity(), 0, "an idle session keeps no buffer");
+    }
+
+    #[test]
     fn any_bytes_from_either_side_are_survived() {
         for seed in 1..2000 {
             let mut rng = Rng::new(seed);
