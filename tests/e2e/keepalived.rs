@@ -7,34 +7,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::foreign::{self, KEEPALIVED_PID, Timing, VRRP_PID};
 use crate::pair::{EXAMPLE, Pair};
 use crate::world::{Link, Outcome, wait_until};
 use crate::{check, flavour};
 
-const KEEPALIVED_PID: &str = "/run/keepalived.pid";
-const VRRP_PID: &str = "/run/keepalived-vrrp.pid";
-const CONF: &str = "/etc/keepalived.conf";
 /// Three advertisements of 1 s, the skew of priority 100, and a margin for a shared machine.
 const MASTER_DOWN: Duration = Duration::from_millis(3610 + 700);
 /// Longer than an election would take.
 const QUIET: Duration = Duration::from_secs(6);
-
-fn keepalived_conf(priority: u8) -> String {
-    let instance = |name: &str, device: &str, vrid: u8, vip: &str| {
-        format!(
-            "vrrp_instance {name} {{\n state BACKUP\n interface {device}\n nopreempt\n \
-             virtual_router_id {vrid}\n priority {priority}\n advert_int 1\n \
-             authentication {{\n auth_type PASS\n auth_pass 3489\n }}\n \
-             virtual_ipaddress {{\n {vip}/24\n }}\n}}\n"
-        )
-    };
-    format!(
-        "global_defs {{\n vrrp_version 2\n}}\n\
-         vrrp_sync_group vg_1 {{\n group {{\n inside_network\n outside_network\n }}\n}}\n{}{}",
-        instance("inside_network", "eth1", 51, "192.168.3.150"),
-        instance("outside_network", "eth0", 50, "10.96.153.239"),
-    )
-}
 
 /// Both hosts up, nothing that speaks VRRP started yet. Server `tandem` has the higher priority
 /// (101) in both configurations if it is server1.
@@ -44,15 +25,12 @@ fn hosts(tandem: usize) -> Outcome<Pair> {
     pair.configure(tandem, &text)?;
     let priority = if tandem == 0 { 100 } else { 101 };
     let other = &pair.servers[1 - tandem].host;
-    std::fs::write(other.path(CONF), keepalived_conf(priority)).map_err(crate::host::text)?;
+    foreign::configure(other, &Timing::V2, priority)?;
     Ok(pair)
 }
 
 fn start_keepalived(pair: &mut Pair, number: usize) -> Outcome<()> {
-    pair.servers[number].host.start(
-        "keepalived",
-        &["keepalived", "-n", "-l", "-D", "-P", "-f", CONF, "-p", KEEPALIVED_PID, "-r", VRRP_PID],
-    )
+    foreign::start(&mut pair.servers[number].host)
 }
 
 /// The addresses are on `holder` and on nobody else.

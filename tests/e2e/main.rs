@@ -7,6 +7,7 @@
 
 mod database;
 mod figures;
+mod foreign;
 mod host;
 mod load;
 mod pair;
