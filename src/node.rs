@@ -143,8 +143,9 @@ const QUIET_LIMIT: Duration = Duration::from_millis(800);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Between two attempts of what failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long before the takeover the probes are sent (facts/vrrp.md 6.3).
-const PROBE_LEAD: Duration = Duration::from_millis(150);
+/// How long an answer to a probe may take. Three rounds end with the master-down timer, and begin
+/// after the lease of a host that hung has run out (facts/vrrp.md 6.2 and 6.3).
+const PROBE_LEAD: Duration = Duration::from_millis(120);
 /// How long the election waits for a database that does not answer.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the source's database may be unreachable before a healthy standby takes over.
@@ -203,6 +204,10 @@ struct Probes {
     sent_at: Option<Instant>,
     /// Somebody answered for a virtual address: whoever it is.
     answered_by: Option<(LinkId, Ipv4Addr, Mac)>,
+    /// Rounds in a row that nobody answered, and how many there must be: one more for every round
+    /// that was answered, so that a peer who keeps answering is not overtaken for a lost frame.
+    unanswered: u32,
+    wanted: u32,
 }
 
 #[derive(Debug)]
@@ -235,6 +240,7 @@ pub struct Node {
     retry_at: Instant,
     unreachable_since: Option<Instant>,
     replica_stopped_since: Option<Instant>,
+    outranked_since: Option<Instant>,
 
     stage: Stage,
     is_leaving: bool,
@@ -311,6 +317,7 @@ impl Node {
             retry_at: Instant::ZERO,
             unreachable_since: None,
             replica_stopped_since: None,
+            outranked_since: None,
             stage: Stage::None,
             is_leaving: false,
             handover: Handover::None,
@@ -429,6 +436,8 @@ impl Node {
     /// Applies an event to the table and carries out its orders.
     fn apply(&mut self, now: Instant, event: Event, why: String) {
         let from = self.role;
+        // The simulator collects these, to see which cells of the table it reaches.
+        log::debug!(target: "pair", "{from} {event:?}");
         let (to, acts) = pair::next(from, event);
         if to != from {
             self.role = to;

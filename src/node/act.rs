@@ -66,10 +66,9 @@ impl Node {
                 let epoch = self.persistent.epoch.max(theirs) + 1;
                 self.persist(Persistent { epoch, was_source: true });
             }
+            Act::RecordRefused => self.record_peer_rules(),
             Act::RecordStandby => {
-                let theirs = self.peer.report().map_or(0, |report| report.epoch);
-                let epoch = self.persistent.epoch.max(theirs);
-                self.persist(Persistent { epoch, was_source: false });
+                self.record_peer_rules();
                 self.tell_operators(Response::Done("this host is standby".into()), true);
             }
             Act::TakeVips => self.take_vips(now),
@@ -97,6 +96,12 @@ impl Node {
             }
             Act::Leave => self.leave(now),
         }
+    }
+
+    fn record_peer_rules(&mut self) {
+        let theirs = self.peer.report().map_or(0, |report| report.epoch);
+        let epoch = self.persistent.epoch.max(theirs);
+        self.persist(Persistent { epoch, was_source: false });
     }
 
     /// The number of a handover: differs for each one of this run and of every run.
@@ -354,9 +359,6 @@ impl Node {
                 self.pending.push_back((Event::ClosedToLeave, what));
             }
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
-            JobKind::Reopen if self.role == Role::Active => {
-                self.jobs.push_back(Job::Reopen);
-            }
             // Tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}

@@ -27,6 +27,11 @@ const EVENTS_PER_TURN_MAX: usize = 16;
 const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long replication may stand still before it is set up again.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+/// Rounds of probes before the first takeover, and after every one had an answer.
+const PROBE_ROUNDS: u32 = 3;
+const PROBE_ROUNDS_MAX: u32 = 20;
+/// How long a peer with a newer epoch must be seen to have more than we have.
+const RANK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a peer serves, and says at which position: without it nobody attaches by guess.
 fn is_open(peer: &Report) -> bool {
@@ -300,6 +305,7 @@ impl Node {
             return Some((Event::Isolated, "no link has carrier".into()));
         }
         self.retry_promotion(now);
+        self.reopen_source(now);
         if self.has_foreign_peer() {
             return self.judge_serving_foreign(now);
         }
@@ -310,6 +316,9 @@ impl Node {
         };
         if matches!(peer.role, Role::Active | Role::Promoting) {
             return self.judge_rival(now, &peer);
+        }
+        if let Some(found) = self.judge_rank(now, &peer) {
+            return Some(found);
         }
         if !self.addresses.is_desired() && !peer.holds_vips {
             return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
@@ -366,6 +375,16 @@ impl Node {
         }
     }
 
+    /// A source that was restarted comes up read-only; a handover that was undone left it closed.
+    fn reopen_source(&mut self, now: Instant) {
+        let is_closed = self.is_fenced || self.engine.observation().is_read_only;
+        let may_ask = self.is_database_up() && self.is_free() && now >= self.retry_at;
+        if self.role == Role::Active && is_closed && may_ask {
+            self.retry_at = now + RETRY_INTERVAL;
+            self.jobs.push_back(repl::Job::Reopen);
+        }
+    }
+
     /// Two serve: the newer epoch is right, then the higher priority.
     fn judge_rival(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let priority = |host| self.config.host(host).priority;
@@ -380,6 +399,28 @@ impl Node {
         }
         self.retry_at = now + RETRY_INTERVAL;
         Some((Event::PeerServesWrongly, format!("{} serves too", self.peer_name())))
+    }
+
+    /// The peer does not serve, but did so after us. Where it has nothing that we lack, we go on
+    /// with an epoch above its own; else its data are the newer ones, and the election follows.
+    fn judge_rank(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
+        let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
+        let (Some(mine), Some(theirs), true) =
+            (mine, theirs, peer.epoch > self.persistent.epoch && peer.was_source)
+        else {
+            self.outranked_since = None;
+            return None;
+        };
+        let why = format!("{} has the newer epoch {}", self.peer_name(), peer.epoch);
+        match self.relate(&mine, theirs) {
+            Relation::Equal | Relation::MineHasMore => Some((Event::EpochOvertaken, why)),
+            Relation::TheirsHasMore | Relation::Diverged => {
+                // Both positions are as old as a look or a beacon.
+                let since = *self.outranked_since.get_or_insert(now);
+                (now.since(since) >= RANK_PATIENCE).then_some((Event::Outranked, why))
+            }
+        }
     }
 
     fn judge_active(&mut self, now: Instant, peer: &Report) -> Option<Found> {
@@ -487,11 +528,26 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
-        if !self.fresh(now).is_some_and(is_open) || !self.may_follow(now) {
+        let peer = self.fresh(now).cloned()?;
+        if peer.role == Role::Joining && !peer.is_leaving {
+            return self.judge_refused_alone(&peer);
+        }
+        if !is_open(&peer) || !self.may_follow(now) {
             return None;
         }
         self.retry_at = now + REFUSED_RECHECK_INTERVAL;
         Some((Event::PeerServes, format!("{} serves", self.peer_name())))
+    }
+
+    /// The peer stopped serving before it wrote anything: what we have too much is the newest.
+    fn judge_refused_alone(&self, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up)?;
+        let is_known = self.is_fenced && self.is_database_up();
+        let mine = self.engine.observation().position.as_ref().filter(|_| is_known)?;
+        (self.relate(mine, theirs) == Relation::MineHasMore).then(|| {
+            let name = self.peer_name();
+            (Event::ElectionWon, format!("nobody serves, {name} has nothing that is not here"))
+        })
     }
 
     /// When every path will have been silent for long enough: the master-down timers of all usable
@@ -513,7 +569,7 @@ impl Node {
 
     fn probe_at(&self) -> Option<Instant> {
         matches!(self.role, Role::Standby | Role::Joining)
-            .then(|| self.silent_at().map(|at| at - PROBE_LEAD))?
+            .then(|| self.silent_at().map(|at| at - PROBE_LEAD * PROBE_ROUNDS))?
     }
 
     pub(super) fn probe_deadline(&self) -> Option<Instant> {
@@ -523,7 +579,8 @@ impl Node {
         }
     }
 
-    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses.
+    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses: in rounds,
+    /// since a probe or an answer may be lost.
     pub(super) fn send_probes(&mut self, now: Instant) {
         match self.probe_at() {
             Some(at) if now >= at => {}
@@ -532,11 +589,16 @@ impl Node {
                 return;
             }
         }
-        let is_current = self.probes.sent_at.is_some_and(|at| now.since(at) < 2 * PROBE_LEAD);
-        if is_current {
+        if self.probes.sent_at.is_some_and(|at| now.since(at) < PROBE_LEAD) {
             return;
         }
-        self.probes = Probes { sent_at: Some(now), ..Probes::default() };
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let (unanswered, wanted) = match (sent_at, answered_by) {
+            (None, _) => (0, PROBE_ROUNDS),
+            (Some(_), None) => (unanswered + 1, wanted),
+            (Some(_), Some(_)) => (0, (wanted + 1).min(PROBE_ROUNDS_MAX)),
+        };
+        self.probes = Probes { sent_at: Some(now), answered_by: None, unanswered, wanted };
         let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
         let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
         for (link, address) in vips.into_iter().chain(peers) {
@@ -545,15 +607,16 @@ impl Node {
         }
     }
 
-    /// Whether the probes went out long enough ago and nobody answered for a virtual address.
+    /// Whether the last rounds of probes all ended without an answer for a virtual address.
     fn nobody_answers(&mut self, now: Instant) -> bool {
-        let Some(sent_at) = self.probes.sent_at else { return false };
-        if now.since(sent_at) < PROBE_LEAD {
-            return false;
-        }
-        let Some((link, address, mac)) = self.probes.answered_by else {
-            self.findings.conflict = None;
-            return true;
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let Some((link, address, mac)) = answered_by else {
+            let is_over = sent_at.is_some_and(|at| now.since(at) >= PROBE_LEAD);
+            let is_unanswered = unanswered + u32::from(is_over) >= wanted && sent_at.is_some();
+            if is_unanswered {
+                self.findings.conflict = None;
+            }
+            return is_unanswered;
         };
         let is_peer = self.links[link.index()].peer_mac == Some(mac);
         if is_peer && self.has_foreign_peer() {

@@ -68,7 +68,9 @@ impl Node {
     fn report(&self, now: Instant) -> Report {
         let observation = self.engine.observation();
         let is_up = self.is_database_up();
-        let position = observation.position.as_deref();
+        // Until it is fenced, the position of a host that waits may still grow.
+        let is_waiting = matches!(self.role, Role::Joining | Role::Refused);
+        let position = observation.position.as_deref().filter(|_| !is_waiting || self.is_fenced);
         Report {
             host: self.me,
             boot_id: self.boot_id,
@@ -86,7 +88,7 @@ impl Node {
             wish: self.wish,
             database: DatabaseReport {
                 is_up,
-                is_writable: is_up && self.role == Role::Active && !self.is_fenced,
+                is_writable: is_up && self.role == Role::Active && self.is_source_open(),
                 is_replicating: is_up && self.is_replicating(),
                 lag_seconds: self.own_lag(),
                 position: position.and_then(|text| heapless::String::try_from(text).ok()),
@@ -104,7 +106,9 @@ impl Node {
                 && peer.epoch >= self.persistent.epoch
         });
         let (source, writes) = match self.role {
-            Role::Active if !self.is_fenced && !self.holds_writes => (Some(self.me), Flow::Flowing),
+            Role::Active if self.is_source_open() && !self.holds_writes => {
+                (Some(self.me), Flow::Flowing)
+            }
             Role::Active | Role::Promoting => (None, Flow::Held { open_limit: LOST_LIMIT }),
             _ if peer_serves && !self.holds_writes => (Some(them), Flow::Flowing),
             Role::Demoting if !peer_serves => {
@@ -143,6 +147,11 @@ impl Node {
             routes.version += 1;
         }
         routes
+    }
+
+    /// Our database takes writes, as far as the last look at it goes.
+    fn is_source_open(&self) -> bool {
+        !self.is_fenced && !self.engine.observation().is_read_only
     }
 
     fn own_lag(&self) -> Option<u64> {
