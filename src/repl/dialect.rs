@@ -53,7 +53,7 @@ impl Dialect {
     }
 
     #[must_use]
-    pub(super) const fn statements(self) -> &'static Statements {
+    pub const fn statements(self) -> &'static Statements {
         match self {
             Self::Mysql56 => &MYSQL_56,
             Self::Mysql57 | Self::Mysql80 => &MYSQL_57,
@@ -141,18 +141,18 @@ impl std::fmt::Debug for Source<'_> {
 
 /// The statements that carry no values.
 #[derive(Debug)]
-pub(super) struct Statements {
+pub struct Statements {
     /// One row; columns named as `look` reads them. Never FROM a table: MariaDB answers 0 then.
-    pub(super) variables: &'static str,
-    pub(super) replica_status: &'static str,
-    pub(super) start: &'static str,
-    pub(super) start_applier: &'static str,
-    pub(super) stop: &'static str,
-    pub(super) stop_receiver: &'static str,
-    pub(super) forget_source: &'static str,
+    pub variables: &'static str,
+    pub replica_status: &'static str,
+    pub start: &'static str,
+    pub start_applier: &'static str,
+    pub stop: &'static str,
+    pub stop_receiver: &'static str,
+    pub forget_source: &'static str,
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
-    pub(super) close_variable: &'static str,
-    pub(super) open: &'static str,
+    pub close_variable: &'static str,
+    pub open: &'static str,
 }
 
 const MYSQL_56: Statements = Statements {

@@ -1,8 +1,8 @@
 //! Benchmark: how fast the virtual addresses move, beside keepalived 2.2, event by event.
 //!
 //! In: --runs N, --json FILE. Out: a table (median, worst, ratio of medians), the same as JSON;
-//! exit
-//! status 0 only if tandem's addresses were never on both hosts while both reached the switches.
+//! exit status 0 only if tandem's addresses were never on both hosts while both reached the
+//! switches.
 //! Both pairs run at the same time, each event strikes one and then the other, at a random phase of
 //! the advertisements. Time: from the event until the other host's kernel has both addresses.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
