@@ -3,13 +3,15 @@
 //! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
 //! Must not: open a socket, read a clock, wait.
 //! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds), `act`
-//! (how an order is carried out), `report` (what the peer, the data plane and operators are told).
+//! (how an order is carried out), `report` (what the peer, the data plane and operators are told),
+//! `find` (what is wrong with the network).
 //!
 //! ```text
 //!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
 //! ```
 
 mod act;
+mod find;
 mod hear;
 mod judge;
 mod report;
@@ -43,6 +45,11 @@ pub enum Input {
     Vrrp {
         link: LinkId,
         datagram: Vec<u8>,
+    },
+    /// A frame of VRRP from this address was on the link, seen before any firewall.
+    VrrpFrame {
+        link: LinkId,
+        source: Ipv4Addr,
     },
     Arp {
         link: LinkId,
@@ -251,6 +258,8 @@ pub struct Node {
     /// Who waits for the end of a switchover, and since when.
     operators: Vec<(u64, Instant)>,
 
+    ears: [find::Ears; 2],
+    find_at: Instant,
     probes: Probes,
     vrrp_resigned: bool,
     /// Another Master of a virtual router of ours: its priority and address, and when.
@@ -275,6 +284,8 @@ struct Findings {
     database: Option<String>,
     diverged: Option<String>,
     conflict: Option<String>,
+    /// By `find`, anew in every turn.
+    network: Vec<String>,
 }
 
 impl Node {
@@ -325,6 +336,8 @@ impl Node {
             wish: None,
             handled_wish: None,
             operators: Vec::new(),
+            ears: Default::default(),
+            find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
             rival: None,
@@ -355,6 +368,7 @@ impl Node {
         }
         match input {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
+            Input::VrrpFrame { link, source } => self.handle_frame(now, link, source),
             Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
@@ -380,6 +394,7 @@ impl Node {
         self.run_machines(now);
         self.judge(now);
         self.run_machines(now);
+        self.find(now);
         self.speak(now);
     }
 

@@ -259,6 +259,7 @@ impl Node {
             vips: self.addresses.held().map(|Cidr { address, .. }| address.to_string()).collect(),
             peer: PeerStatus {
                 name: self.peer_name(),
+                vrrp_checksum: self.peer_checksum_form().map(str::to_owned),
                 role: self.fresh(now).map(|peer| peer.role),
                 epoch: self.peer.report().map_or(0, |peer| peer.epoch),
                 heard: ByLink {
@@ -305,6 +306,7 @@ impl Node {
             .into_iter()
             .flatten()
             .cloned()
+            .chain(findings.network.iter().cloned())
             .chain(self.last_refusals.iter().flatten().cloned())
             .collect()
     }

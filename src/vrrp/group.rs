@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::time::{Instant, earliest};
 use crate::wire::LinkId;
 
+use super::packet::ChecksumForm;
 use super::router::{Config, Heard, Router};
 
 #[derive(Debug)]
@@ -69,6 +70,18 @@ impl Group {
     #[must_use]
     pub fn silent_at(&self) -> Option<Instant> {
         self.routers.iter().filter_map(Router::down_at).max()
+    }
+
+    /// Whether the last master on `link` named other addresses.
+    #[must_use]
+    pub fn is_list_different(&self, link: LinkId) -> bool {
+        self.routers[link.index()].is_list_different()
+    }
+
+    /// How the peer sums its version 3 advertisements on `link`.
+    #[must_use]
+    pub fn heard_form(&self, link: LinkId) -> Option<ChecksumForm> {
+        self.routers[link.index()].heard_form()
     }
 
     /// The longer of the links' master-down intervals.

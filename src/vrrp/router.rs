@@ -87,8 +87,9 @@ pub struct Router {
     identification: u16,
     /// The master's interval, in version 3 as it advertises it (RFC 9568, 6.1).
     master_interval: Duration,
-    /// How the last accepted advertisement was summed.
+    /// How the last accepted advertisement was summed, and whether its list is ours.
     heard_form: Option<ChecksumForm>,
+    is_list_different: bool,
 }
 
 impl Router {
@@ -101,6 +102,7 @@ impl Router {
             identification: 0,
             master_interval,
             heard_form: None,
+            is_list_different: false,
         }
     }
 
@@ -137,6 +139,9 @@ impl Router {
             return Heard::Refused(refusal);
         }
         self.heard_form = Some(form);
+        // RFC 9568, 7.1: the list may be checked; keepalived before 2.3 drops what differs, so that
+        // both become Master. It is accepted and reported.
+        self.is_list_different = advertisement.addresses != self.config.addresses;
         self.master_interval = advertisement.interval;
         self.note_traffic(now);
         let priority = advertisement.priority;
@@ -261,6 +266,12 @@ impl Router {
     #[must_use]
     pub fn master_down_interval(&self) -> Duration {
         3 * self.master_interval + self.skew()
+    }
+
+    /// Whether the last accepted advertisement named other addresses.
+    #[must_use]
+    pub const fn is_list_different(&self) -> bool {
+        self.is_list_different
     }
 
     /// How the peer sums its version 3 advertisements, once one was accepted.

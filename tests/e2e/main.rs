@@ -17,6 +17,7 @@ mod story;
 mod world;
 
 mod faults;
+mod findings;
 mod harness;
 mod keepalived;
 mod links;
