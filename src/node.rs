@@ -504,6 +504,7 @@ fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
         interval: config.vrrp.interval,
         password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
         source: config.host(me).address(link).address,
+        peer: config.host(me.other()).address(link).address,
         addresses,
     }
 }

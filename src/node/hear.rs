@@ -20,27 +20,16 @@ impl Node {
             Heard::Master { source, priority } => {
                 self.last_refusals[link.index()] = None;
                 self.rival = Some((now, priority, source));
-                self.note_advertiser(now, link, source);
+                self.ears[link.index()].advertisement(now);
+                if self.group.is_list_different(link) {
+                    self.ears[link.index()].list_differs(now);
+                }
             }
-            Heard::Resigned { source } => {
-                // The peer's own word; a stranger's resignation only ran its router's timer.
-                self.vrrp_resigned |= source == self.links[link.index()].peer;
-            }
+            Heard::Resigned => self.vrrp_resigned = true,
+            Heard::Stranger { source } => self.ears[link.index()].stranger(now, source),
             // Other virtual routers may live on the same network.
             Heard::Refused(Refusal::OtherVrid(_)) => {}
             Heard::Refused(refusal) => self.refuse_vrrp(link, &refusal),
-        }
-    }
-
-    fn note_advertiser(&mut self, now: Instant, link: LinkId, source: Ipv4Addr) {
-        let ears = &mut self.ears[link.index()];
-        if source == self.links[link.index()].peer {
-            ears.advertisement(now);
-        } else {
-            ears.stranger(now, source);
-        }
-        if self.group.is_list_different(link) {
-            self.ears[link.index()].list_differs(now);
         }
     }
 
