@@ -105,6 +105,10 @@ impl Node {
                 return None;
             }
         }
+        if !self.has_carrier() {
+            self.wait_for("no link has carrier".into());
+            return None;
+        }
         match self.fresh(now).cloned() {
             Some(peer) => self.judge_joining_with(now, &peer),
             None if self.has_foreign_peer() => self.judge_joining_foreign(now),
@@ -240,6 +244,10 @@ impl Node {
     }
 
     fn judge_standby(&mut self, now: Instant) -> Option<Found> {
+        // What was heard last is still fresh for a moment, but nobody could reach us.
+        if !self.has_carrier() {
+            return None;
+        }
         let name = self.peer_name();
         // A foreign peer's resignation leaves the skew time on the timer, as the protocol has it.
         if std::mem::take(&mut self.vrrp_resigned) && !self.has_foreign_peer() {
@@ -528,7 +536,7 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
-        let peer = self.fresh(now).cloned()?;
+        let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;
         if peer.role == Role::Joining && !peer.is_leaving {
             return self.judge_refused_alone(&peer);
         }

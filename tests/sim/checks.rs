@@ -66,7 +66,7 @@ const DEAD_HOLDER_MAX: Duration = Duration::from_millis(2500);
 const ASTRAY_MAX: Duration = Duration::from_secs(10);
 const ERRANT_MAX: Duration = Duration::from_secs(5);
 /// Faults after which both hosts may hold the addresses for lack of a witness.
-const APART: [Kind; 9] = [
+const APART: [Kind; 10] = [
     Kind::PowerLoss,
     Kind::PowerLossOfBoth,
     Kind::Freeze,
@@ -75,6 +75,8 @@ const APART: [Kind; 9] = [
     Kind::Cut,
     Kind::CutBothLinks,
     Kind::OneWay,
+    // The taker has no addresses yet, so that nobody answers the giver's probes.
+    Kind::Switchover,
     Kind::Force,
 ];
 /// With one host whole, how long no write may be acknowledged: the longest wait is for a link that

@@ -274,7 +274,12 @@ impl World {
         let Some(process) = &mut target.process else { return };
         match &mut process.stalled {
             _ if !is_awake => {}
-            Some(backlog) if backlog.len() < BACKLOG_MAX => backlog.push_back(input),
+            // The kernel's own words are few, and have a buffer of their own.
+            Some(backlog)
+                if backlog.len() < BACKLOG_MAX || matches!(input, Input::Netlink { .. }) =>
+            {
+                backlog.push_back(input);
+            }
             Some(_) => {}
             None => self.turn(host, input),
         }
