@@ -76,7 +76,10 @@ impl Node {
             Act::Resign => self.resign(),
             Act::Announce => {
                 self.group.advertise_at_once(now);
-                self.announce();
+                // The taker of a handover has them only when the giver has let go.
+                if self.addresses.is_desired() {
+                    self.announce();
+                }
             }
             Act::HoldWrites => self.holds_writes = true,
             Act::OfferHandover => {

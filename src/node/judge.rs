@@ -95,10 +95,7 @@ impl Node {
 
     fn judge_joining(&mut self, now: Instant) -> Option<Found> {
         if !self.is_fenced {
-            if self.is_free() && now >= self.retry_at {
-                self.jobs.push_back(repl::Job::Fence);
-                self.retry_at = now + RETRY_INTERVAL;
-            }
+            self.retry_fence(now);
             // Web traffic does not need the database: a host that is entitled goes on without.
             let patience_ends = self.role_since + ELECTION_PATIENCE;
             if now < patience_ends {
@@ -130,6 +127,13 @@ impl Node {
     fn is_rival_fresh(&self, now: Instant) -> bool {
         let limit = self.group.master_down_interval();
         self.rival.is_some_and(|(at, ..)| now.since(at) < limit)
+    }
+
+    fn retry_fence(&mut self, now: Instant) {
+        if !self.is_fenced && self.is_free() && now >= self.retry_at {
+            self.jobs.push_back(repl::Job::Fence);
+            self.retry_at = now + RETRY_INTERVAL;
+        }
     }
 
     fn judge_joining_with(&mut self, now: Instant, peer: &Report) -> Option<Found> {
@@ -167,15 +171,12 @@ impl Node {
         let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
         let was_patient = now.since(self.role_since) > ELECTION_PATIENCE;
         match (mine, theirs) {
-            (Some(mine), Some(theirs)) => {
-                if !self.is_fenced {
-                    return None;
-                }
-                self.wins_election(peer, &mine, theirs).then(|| {
-                    let why = format!("nobody serves, {} waits too", self.peer_name());
-                    (Event::ElectionWon, why)
-                })
-            }
+            // A database that answers is closed first: it may have been left open.
+            (Some(_), _) if !self.is_fenced => None,
+            (Some(mine), Some(theirs)) => self.wins_election(peer, &mine, theirs).then(|| {
+                let why = format!("nobody serves, {} waits too", self.peer_name());
+                (Event::ElectionWon, why)
+            }),
             (Some(_), None) => {
                 let peer_rules = peer.was_source && peer.epoch >= self.persistent.epoch;
                 if peer_rules {
@@ -536,6 +537,7 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
+        self.retry_fence(now);
         let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;
         if peer.role == Role::Joining && !peer.is_leaving {
             return self.judge_refused_alone(&peer);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tandem::console::message::{Request, SqlStatus, WebStatus};
 use tandem::node::Input;
 use tandem::time::{Instant, Rng};
-use tandem::wire::{HostId, LinkId};
+use tandem::wire::{HostId, LinkId, Role};
 
 use super::mysqld::{APPLY_RATE, Life, SHIP_RATE};
 use super::wire::{CLIENT, Noise};
@@ -88,6 +88,8 @@ pub struct Plan {
     pub boot_delays: [Duration; 2],
     /// The inside link is one cable: it loses carrier at both ends.
     pub is_inside_a_cable: bool,
+    /// The operator mends refused hosts.
+    pub reseeds: bool,
     /// The applier is busy now and then.
     pub has_long_transactions: bool,
     pub calm_before: Duration,
@@ -136,6 +138,7 @@ impl Plan {
             mean_length: seconds(rng, 1, 20),
             boot_delays: [0, 1].map(|_| Duration::from_millis(rng.below(apart * 1000))),
             is_inside_a_cable: rng.below(2) == 0,
+            reseeds: rng.below(2) == 0,
             has_long_transactions: rng.below(3) == 0,
             calm_before: seconds(rng, 5, 40),
             heal_after,
@@ -169,13 +172,33 @@ impl World {
     }
 
     /// A role changes: a bad moment for the next fault, within microseconds or seconds.
-    pub fn role_changed(&mut self) {
+    pub fn role_changed(&mut self, host: HostId, to: Role) {
+        if to == Role::Refused && self.plan.reseeds {
+            let delay = Duration::from_millis(2000 + self.rng.below(20_000));
+            self.after(delay, Event::Reseed { host });
+        }
         if self.plan.is_healed || self.now < Instant::ZERO + self.plan.calm_before {
             return;
         }
         if self.rng.below(3) == 0 {
             let delay = Duration::from_micros(1 << self.rng.below(22));
             self.after(delay, Event::BadMoment);
+        }
+    }
+
+    /// The refused host's data are saved elsewhere and replaced by a copy of the Active's.
+    pub fn reseed(&mut self, host: HostId) {
+        let [first, second] = &mut self.hosts;
+        let (own, other) = match host {
+            HostId::First => (first, second),
+            HostId::Second => (second, first),
+        };
+        let are_up = own.database.life == Life::Up && other.database.life == Life::Up;
+        if own.role == Role::Refused && other.role == Role::Active && are_up {
+            own.database.copy(&other.database);
+            let kept = own.database.has.clone();
+            self.client.acknowledged.retain(|_, (gtid, _)| kept.contains(gtid));
+            self.note(format!("!! reseeded ({})", self.name(host)));
         }
     }
 
@@ -304,6 +327,11 @@ impl World {
                 self.note_stall(host, span);
             }
             self.turn(host, Input::Wake);
+        }
+        for (run, input) in std::mem::take(&mut self.host(host).frozen_inputs) {
+            if self.hosts[host.index()].run == run {
+                self.deliver(host, input);
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Host {
     pub is_powered: bool,
     /// The whole virtual machine stands still since then.
     pub frozen_since: Option<Instant>,
+    /// What was under way inside it by then, for the node's run of that number.
+    pub frozen_inputs: Vec<(u64, Input)>,
     pub clock: Clock,
     pub kernel: Kernel,
     pub disk: Persistent,
@@ -109,6 +111,7 @@ impl Host {
             id,
             is_powered: false,
             frozen_since: None,
+            frozen_inputs: Vec::new(),
             clock,
             kernel: Kernel::default(),
             disk: Persistent::default(),
@@ -166,6 +169,7 @@ impl World {
         let target = self.host(host);
         target.is_powered = false;
         target.frozen_since = None;
+        target.frozen_inputs.clear();
         target.guard.run += 1;
         target.kernel.held.clear();
         target.database.stop();
@@ -363,7 +367,7 @@ impl World {
             let target = self.host(host);
             target.role = *to;
             target.role_since = now;
-            self.role_changed();
+            self.role_changed(host, *to);
         }
         self.say(host, note.to_string());
     }
@@ -371,17 +375,21 @@ impl World {
     /// The process stops running for a while; its kernel does not.
     pub fn stall(&mut self, host: HostId) {
         let now = self.now;
-        if let Some(process) = &mut self.host(host).process {
-            process.stalled_at = now;
-            process.stalled.get_or_insert_default();
+        let target = self.host(host);
+        if let Some(process) = target.process.as_mut().filter(|process| process.stalled.is_none()) {
+            process.stalled_at = target.clock.local(now);
+            process.stalled = Some(VecDeque::new());
         }
     }
 
     /// It goes on: what waited in its sockets comes first, all at this instant.
     pub fn go_on(&mut self, host: HostId) {
-        let Some(process) = &mut self.hosts[host.index()].process else { return };
+        let now = self.now;
+        let target = self.host(host);
+        let local = target.clock.local(now);
+        let Some(process) = &mut target.process else { return };
         let Some(backlog) = process.stalled.take() else { return };
-        let span = self.now.since(process.stalled_at);
+        let span = local.since(process.stalled_at);
         self.note_stall(host, span);
         for input in backlog {
             if self.hosts[host.index()].process.is_some() {

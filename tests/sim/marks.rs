@@ -4,12 +4,23 @@
 //! Out: the cells that do something and were never reached. Must not: keep anything else.
 //! Read first: pair.rs; TigerBeetle's testing/marks.zig, where the idea is from.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use tandem::pair::{Event, ROLES, next};
 
-static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Cells, each with the lowest seed that reached it.
+static SEEN: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What this thread runs from here on.
+pub fn begin(seed: u64) {
+    SEED.set(seed);
+}
 
 struct Sink;
 
@@ -21,7 +32,9 @@ impl log::Log for Sink {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let cell = record.args().to_string();
-            SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(cell);
+            let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let lowest = seen.entry(cell).or_insert(u64::MAX);
+            *lowest = SEED.get().min(*lowest);
         }
     }
 
@@ -41,7 +54,7 @@ fn unreached() -> Vec<String> {
         for event in Event::ALL {
             let (to, acts) = next(role, event);
             let cell = format!("{role} {event:?}");
-            if (to != role || !acts.is_empty()) && !seen.contains(&cell) {
+            if (to != role || !acts.is_empty()) && !seen.contains_key(&cell) {
                 cells.push(cell);
             }
         }
@@ -49,8 +62,13 @@ fn unreached() -> Vec<String> {
     cells
 }
 
-pub fn report() -> String {
-    format!("cells not reached: {:?}", unreached())
+/// Which cells are missing, and which took a seed beyond `sweep`.
+pub fn report(sweep: u64) -> String {
+    let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let late: Vec<_> = seen.iter().filter(|(_, seed)| **seed > sweep).collect();
+    let late = format!("cells reached late: {late:?}");
+    drop(seen);
+    format!("cells not reached: {:?}\n{late}", unreached())
 }
 
 /// Cells that the sweep does not reach, and why.

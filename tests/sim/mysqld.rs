@@ -183,6 +183,17 @@ impl Mysqld {
         }
     }
 
+    /// Becomes a copy of the other server, as a restored backup of it.
+    pub fn copy(&mut self, other: &Self) {
+        self.binlog.clone_from(&other.binlog);
+        self.has.clone_from(&other.has);
+        self.last.clone_from(&other.last);
+        self.accounts.clone_from(&other.accounts);
+        self.slave_position = self.binlog.last().map(|tx| tx.gtid);
+        self.replica = None;
+        self.run += 1;
+    }
+
     pub fn is_writable(&self) -> bool {
         self.life == Life::Up && !self.read_only
     }

@@ -82,6 +82,10 @@ pub enum Event {
     },
     NextFault,
     BadMoment,
+    /// The operator seeds a refused host's database from the other one.
+    Reseed {
+        host: HostId,
+    },
     EndFault(Fault),
     HealAll,
     End,
@@ -213,11 +217,9 @@ impl World {
         match event {
             Event::Arrive { link, from, to, frame } => self.arrive(link, from, to, frame),
             Event::Input { host, run, input } => {
-                let target = &self.hosts[host.index()];
+                let target = &mut self.hosts[host.index()];
                 if target.run == run && target.frozen_since.is_some() {
-                    // What is under way inside a frozen host stands still with it.
-                    let event = Event::Input { host, run, input };
-                    self.after(Duration::from_millis(20), event);
+                    target.frozen_inputs.push((run, input));
                 } else if target.run == run {
                     self.deliver(host, input);
                 }
@@ -241,6 +243,7 @@ impl World {
             Event::WebDrained { host, run } => self.web_drained(host, run),
             Event::NextFault => self.next_fault(),
             Event::BadMoment => self.draw_fault(),
+            Event::Reseed { host } => self.reseed(host),
             Event::EndFault(fault) => self.end_fault(fault),
             Event::HealAll => self.heal_all(),
             Event::End => {
