@@ -32,6 +32,8 @@ fn a_pair_is_set_up_and_shown_as_by_the_originals() {
     for name in ["03_mysqlrplshow", "04_mysqlrplshow_v_list", "34_err_show_wrong_discover"] {
         stage.replay(name);
     }
+    stage.replay("05_mysqlrplcheck");
+    stage.replay("06_mysqlrplcheck_vv");
     for name in ["11_health_v", "12_gtid", "13_elect", "13_elect_v", "36_err_no_cmd"] {
         stage.replay(name);
     }
@@ -62,7 +64,7 @@ fn roles_change_as_by_the_originals() {
 fn a_link_is_the_applet() {
     let folder = std::env::temp_dir().join(format!("tandem-links-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary directory");
-    for name in ["mysqlreplicate", "mysqlrpladmin", "mysqlrplshow"] {
+    for name in ["mysqlreplicate", "mysqlrpladmin", "mysqlrplcheck", "mysqlrplshow"] {
         let link = folder.join(name);
         let _none_left = std::fs::remove_file(&link);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tandem"), &link).expect("a link");

@@ -9,6 +9,7 @@ mod connection;
 mod discover;
 mod mysqlreplicate;
 mod mysqlrpladmin;
+mod mysqlrplcheck;
 mod mysqlrplshow;
 mod options;
 mod run;
@@ -42,6 +43,7 @@ usage: tandem APPLET [ARGUMENTS]
 Of mysql-utilities, also by links of these names; each has --help:
 
   mysqlreplicate                      make a server the replica of another
+  mysqlrplcheck                       whether two servers fit each other
   mysqlrplshow                        draw who replicates from whom
   mysqlrpladmin COMMAND               elect, failover, gtid, health, reset, start, stop, switchover
 ";
@@ -95,6 +97,7 @@ fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
     match name.strip_suffix(".py").unwrap_or(name) {
         "mysqlreplicate" => Some(mysqlreplicate::run(arguments)),
         "mysqlrpladmin" => Some(mysqlrpladmin::run(arguments)),
+        "mysqlrplcheck" => Some(mysqlrplcheck::run(arguments)),
         "mysqlrplshow" => Some(mysqlrplshow::run(arguments)),
         _ => None,
     }

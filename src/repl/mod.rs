@@ -10,6 +10,7 @@
 //!                      \ evict (KILL)   \ dialect (SQL)   \ gtid (compare)
 //! ```
 
+pub mod check;
 mod dialect;
 mod engine;
 mod evict;
