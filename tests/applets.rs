@@ -13,10 +13,43 @@ mod said;
 #[path = "applets/stage.rs"]
 mod stage;
 
-use said::Said;
-use stage::Stage;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pair::Recipe;
+use said::Said;
+use stage::{Stage, rows};
+
+/// Each law once for each flavour.
+macro_rules! laws {
+    ($($law:ident),* $(,)?) => {
+        laws!(@ mariadb "mariadb" $($law)*);
+        laws!(@ mysql56 "mysql56" $($law)*);
+        laws!(@ mysql97 "mysql97" $($law)*);
+    };
+    (@ $module:ident $flavour:literal $($law:ident)*) => {
+        mod $module {
+            $(#[test]
+            fn $law() {
+                if let Some(recipe) = super::Recipe::of($flavour) {
+                    super::$law(recipe);
+                }
+            })*
+        }
+    };
+}
+
+laws!(
+    a_pair_lives_through_a_whole_cycle,
+    switchover_under_load_loses_nothing,
+    failover_refuses_while_the_source_lives,
+    failover_that_cannot_drain_destroys_nothing,
+    a_broken_applier_is_seen_by_all,
+    switchover_refuses_a_replica_that_does_not_replicate,
+    errant_transactions_are_refused,
+    a_wrong_replication_password_is_named_and_undone,
+    passwords_stay_off_the_command_line,
+);
 
 /// Every transcript of a pair in its daily life, in the order of the originals' own runs.
 #[test]
@@ -77,14 +110,187 @@ fn a_link_is_the_applet() {
     std::fs::remove_dir_all(&folder).expect("our own directory");
 }
 
-/// Finding 3: the original opened the replica beside the living source.
-#[test]
-fn failover_refuses_while_the_source_lives() {
-    let Some(recipe) = Recipe::of("mysql56") else { return };
+fn a_pair_lives_through_a_whole_cycle(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..10);
+    stage.pair.catch_up_b();
+    stage.ok("mysqlrplcheck --master=root:pw@SERVER1 --slave=root:pw@SERVER2");
+    let shown = stage.ok("mysqlrplshow --master=root:pw@SERVER1 --discover-slaves-login=root:pw");
+    assert!(shown.has("+--- 127.0.0.2:"), "{}", shown.text);
+    let health = stage.ok(HEALTH);
+    assert_eq!(health.text.matches(",UP,ON,OK\n").count(), 2, "{}", health.text);
+    for command in ["gtid", "elect"] {
+        stage.ok(&format!(
+            "mysqlrpladmin --master=root:pw@SERVER1 --slaves=root:pw@SERVER2 {command}"
+        ));
+    }
+    for command in ["stop", "reset", "start"] {
+        stage.ok(&format!("mysqlrpladmin --slaves=root:pw@SERVER2 {command}"));
+    }
+    stage.pair.a.crash();
+    stage.ok(&format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} failover"));
+    stage.write_on_b(10..20);
+    stage.pair.a.start(&[]);
+    stage.ok("mysqlreplicate --master=root:pw@SERVER2 --slave=root:pw@SERVER1 --rpl-user=rpl:pw");
+    stage.ok(SWITCH_BACK);
+    stage.write(20..30);
+    stage.pair.catch_up_b();
+    assert_eq!(stage.rows_of_both(), (30, 30));
+    // The demoted one is the replica, and closed: finding 5.
+    assert_eq!(stage.pair.b.value("SELECT @@read_only"), "1");
+    assert_eq!(stage.pair.a.value("SELECT @@read_only"), "0");
+}
+
+/// Finding 5: the original left 510 to 529 acknowledged writes on the old source.
+fn switchover_under_load_loses_nothing(recipe: &'static Recipe) {
     let stage = Stage::new(recipe);
-    stage.replay("01_mysqlreplicate");
-    let said = stage.run("mysqlrpladmin --slave=root:pw@SERVER2 failover");
-    assert_eq!(said.code, 1, "{}", said.text);
+    stage.ok(REPLICATE);
+    stage.write(0..1);
+    let writer = stage.writer();
+    thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    let said = stage.run(SWITCH);
+    let took = began.elapsed();
+    thread::sleep(Duration::from_millis(300));
+    let (acknowledged, gap) = writer.stop();
+    assert_eq!(said.code, 0, "{}", said.text);
+    println!("{}: {acknowledged} writes, switchover {took:?}, no writer {gap:?}", recipe.flavour);
+    let found = rows(&stage.pair.b);
+    assert!(found > acknowledged, "{found} rows of {acknowledged} acknowledged writes");
+    assert_eq!(stage.pair.a.value("SELECT @@read_only"), "1");
+}
+
+/// Finding 3: the original opened the replica beside the living source.
+fn failover_refuses_while_the_source_lives(recipe: &'static Recipe) {
+    let stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..10);
+    let said = stage.fails(&format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} failover"));
     assert!(said.has("is alive"), "{}", said.text);
     assert_eq!(stage.pair.b.value("SELECT @@read_only"), "1");
+    stage.ok(&format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} --force failover"));
+    assert_eq!(stage.pair.a.value("SELECT @@read_only"), "1", "it is shut first");
+    assert_eq!(stage.pair.b.value("SELECT @@read_only"), "0");
+    assert_eq!(stage.rows_of_both(), (10, 10));
 }
+
+/// Finding 2: the original threw received transactions away after its time-out (T42).
+fn failover_that_cannot_drain_destroys_nothing(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..1);
+    stage.pair.catch_up_b();
+    let lock = stage.hold_applier();
+    stage.write(1..20);
+    stage.wait_until_received();
+    stage.pair.a.crash();
+    let failover = format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} --timeout=1 failover");
+    let said = stage.fails(&failover);
+    assert!(said.has("19 received transactions are still to be applied"), "{}", said.text);
+    assert_eq!(stage.pair.b.value("SELECT @@read_only"), "1");
+    drop(lock);
+    stage.ok(&failover);
+    assert_eq!(rows(&stage.pair.b), 20);
+}
+
+/// Finding 7: eleven times [pass] with a dead SQL thread.
+fn a_broken_applier_is_seen_by_all(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..1);
+    stage.pair.catch_up_b();
+    stage.plant_on_b(7);
+    stage.write(7..8);
+    stage.wait_until_applier_stops();
+    let said = stage.fails("mysqlrplcheck --master=root:pw@SERVER1 --slave=root:pw@SERVER2");
+    let failed = said.text.lines().find(|line| line.starts_with("Is the slave's SQL thread"));
+    assert!(failed.is_some_and(|line| line.ends_with("[FAIL]")), "{}", said.text);
+    assert!(said.has("Duplicate entry '7'") || said.has("1062"), "{}", said.text);
+    assert!(stage.run(HEALTH).has("SQL thread is not running."));
+    stage.fails(SWITCH);
+    stage.pair.a.crash();
+    let failover = format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} failover");
+    let said = stage.fails(&failover);
+    assert!(said.has("--force"), "{}", said.text);
+    let said = stage.ok(&failover.replace("failover", "--force failover"));
+    assert!(said.has("Thrown away"), "{}", said.text);
+    assert_eq!(stage.pair.b.value("SELECT @@read_only"), "0");
+}
+
+/// Finding 4: the original found "no slaves", waited for nothing and lost three rows (T40, T33c).
+fn switchover_refuses_a_replica_that_does_not_replicate(recipe: &'static Recipe) {
+    let stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.ok("mysqlrpladmin --slaves=root:pw@SERVER2 stop");
+    stage.write(0..3);
+    let said = stage.fails(SWITCH);
+    assert!(said.has("does not replicate"), "{}", said.text);
+    let said = stage.fails(&SWITCH.replace("--slaves=root:pw@", "--slaves=root:BAD@"));
+    assert!(said.has("not among the slaves"), "{}", said.text);
+    assert_eq!(stage.pair.a.value("SELECT @@read_only"), "0", "nothing was changed");
+}
+
+/// Finding 1: on a pair the original's check never looked at anything (T43, T44, T58b).
+fn errant_transactions_are_refused(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..3);
+    stage.pair.catch_up_b();
+    stage.open_b();
+    stage.write_on_b(100..102);
+    let said = stage.run(HEALTH);
+    assert!(said.has("Slave has 2 transactions that master has not"), "{}", said.text);
+    let said = stage.fails(SWITCH);
+    assert!(said.has("2 errant transactions"), "{}", said.text);
+    stage.fails("mysqlrplcheck --master=root:pw@SERVER1 --slave=root:pw@SERVER2");
+    stage.forget_source_on_b();
+    let said = stage.fails(REPLICATE);
+    assert!(said.has("2 transactions are here and not on the peer"), "{}", said.text);
+}
+
+/// The original left the broken settings in place after ten seconds (T52).
+fn a_wrong_replication_password_is_named_and_undone(recipe: &'static Recipe) {
+    let stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.forget_source_on_b();
+    stage.open_b();
+    let said = stage.fails(&REPLICATE.replace("rpl:pw", "rpl:BAD"));
+    assert!(said.has("1045") && said.has("Cannot setup replication."), "{}", said.text);
+    assert!(said.has("is no replica again"), "{}", said.text);
+    assert_eq!(stage.pair.b.value("SELECT @@read_only"), "0", "as it was");
+    stage.ok(REPLICATE);
+}
+
+fn passwords_stay_off_the_command_line(recipe: &'static Recipe) {
+    let stage = Stage::new(recipe);
+    let bare = REPLICATE.replace("root:pw", "root").replace("rpl:pw", "rpl");
+    let secrets = [("TANDEM_MYSQL_PASSWORD", "pw"), ("TANDEM_RPL_PASSWORD", "pw")];
+    let said = stage.run_with(&bare, &secrets);
+    assert_eq!(said.code, 0, "{}", said.text);
+    assert!(!said.has("insecure"), "{}", said.text);
+    let file = std::env::temp_dir().join(format!("tandem-{}.cnf", stage.port));
+    let text = format!(
+        "[one]\nuser=root\npassword=pw\nhost=127.0.0.1\nport={0}\n\
+         [two]\nuser=root\npassword=pw\nsocket={1}\nhost=127.0.0.2\nport={0}\n",
+        stage.port,
+        stage.pair.b.socket().display()
+    );
+    std::fs::write(&file, text).expect("an option file");
+    let path = file.display();
+    let said =
+        stage.ok(&format!("mysqlrpladmin --master={path}[one] --slaves={path}[two] -v health"));
+    assert!(!said.has("insecure") && said.has("| OK "), "{}", said.text);
+    std::fs::remove_file(&file).expect("our own file");
+}
+
+const REPLICATE: &str =
+    "mysqlreplicate --master=root:pw@SERVER1 --slave=root:pw@SERVER2 --rpl-user=rpl:pw";
+const HEALTH: &str =
+    "mysqlrpladmin --master=root:pw@SERVER1 --slaves=root:pw@SERVER2 --format=csv health";
+const SWITCH: &str = "mysqlrpladmin --master=root:pw@SERVER1 --new-master=root:pw@SERVER2 \
+    --demote-master --slaves=root:pw@SERVER2 --rpl-user=rpl:pw switchover";
+const SWITCH_BACK: &str = "mysqlrpladmin --master=root:pw@SERVER2 --new-master=root:pw@SERVER1 \
+    --demote-master --discover-slaves-login=root:pw --rpl-user=rpl:pw switchover";
+/// MariaDB does not tell the password that it logs in with.
+const RPL_USER: &str = "--rpl-user=rpl:pw";
