@@ -49,6 +49,8 @@ laws!(
     errant_transactions_are_refused,
     a_wrong_replication_password_is_named_and_undone,
     passwords_stay_off_the_command_line,
+    a_switchover_killed_at_any_time_is_finished_by_the_next,
+    a_missing_account_is_made_before_it_is_needed,
 );
 
 /// Every transcript of a pair in its daily life, in the order of the originals' own runs.
@@ -108,6 +110,36 @@ fn a_link_is_the_applet() {
         assert_eq!(linked, named.text);
     }
     std::fs::remove_dir_all(&folder).expect("our own directory");
+}
+
+#[test]
+fn misfits_are_refused_as_by_the_originals() {
+    let Some(recipe) = Recipe::of("mysql56") else { return };
+    let mut stage = Stage::new(recipe);
+    stage.pair.b.crash();
+    stage.pair.b.start(&["--server-id=1"]);
+    stage.replay("46_replicate_same_server_id");
+    stage.pair.b.crash();
+    stage.pair.b.start(&["--gtid-mode=OFF"]);
+    stage.replay("48e_gtid_off_failover");
+    stage.pair.a.crash();
+    stage.pair.a.start(&["--gtid-mode=OFF", "--skip-log-bin", "--skip-log-slave-updates"]);
+    stage.replay("49b_binlog_off_check");
+}
+
+#[test]
+fn a_broken_applier_stops_a_failover_as_by_the_original() {
+    let Some(recipe) = Recipe::of("mysql56") else { return };
+    let mut stage = Stage::new(recipe);
+    stage.replay("01_mysqlreplicate");
+    stage.write(0..1);
+    stage.pair.catch_up_b();
+    stage.plant_on_b(3);
+    stage.write(3..4);
+    stage.wait_until_applier_stops();
+    stage.pair.a.crash();
+    // The server's own words, with offsets in them.
+    stage.replay_but("41_failover_sql_error", &["# - SQL error: 1062 - Could not execute"]);
 }
 
 fn a_pair_lives_through_a_whole_cycle(recipe: &'static Recipe) {
@@ -227,7 +259,7 @@ fn switchover_refuses_a_replica_that_does_not_replicate(recipe: &'static Recipe)
     let said = stage.fails(SWITCH);
     assert!(said.has("does not replicate"), "{}", said.text);
     let said = stage.fails(&SWITCH.replace("--slaves=root:pw@", "--slaves=root:BAD@"));
-    assert!(said.has("not among the slaves"), "{}", said.text);
+    assert!(said.has("does not replicate"), "{}", said.text);
     assert_eq!(stage.pair.a.value("SELECT @@read_only"), "0", "nothing was changed");
 }
 
@@ -260,6 +292,47 @@ fn a_wrong_replication_password_is_named_and_undone(recipe: &'static Recipe) {
     assert!(said.has("is no replica again"), "{}", said.text);
     assert_eq!(stage.pair.b.value("SELECT @@read_only"), "0", "as it was");
     stage.ok(REPLICATE);
+}
+
+/// T60: the original, killed, left the source read-only and nothing to go on with.
+fn a_switchover_killed_at_any_time_is_finished_by_the_next(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    let mut outcomes = Vec::new();
+    for round in 0..8 {
+        let id = round * 10;
+        stage.write(id..id + 5);
+        let was_over = stage.run_killed(SWITCH, Duration::from_millis(20 + u64::from(round) * 12));
+        let open = [&stage.pair.a, &stage.pair.b].map(|s| s.value("SELECT @@read_only") == "0");
+        assert_ne!(open, [true, true], "round {round}: two servers take writes");
+        outcomes.push((was_over, open));
+        let said = stage.ok(SWITCH);
+        assert!(said.has("# Switchover complete."), "{}", said.text);
+        assert_eq!(stage.pair.a.value("SELECT @@read_only"), "1");
+        stage.write_on_b(id + 5..id + 6);
+        stage.ok(SWITCH_BACK);
+        stage.pair.catch_up_b();
+        let count = usize::try_from(round + 1).expect("few") * 6;
+        assert_eq!(stage.rows_of_both(), (count, count));
+    }
+    println!("{}: {outcomes:?}", recipe.flavour);
+}
+
+/// T53: the original found no candidate. The password is known, so the account is made.
+fn a_missing_account_is_made_before_it_is_needed(recipe: &'static Recipe) {
+    let mut stage = Stage::new(recipe);
+    stage.ok(REPLICATE);
+    stage.write(0..3);
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        stage.pair.a.run(&format!("DROP USER 'rpl'@'{host}'"));
+    }
+    stage.pair.catch_up_b();
+    let said = stage.fails("mysqlrplcheck --master=root:pw@SERVER1 --slave=root:pw@SERVER2");
+    assert!(said.has("rpl@127.0.0.2 is missing"), "{}", said.text);
+    stage.pair.a.crash();
+    stage.ok(&format!("mysqlrpladmin --slave=root:pw@SERVER2 {RPL_USER} failover"));
+    stage.pair.a.start(&[]);
+    stage.ok("mysqlreplicate --master=root:pw@SERVER2 --slave=root:pw@SERVER1 --rpl-user=rpl:pw");
 }
 
 fn passwords_stay_off_the_command_line(recipe: &'static Recipe) {

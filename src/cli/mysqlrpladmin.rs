@@ -196,6 +196,13 @@ fn connect(call: &Call, command: Command) -> Result<Topology, Stop> {
             .map_err(|why| Stop::Usage(format!("option --discover-slaves-login: {why}")))?;
         discover_replicas(call, source, &account, &mut replicas, &mut absent)?;
     }
+    // A list or a source that does not know it says nothing about what it is (T40, T33c).
+    if let Some(login) = call.login("new-master")?
+        && !replicas.iter().any(|server| server.is_called(&login.host, login.port))
+    {
+        replicas.push(Server::connect(&login)?);
+        absent.retain(|other| (&other.host, other.port) != (&login.host, login.port));
+    }
     Ok(Topology { source, replicas, absent })
 }
 

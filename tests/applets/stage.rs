@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -103,13 +104,31 @@ impl Stage {
     }
 
     pub(crate) fn run_with(&self, line: &str, environment: &[(&str, &str)]) -> Said {
-        let mut words = line.split_whitespace();
-        let program = words.next().expect("a program");
+        let words = self.words(line);
+        Said::of(&words[0], &words[1..], environment)
+    }
+
+    /// Ends the applet with SIGKILL; true when it had ended by itself.
+    pub(crate) fn run_killed(&self, line: &str, after: Duration) -> bool {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tandem"))
+            .args(self.words(line))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        thread::sleep(after);
+        let was_over = child.try_wait().expect("our own child").is_some();
+        let _ended_already = child.kill();
+        child.wait().expect("our own child");
+        was_over
+    }
+
+    fn words(&self, line: &str) -> Vec<String> {
         let place = |word: &str| {
             word.replace("SERVER1", &format!("127.0.0.1:{}", self.port))
                 .replace("SERVER2", &format!("127.0.0.2:{}", self.port))
         };
-        Said::of(program, &words.map(place).collect::<Vec<_>>(), environment)
+        line.split_whitespace().map(place).collect()
     }
 
     /// The command of a transcript, and everything that its original said.

@@ -108,7 +108,9 @@ fn eligibility(
     of_source: Option<&Member>,
 ) -> Result<Eligibility, Stop> {
     let is_connected = match (&member.replica, source) {
-        (None, _) => false,
+        // What a failover that was cut off leaves; only an operator can tell it from a stranger.
+        (None, None) => call.options.has("force"),
+        (None, Some(_)) => false,
         (Some(_), None) => true,
         (Some(status), Some(source)) => source.is_called(&status.source_host, status.source_port),
     };

@@ -13,7 +13,7 @@ use super::super::servers::{Account, Admin, Peer, Server, pairing};
 use super::{Topology, account, failover, health, script, timeout};
 use crate::repl::plan::{Ending, Stage, Step, Switchover, Whom};
 use crate::repl::topology::{self, Member, errant};
-use crate::repl::{ReplicaStatus, ThreadState};
+use crate::repl::{Job, ReplicaStatus, ThreadState};
 
 /// Both servers, and what they were found to be.
 struct Pair<'a> {
@@ -35,6 +35,13 @@ pub(super) fn switchover(call: &Call, topology: &Topology) -> Result<ExitCode, S
         new.name()
     ));
     call.say.line("# Checking candidate slave prerequisites.");
+    if pair.is_done() {
+        call.say.own(&format!("{} is a slave of {} already", old.name(), new.name()));
+        follow(call, old, new, &pair.of_old, &pair.account)?;
+        call.say.line("# Switchover complete.");
+        health::table(call, new, &[old], topology)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     check(call, &pair)?;
     call.say.line("# Checking slaves configuration to master.");
     make_accounts(call, &pair)?;
@@ -61,7 +68,25 @@ pub(super) fn switchover(call: &Call, topology: &Topology) -> Result<ExitCode, S
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Only a replica that was seen to replicate from the source can take over from it (T40, T33c).
+impl Pair<'_> {
+    /// An exchange that was cut off at its end, or is asked for again.
+    fn is_done(&self) -> bool {
+        let status = self.of_old.replica.as_ref();
+        self.of_new.replica.is_none()
+            && status
+                .is_some_and(|status| self.new.is_called(&status.source_host, status.source_port))
+    }
+
+    /// An exchange that was cut off: the source is shut, and the candidate, no replica any more,
+    /// has all that it has. Every step of the plan is safe to repeat.
+    fn is_interrupted(&self) -> bool {
+        self.of_new.replica.is_none()
+            && self.of_old.replica.is_none()
+            && self.of_old.is_on("read_only")
+            && self.of_new.executed.contains(&self.of_old.executed)
+    }
+}
+
 fn find_pair<'a>(call: &Call, topology: &'a Topology) -> Result<Pair<'a>, Stop> {
     let wanted = call.login("new-master")?;
     let (Some(old), Some(wanted)) = (&topology.source, wanted) else {
@@ -71,14 +96,8 @@ fn find_pair<'a>(call: &Call, topology: &'a Topology) -> Result<Pair<'a>, Stop> 
         return Err(Stop::Usage("The --master and the --new-master are the same.".to_owned()));
     }
     let found = topology.replicas.iter().find(|server| server.is_called(&wanted.host, wanted.port));
-    let new = found.ok_or_else(|| {
-        Stop::Error(format!(
-            "The candidate {} is not among the slaves of {} that were found: check that it \
-             replicates, and that its login is right.",
-            wanted.name(),
-            old.name()
-        ))
-    })?;
+    let missing = || Stop::Error(format!("The candidate {} was not found.", wanted.name()));
+    let new = found.ok_or_else(missing)?;
     // The replica first: see `errant`.
     let of_new = new.member()?;
     let of_old = old.member()?;
@@ -90,6 +109,17 @@ fn find_pair<'a>(call: &Call, topology: &'a Topology) -> Result<Pair<'a>, Stop> 
 fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
     let (old, new) = (pair.old.name(), pair.new.name());
     let stop = |why: String| Err(Stop::Error(why));
+    if pair.account.password.is_none() {
+        return stop(format!(
+            "The password of the replication account {} is not known: give \
+             --rpl-user=user:password, or set TANDEM_RPL_PASSWORD.",
+            pair.account.user
+        ));
+    }
+    if pair.is_interrupted() {
+        call.say.own(&format!("{old} is shut, and {new} has all of it: going on from there"));
+        return Ok(());
+    }
     let Some(status) = &pair.of_new.replica else {
         return stop(format!("Candidate {new} is not connected to the master."));
     };
@@ -97,8 +127,14 @@ fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
         let (host, port) = (&status.source_host, status.source_port);
         return stop(format!("Candidate {new} replicates from {host}:{port}, not from {old}."));
     }
-    if let Some(why) = not_replicating(status) {
-        return stop(format!("Candidate {new} does not replicate: {why}."));
+    match not_replicating(status) {
+        None => {}
+        // An exchange was cut off before the replica was promoted.
+        Some(_) if pair.of_old.is_on("read_only") => {
+            call.say.own(&format!("{old} is shut already: starting {new} again"));
+            follow(call, pair.new, pair.old, &pair.of_new, &pair.account)?;
+        }
+        Some(why) => return stop(format!("Candidate {new} does not replicate: {why}.")),
     }
     let delay = pair.of_new.of_status(&["SQL_Delay"]);
     if !matches!(delay, "" | "0") {
@@ -106,13 +142,6 @@ fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
     }
     if let Some(why) = unfit(&pair.of_new) {
         return stop(format!("Candidate {new}: {why}."));
-    }
-    if pair.account.password.is_none() {
-        return stop(format!(
-            "The password of the replication account {} is not known: give \
-             --rpl-user=user:password, or set TANDEM_RPL_PASSWORD.",
-            pair.account.user
-        ));
     }
     // Not every account may ask, and not every server knows the question.
     let prepared = pair.old.query("XA RECOVER").map_or(0, |rows| rows.rows.len());
@@ -135,6 +164,22 @@ fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
         call.say.warning(&format!("{doubt}."));
     }
     call.say.more(1, "# GTID_MODE=ON is set for all servers.");
+    Ok(())
+}
+
+/// Makes sure that `replica` replicates from `source`, which is up.
+fn follow(
+    call: &Call,
+    replica: &Server,
+    source: &Server,
+    of_replica: &Member,
+    account: &Account,
+) -> Result<(), Stop> {
+    let peer = Peer::seen_by(source, of_replica)?;
+    let mut admin = Admin::new(replica, &peer, account, Duration::ZERO, &call.say)?;
+    let position = source.member()?.executed.to_string();
+    let followed = admin.run(Job::Follow { peer_position: Some(position) });
+    followed.map_err(|failure| Stop::Error(format!("{}: {failure}.", replica.name())))?;
     Ok(())
 }
 
