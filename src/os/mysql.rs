@@ -25,7 +25,8 @@ use crate::repl::{Rows, ServerError};
 /// The local database server. Clones share the connection; two queries at once use two.
 #[derive(Clone)]
 pub struct LocalServer {
-    address: SocketAddr,
+    /// For messages.
+    address: String,
     opts: Opts,
     shared: Arc<Shared>,
 }
@@ -46,9 +47,20 @@ impl fmt::Debug for LocalServer {
 impl LocalServer {
     #[must_use]
     pub fn new(address: SocketAddr, user: &str, password: &str) -> Self {
-        let opts = OptsBuilder::new()
+        let place = OptsBuilder::new()
             .ip_or_hostname(Some(address.ip().to_string()))
-            .tcp_port(address.port())
+            .tcp_port(address.port());
+        Self::at(address.to_string(), place, user, password)
+    }
+
+    /// Over a socket of this host.
+    #[must_use]
+    pub fn on_socket(path: &str, user: &str, password: &str) -> Self {
+        Self::at(path.to_owned(), OptsBuilder::new().socket(Some(path)), user, password)
+    }
+
+    fn at(address: String, place: OptsBuilder, user: &str, password: &str) -> Self {
+        let opts = place
             .user(Some(user))
             .pass(Some(password))
             .prefer_socket(false)

@@ -150,6 +150,14 @@ pub struct Statements {
     pub stop: &'static str,
     pub stop_receiver: &'static str,
     pub forget_source: &'static str,
+    /// Drops the relay log and keeps the source.
+    pub reset: &'static str,
+    /// Binlog file and offset; hangs on a full disk, so no probe.
+    pub log_position: &'static str,
+    /// Replicas that have logged in, as they report themselves.
+    pub replicas: &'static str,
+    /// One row: what was executed, purged from the binlogs, is owned by a session.
+    pub gtid_sets: &'static str,
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
     pub close_variable: &'static str,
     pub open: &'static str,
@@ -167,6 +175,11 @@ const MYSQL_56: Statements = Statements {
     stop: "STOP SLAVE",
     stop_receiver: "STOP SLAVE IO_THREAD",
     forget_source: "RESET SLAVE ALL",
+    reset: "RESET SLAVE",
+    log_position: "SHOW MASTER STATUS",
+    replicas: "SHOW SLAVE HOSTS",
+    gtid_sets: "SELECT @@GLOBAL.gtid_executed AS executed, @@GLOBAL.gtid_purged AS purged, \
+        @@GLOBAL.gtid_owned AS owned, '' AS replica_position",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
 };
@@ -190,6 +203,9 @@ const MYSQL_84: Statements = Statements {
     stop: "STOP REPLICA",
     stop_receiver: "STOP REPLICA IO_THREAD",
     forget_source: "RESET REPLICA ALL",
+    reset: "RESET REPLICA",
+    log_position: "SHOW BINARY LOG STATUS",
+    replicas: "SHOW REPLICAS",
     ..MYSQL_57
 };
 
@@ -201,6 +217,8 @@ const MARIADB: Statements = Statements {
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
+    gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \
+        @@GLOBAL.gtid_slave_pos AS replica_position",
     ..MYSQL_56
 };
 
@@ -223,7 +241,7 @@ pub fn quote(text: &str) -> String {
 
 /// An identifier.
 #[must_use]
-pub(super) fn quote_name(name: &str) -> String {
+pub fn quote_name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -177,7 +177,7 @@ fn unfit(variables: &Rows, status: &Rows, server_id: u32) -> Vec<String> {
 }
 
 /// The first row is the default channel. `None`: no source is configured.
-fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
+pub(super) fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
     let text = |names: &[&str]| status.value(0, names).unwrap_or_default().to_owned();
     let number = |names: &[&str]| text(names).parse().unwrap_or(0);
     let source_host = text(&["Source_Host", "Master_Host"]);

@@ -129,7 +129,7 @@ impl Server {
             .args(&self.recipe.options)
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--tmpdir={}", self.directory.display()))
-            .arg(format!("--socket={}/s", self.directory.display()))
+            .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}/pid", data.display()))
             .arg(format!("--port={}", address.port()))
             .arg(format!("--bind-address={}", address.ip()))
@@ -149,6 +149,10 @@ impl Server {
             }
             sleep(Duration::from_millis(20));
         }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("s")
     }
 
     fn log(&self) -> String {
