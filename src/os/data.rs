@@ -4,6 +4,7 @@
 //! Read first: `plane`; design section 6.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::plane::{Plane, Ready, Service, Turn};
@@ -48,7 +49,9 @@ impl Data {
             .chain(vips)
             .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))
             .collect();
-        let site = serve_web::Site { me, listen, php, server_names: names };
+        let port = config.web.php_status_port;
+        let php_status = php.map(|php: SocketAddr| Some((php.ip(), port?).into()));
+        let site = serve_web::Site { me, listen, php, php_status, server_names: names };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
         let sql = ServeSql::new(&config.sql, serve_sql::Site { me, servers }, &plane)?;

@@ -14,6 +14,7 @@ pub mod lookup;
 pub mod params;
 pub mod path;
 pub mod probe;
+mod relay;
 pub mod reply;
 pub mod request;
 mod serve;
@@ -44,6 +45,16 @@ pub struct Config {
     /// Requests at once to one host's php-fpm; more wait here. Below its pm.max_children, so that
     /// a ping finds a worker free: a host where all are busy for long looks like a hung one.
     pub php_requests_max: usize,
+    /// TCP port of php-fpm's pm.status_listen on both hosts; none if it is not set up. Its process
+    /// answers while all workers are busy: such a host is not taken for a hung one, and the cap
+    /// follows the workers of a static pool, less one.
+    pub php_status_port: Option<u16>,
+    /// Path of that status (php-fpm: pm.status_path).
+    pub php_status_path: String,
+    /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
+    /// caches are cold (nginx: slow_start).
+    #[serde(deserialize_with = "units::duration")]
+    pub slow_start: Duration,
     /// How long a request may wait for a free php-fpm worker before it gets 503.
     #[serde(deserialize_with = "units::duration")]
     pub queue_limit: Duration,
@@ -77,6 +88,9 @@ impl Default for Config {
             front_controller: false,
             php_port: 9000,
             php_requests_max: 16,
+            php_status_port: None,
+            php_status_path: "/status".into(),
+            slow_start: Duration::from_secs(10),
             queue_limit: Duration::from_secs(10),
             connect_limit: Duration::from_millis(250),
             answer_limit: Duration::from_secs(60),

@@ -1,24 +1,20 @@
-//! Serve: the part of a session that turns one head into a file, a page or a PHP request, and a PHP
-//! exchange's steps into orders.
+//! Serve: the part of a session that turns one head into a file, a page or a PHP request.
 //!
-//! In: a whole head, what the hands found, the body, php-fpm's answer. Out: the next state.
+//! In: a whole head, what the hands found, the body. Out: the next state.
 //! Must not: touch the connection's end (that is `session`). Read first: `session`, `lookup`.
 
 use std::mem;
 
 use crate::limits;
-use crate::wire::HostId;
 
-use super::answer::Ending;
 use super::body;
-use super::exchange::{Exchange, Step};
+use super::exchange::Exchange;
 use super::files;
 use super::log::Words;
 use super::lookup::{Found, Lookup, Meta, Script, Verdict};
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
-use super::upstream::Evidence;
 use super::{params, path};
 
 impl Session {
@@ -223,87 +219,6 @@ impl Session {
         } else {
             self.linger();
         }
-    }
-
-    pub(super) fn assigned(&mut self, cx: Context<'_>, host: HostId) {
-        if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
-            self.deadline = Some(cx.now + cx.config.connect_limit);
-            self.order(Output::Connect(host));
-        }
-    }
-
-    pub(super) fn answered(&mut self, cx: Context<'_>, bytes: Option<(&[u8], bool)>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
-            return;
-        };
-        if cx.is_draining && !exchange.answer().is_sent() {
-            running.terms.is_keep_alive = false;
-        }
-        self.deadline = Some(cx.now + cx.config.answer_limit);
-        let (terms, out) = (&mut running.terms, &mut self.outbound);
-        let step = match bytes {
-            Some((bytes, is_closing)) => exchange.answered(bytes, is_closing, terms, cx.stamp, out),
-            None => exchange.ended(terms, cx.stamp, out),
-        };
-        self.step(cx, step, None);
-    }
-
-    /// Does what a PHP exchange came to.
-    pub(super) fn step(&mut self, cx: Context<'_>, step: Step, evidence: Option<Evidence>) {
-        let State::Php(exchange) = &mut self.state else { return };
-        if step == Step::Continue {
-            return;
-        }
-        let host = exchange.host();
-        if let Some(running) = &mut self.running {
-            running.upstream = host.or(running.upstream);
-            running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
-        }
-        if step == Step::Retry {
-            exchange.queue(false);
-            let tried = exchange.tried();
-            self.deadline = Some(cx.now + cx.config.queue_limit);
-            self.release(host, evidence);
-            self.order(Output::Acquire { tried });
-            return;
-        }
-        self.release(host, evidence);
-        match step {
-            Step::Fail(status) => {
-                let extra = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-                self.page(cx, status, extra);
-            }
-            Step::Done(ending) => {
-                if let (Ending::Close, Some(running)) = (ending, &mut self.running) {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-            Step::Abort | Step::Continue | Step::Retry => {
-                if let Some(running) = &mut self.running {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-        }
-    }
-
-    pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {
-        if let Some(host) = host {
-            self.order(Output::Release(host, evidence));
-        }
-    }
-
-    pub(super) fn acquire(&mut self, cx: Context<'_>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &self.running) else {
-            return;
-        };
-        exchange.queue(running.has_length);
-        self.deadline = Some(cx.now + cx.config.queue_limit);
-        self.order(Output::Acquire { tried: [false; 2] });
     }
 
     /// An answer of our own to a request that cannot be read to its end: the connection is over.

@@ -144,9 +144,10 @@ pub enum Output {
     Look,
     /// Move `take_stored` to the body's file.
     Spool,
-    /// Ask the upstream for a peer that is not in `tried`.
+    /// Ask the upstream for a peer that is not in `tried`, on its retry budget or not.
     Acquire {
         tried: [bool; 2],
+        is_charged: bool,
     },
     LeaveQueue,
     Connect(HostId),
@@ -206,7 +207,7 @@ impl Session {
                 self.refuse(cx, 507);
             }
             Input::Assigned(host) => self.assigned(cx, host),
-            Input::Unassigned => self.step(cx, Step::Fail(503), None),
+            Input::Unassigned => self.consider(cx, None, Exchange::unassigned),
             Input::Connected => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.connected();
@@ -214,19 +215,11 @@ impl Session {
                 }
             }
             Input::ConnectFailed(evidence) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, evidence);
-                }
+                self.consider(cx, evidence, Exchange::connect_failed);
             }
             Input::Answered { bytes, is_closing } => self.answered(cx, Some((bytes, is_closing))),
             Input::AnswerEnded => self.answered(cx, None),
-            Input::AnswerReset => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.broken(502);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::AnswerReset => self.consider(cx, None, |exchange| exchange.broken(502)),
             Input::UpstreamWriteFailed => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.write_failed();
@@ -243,12 +236,7 @@ impl Session {
                     exchange.push_stdin(bytes);
                 }
             }
-            Input::HostLost(host) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.host_lost(host);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::HostLost(host) => self.consider(cx, None, |exchange| exchange.host_lost(host)),
             Input::Drain => self.drain(cx),
             Input::Expired => self.expired(cx),
         }
@@ -462,17 +450,13 @@ impl Session {
                     self.step(cx, Step::Fail(503), None);
                 }
                 Phase::Connecting(_) => {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, Some(Evidence::ConnectLate));
+                    self.consider(cx, Some(Evidence::ConnectLate), Exchange::connect_failed);
                 }
                 // It is the client who is slow; `write_deadline` watches it.
                 Phase::Talking(_) if is_blocked => {
                     self.deadline = Some(cx.now + cx.config.answer_limit);
                 }
-                Phase::Talking(_) => {
-                    let step = exchange.broken(504);
-                    self.step(cx, step, None);
-                }
+                Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
             },
             State::File(_) | State::Looking { .. } => self.abandon(cx),
             State::Discarding(_) | State::Closing { .. } | State::Lingering => self.close(),
@@ -715,13 +699,13 @@ mod tests {
     fn a_pipelined_request_waits_for_proceed() {
         let mut desk = Desk::new();
         desk.receive(&[GET_PHP, GET_PHP].concat());
-        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2] }]);
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
         desk.talk(First);
         desk.answer(HELLO);
         assert_eq!(desk.orders(), [Output::Connect(First), Output::Release(First, None)]);
         assert!(desk.session.is_head_due() && !desk.session.wants_client());
         desk.feed(Input::Proceed);
-        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2] }]);
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
     }
 
     #[test]
@@ -732,7 +716,7 @@ mod tests {
         desk.orders();
         desk.pass(desk.config.connect_limit);
         let late = Some(Evidence::ConnectLate);
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
         assert_eq!(desk.orders(), [Output::Release(First, late), acquire]);
         desk.talk(Second);
         desk.answer(HELLO);
@@ -747,7 +731,7 @@ mod tests {
         desk.talk(First);
         desk.orders();
         desk.pass(desk.config.answer_limit);
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: true };
         assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
         desk.talk(Second);
         desk.pass(desk.config.answer_limit);
@@ -780,7 +764,7 @@ mod tests {
         desk.feed(Input::HostLost(Second));
         assert_eq!(desk.orders(), []);
         desk.feed(Input::HostLost(First));
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
         assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
         let mut desk = Desk::new();
         desk.receive(POST_PHP);
