@@ -145,6 +145,17 @@ pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 /// Files up to this size go out in one write with their head; larger ones by sendfile.
 pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
 
+/// Bytes of small files and their names in memory, all sites together; beyond them the longest
+/// unused leave.
+pub const WEB_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Files in memory; the same.
+pub const WEB_CACHE_FILES_MAX: usize = 1024;
+
+/// How long a file in memory, or the knowledge that a script is there, counts without a look at
+/// the file system: one look a second, however many requests.
+pub const WEB_CACHE_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// Bytes that one session may move in one turn before the others get theirs.
 pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;
 

@@ -25,6 +25,7 @@ use crate::wire::HostId;
 
 use super::plane::{Key, Plane, Ready, Service, Turn};
 
+mod cache;
 mod connection;
 mod intake;
 mod journal;
@@ -313,7 +314,7 @@ impl ServeWeb {
             let answer = match output {
                 Output::Look => {
                     let path = connection.session.candidate(&self.config).unwrap_or_default();
-                    let (found, file) = self.root.look(turn.now, &path);
+                    let (found, file) = self.root.look(turn.now, self.stamp.unix_seconds, &path);
                     connection.file = file;
                     Some(Input::Looked(found))
                 }

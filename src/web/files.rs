@@ -32,6 +32,16 @@ pub struct Span {
     pub length: u64,
 }
 
+impl Span {
+    /// This part of a whole file.
+    #[must_use]
+    pub fn slice(self, file: &[u8]) -> &[u8] {
+        let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let rest = file.get(start..).unwrap_or_default();
+        usize::try_from(self.length).ok().and_then(|length| rest.get(..length)).unwrap_or_default()
+    }
+}
+
 /// nginx: ngx_http_set_etag, hexadecimal time and size.
 #[must_use]
 pub fn etag(meta: Meta) -> String {
