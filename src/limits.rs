@@ -23,6 +23,9 @@ pub const INPUTS_QUEUED: usize = 256;
 /// Data-plane events taken from epoll in one turn before the control plane gets its turn.
 pub const PLANE_EVENTS_PER_TURN: usize = 128;
 
+/// Turns of a busy data plane in a row before the control plane gets its turn.
+pub const PLANE_TURNS_MAX: usize = 4;
+
 /// The data plane's one shared read buffer, in bytes: the largest single read.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 

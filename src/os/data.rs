@@ -32,7 +32,8 @@ pub struct Data {
 #[derive(Debug)]
 pub struct Turned {
     pub facts: DataPlane,
-    /// Something stopped for its budget: turn again soon.
+    /// Something stopped for its budget, or something was ready, so that more may be by now: turn
+    /// again soon. Asking this epoll costs far less than waiting for it through async-io.
     pub has_more: bool,
 }
 
@@ -85,6 +86,7 @@ impl Data {
             log::error!("epoll: {error}");
             false
         });
+        has_more |= !self.ready.is_empty();
         let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
         for ready in &self.ready {
             match ready.key.service {
