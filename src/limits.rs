@@ -148,6 +148,9 @@ pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 /// Files up to this size go out in one write with their head; larger ones by sendfile.
 pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
 
+/// Virtual hosts; more are refused when the configuration is read.
+pub const WEB_SITES_MAX: usize = 256;
+
 /// Bytes of small files and their names in memory, all sites together; beyond them the longest
 /// unused leave.
 pub const WEB_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -22,3 +22,5 @@ mod failover;
 mod front;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
+#[path = "web/sites.rs"]
+mod sites;

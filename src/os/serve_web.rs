@@ -17,8 +17,10 @@ use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::log::Entry;
+use crate::web::lookup::Found;
 use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output};
+use crate::web::site::Sites;
 use crate::web::upstream::{Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
@@ -37,7 +39,7 @@ use connection::{Connection, Moved};
 use journal::Journal;
 use listen::Listener;
 use ping::{Ping, connect_to, evidence_of};
-use root::Root;
+use root::{Root, Source};
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -67,7 +69,9 @@ pub struct ServeWeb {
     probe_generation: u16,
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
-    root: Root,
+    sites: Sites,
+    /// By the site's number.
+    roots: Vec<Root>,
     journal: Journal,
     stamp: Stamp,
     stamp_at: Instant,
@@ -104,11 +108,14 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
+        let sites = Sites::new(config);
+        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
             config: config.clone(),
-            root: Root::new(&config.root),
+            roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
+            sites,
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -313,8 +320,14 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let path = connection.session.candidate(&self.config).unwrap_or_default();
-                    let (found, file) = self.root.look(turn.now, self.stamp.unix_seconds, &path);
+                    let candidate = connection.session.candidate(&self.sites);
+                    let (site, path) = candidate.unwrap_or_default();
+                    let (found, file) = self
+                        .roots
+                        .get_mut(site)
+                        .map_or((Found::Missing, Source::Nowhere), |root| {
+                            root.look(turn.now, self.stamp.unix_seconds, &path)
+                        });
                     connection.file = file;
                     Some(Input::Looked(found))
                 }
@@ -467,6 +480,7 @@ impl ServeWeb {
         Context {
             now,
             config: &self.config,
+            sites: &self.sites,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }

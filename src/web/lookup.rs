@@ -4,11 +4,14 @@
 //! it, redirect, or refuse. Must not: touch files itself, run a script that is not there.
 //! Read first: nginx ngx_http_index_module, try_files; facts/web.md 1.5 ("Script choice").
 
-use super::{Config, path};
+use super::path;
+use super::site::{Site, Sites};
 
 /// One path's lookup.
 #[derive(Debug)]
 pub struct Lookup {
+    /// The site's number.
+    site: usize,
     path: Vec<u8>,
     stage: Stage,
 }
@@ -18,9 +21,9 @@ enum Stage {
     /// The path names a script that ends here.
     Script(usize),
     Plain,
-    /// The path is a directory; this entry of `Config.index` is tried.
+    /// The path is a directory; this entry of `Site.index` is tried.
     Index(usize),
-    /// Nothing was found; `/index.php` is tried (Config.front_controller).
+    /// Nothing was found; `/index.php` is tried (Site.front_controller).
     Front,
 }
 
@@ -67,9 +70,15 @@ const FRONT: &[u8] = b"/index.php";
 
 impl Lookup {
     #[must_use]
-    pub fn new(path: Vec<u8>) -> Self {
+    pub fn new(site: usize, path: Vec<u8>) -> Self {
         let stage = path::script_end(&path).map_or(Stage::Plain, Stage::Script);
-        Self { path, stage }
+        Self { site, path, stage }
+    }
+
+    /// The number of the site whose files are looked at.
+    #[must_use]
+    pub const fn site(&self) -> usize {
+        self.site
     }
 
     #[must_use]
@@ -79,7 +88,7 @@ impl Lookup {
 
     /// The path to look at, without a slash at its end but for the root.
     #[must_use]
-    pub fn candidate(&self, config: &Config) -> Vec<u8> {
+    pub fn candidate(&self, sites: &Sites) -> Vec<u8> {
         match self.stage {
             Stage::Script(end) => self.path.get(..end).unwrap_or_default().to_vec(),
             Stage::Plain => match self.path.strip_suffix(b"/") {
@@ -87,7 +96,8 @@ impl Lookup {
                 Some(_) | None => self.path.clone(),
             },
             Stage::Index(index) => {
-                let name = config.index.get(index).map(String::as_bytes).unwrap_or_default();
+                let index = &sites.site(self.site).index.get(index);
+                let name = index.map(String::as_bytes).unwrap_or_default();
                 [&self.path, name].concat()
             }
             Stage::Front => FRONT.to_vec(),
@@ -95,7 +105,8 @@ impl Lookup {
     }
 
     /// The path of the file that was found, which decides its media type.
-    pub fn handle(&mut self, config: &Config, found: Found) -> Verdict {
+    pub fn handle(&mut self, sites: &Sites, found: Found) -> Verdict {
+        let site = sites.site(self.site);
         let has_slash = self.path.ends_with(b"/");
         match (self.stage, found) {
             (_, Found::Failed) => Verdict::Refuse(503),
@@ -104,6 +115,9 @@ impl Lookup {
                 let (name, path_info) = self.path.split_at(end);
                 if path::has_dot_segment(name) {
                     return Verdict::Refuse(404);
+                }
+                if !site.may_run(name) {
+                    return Verdict::Refuse(403);
                 }
                 Verdict::Run(Script { name: name.to_vec(), path_info: path_info.to_vec() })
             }
@@ -119,14 +133,17 @@ impl Lookup {
                     Verdict::Send(meta)
                 }
             }
-            (Stage::Plain, Found::Directory) if has_slash => self.try_index(config, 0),
+            (Stage::Plain, Found::Directory) if has_slash => self.try_index(site, 0),
             (Stage::Plain, Found::Directory) if path::is_hidden(&self.path) => Verdict::Refuse(404),
             (Stage::Plain, Found::Directory) => {
                 Verdict::Redirect([self.path.as_slice(), b"/"].concat())
             }
             (Stage::Index(_), Found::File(meta)) => {
-                let name = self.candidate(config);
+                let name = self.candidate(sites);
                 if path::script_end(&name) == Some(name.len()) {
+                    if !site.may_run(&name) {
+                        return Verdict::Refuse(403);
+                    }
                     Verdict::Run(Script { name, path_info: Vec::new() })
                 } else if path::is_hidden(&name) {
                     Verdict::Refuse(404)
@@ -135,28 +152,28 @@ impl Lookup {
                 }
             }
             (Stage::Index(index), Found::Missing | Found::Directory) => {
-                self.try_index(config, index + 1)
+                self.try_index(site, index + 1)
             }
             (Stage::Front, Found::File(_)) => {
                 Verdict::Run(Script { name: FRONT.to_vec(), path_info: Vec::new() })
             }
             (Stage::Script(_) | Stage::Plain, Found::Missing | Found::File(_)) => {
-                self.try_front(config, 404)
+                self.try_front(site, 404)
             }
             (Stage::Front, Found::Missing | Found::Directory) => Verdict::Refuse(404),
         }
     }
 
-    fn try_index(&mut self, config: &Config, index: usize) -> Verdict {
-        if index < config.index.len() {
+    fn try_index(&mut self, site: &Site, index: usize) -> Verdict {
+        if index < site.index.len() {
             self.stage = Stage::Index(index);
             return Verdict::Again;
         }
-        self.try_front(config, 403)
+        self.try_front(site, 403)
     }
 
-    fn try_front(&mut self, config: &Config, status: u16) -> Verdict {
-        if config.front_controller {
+    fn try_front(&mut self, site: &Site, status: u16) -> Verdict {
+        if site.front_controller {
             self.stage = Stage::Front;
             return Verdict::Again;
         }
@@ -167,15 +184,17 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::Config;
 
     const META: Meta = Meta { size_bytes: 7, modified_unix_seconds: 9 };
 
     /// Runs a lookup over a tree in which `files` and `directories` exist.
     fn look(config: &Config, target: &str, files: &[&str], directories: &[&str]) -> Verdict {
         let path = path::normalise(target.as_bytes()).expect("a good path");
-        let mut lookup = Lookup::new(path);
+        let sites = Sites::new(config);
+        let mut lookup = Lookup::new(sites.find(b""), path);
         for _ in 0..8 {
-            let candidate = String::from_utf8(lookup.candidate(config)).expect("text");
+            let candidate = String::from_utf8(lookup.candidate(&sites)).expect("text");
             let found = if files.contains(&candidate.as_str()) {
                 Found::File(META)
             } else if directories.contains(&candidate.as_str()) {
@@ -183,7 +202,7 @@ mod tests {
             } else {
                 Found::Missing
             };
-            match lookup.handle(config, found) {
+            match lookup.handle(&sites, found) {
                 Verdict::Again => {}
                 verdict @ (Verdict::Send(_)
                 | Verdict::Run(_)
@@ -230,6 +249,16 @@ mod tests {
         ] {
             assert_eq!(look(&config, target, &files, &directories), expected, "{target}");
         }
+    }
+
+    #[test]
+    fn what_visitors_upload_is_never_run() {
+        let config = Config { no_execute: vec!["/up".into()], ..Config::default() };
+        let files = ["/up/a.php", "/up/index.php", "/up/a.jpg"];
+        assert_eq!(look(&config, "/up/a.php", &files, &["/up"]), Verdict::Refuse(403));
+        assert_eq!(look(&config, "/up/a.php/x", &files, &["/up"]), Verdict::Refuse(403));
+        assert_eq!(look(&config, "/up/", &files, &["/up"]), Verdict::Refuse(403));
+        assert_eq!(look(&config, "/up/a.jpg", &files, &["/up"]), Verdict::Send(META));
     }
 
     #[test]

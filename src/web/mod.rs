@@ -19,6 +19,7 @@ pub mod reply;
 pub mod request;
 mod serve;
 pub mod session;
+pub mod site;
 pub mod upstream;
 
 use std::time::Duration;
@@ -40,6 +41,15 @@ pub struct Config {
     /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/
     /// /index.php?$query).
     pub front_controller: bool,
+    /// Path prefixes that nobody gets anything of: 403 (nginx: deny all).
+    pub deny: Vec<String>,
+    /// Path prefixes below which no script is run, for what visitors can upload.
+    pub no_execute: Vec<String>,
+    /// Paths that are somewhere else (nginx: return, rewrite).
+    pub redirect: Vec<site::Redirect>,
+    /// Virtual hosts; every other host gets what this section says.
+    #[serde(rename = "site")]
+    pub sites: Vec<site::Config>,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,
     /// Requests at once to one host's php-fpm; more wait here. Below its pm.max_children, so that
@@ -86,6 +96,10 @@ impl Default for Config {
             root: "/var/www/html".into(),
             index: vec!["index.php".into(), "index.html".into()],
             front_controller: false,
+            deny: Vec::new(),
+            no_execute: Vec::new(),
+            redirect: Vec::new(),
+            sites: Vec::new(),
             php_port: 9000,
             php_requests_max: 16,
             php_status_port: None,
@@ -100,6 +114,13 @@ impl Default for Config {
             connections_max: 4096,
             access_log: String::new(),
         }
+    }
+}
+
+impl Config {
+    /// What is wrong with it, and what to write instead.
+    pub fn check(&self) -> Result<(), String> {
+        site::check(self)
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::fastcgi::Params;
 use super::lookup::Script;
 use super::request::{self, Head, Refusal};
+use super::site::host_name;
 
 /// The two ends of the client's connection.
 #[derive(Debug, Clone, Copy)]
@@ -122,15 +123,6 @@ fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
         add(params, &name, &values.join(separator))?;
     }
     Ok(())
-}
-
-/// The host without its port.
-fn host_name(host: &[u8]) -> &[u8] {
-    if host.starts_with(b"[") {
-        let end = host.iter().position(|&byte| byte == b']').map_or(host.len(), |end| end + 1);
-        return host.get(..end).unwrap_or(host);
-    }
-    host.split(|&byte| byte == b':').next().unwrap_or(host)
 }
 
 #[cfg(test)]

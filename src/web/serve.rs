@@ -15,6 +15,7 @@ use super::lookup::{Found, Lookup, Meta, Script, Verdict};
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
+use super::site::Gate;
 use super::{params, path};
 
 impl Session {
@@ -25,10 +26,14 @@ impl Session {
         let begun = begin(cx, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
         match begun {
-            Ok((running, lookup)) => {
+            Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
+            }
+            Ok((running, _, gate @ (Gate::Denied | Gate::Redirect(..)))) => {
+                self.running = Some(Box::new(running));
+                self.turn_away(cx, head_bytes, &gate);
             }
             Err((running, Refusal(status))) => {
                 self.running = running;
@@ -37,23 +42,38 @@ impl Session {
         }
     }
 
+    /// A path that its site closes: answered without a look at any file.
+    fn turn_away(&mut self, cx: Context<'_>, head_bytes: usize, gate: &Gate) {
+        let mut inbound = mem::take(&mut self.inbound);
+        match gate {
+            Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            Gate::Redirect(status, location) => {
+                let location = String::from_utf8_lossy(location);
+                self.page(cx, *status, &format!("Location: {location}\r\n"));
+            }
+        }
+        inbound.drain(..head_bytes.min(inbound.len()));
+        self.resume_inbound(cx, inbound);
+    }
+
     /// The hands looked at a candidate.
     pub(super) fn looked(&mut self, cx: Context<'_>, found: Found) {
         let State::Looking { lookup, head_bytes } = &mut self.state else { return };
         let head_bytes = *head_bytes;
-        let verdict = lookup.handle(cx.config, found);
+        let verdict = lookup.handle(cx.sites, found);
         if verdict == Verdict::Again {
             self.order(Output::Look);
             return;
         }
-        let file_path = lookup.candidate(cx.config);
+        let site = lookup.site();
+        let file_path = lookup.candidate(cx.sites);
         let document_path = lookup.path().to_vec();
         let mut inbound = mem::take(&mut self.inbound);
         {
             let mut room = request::header_room();
             let bytes = inbound.get(..head_bytes).unwrap_or_default();
             match request::parse(bytes, &mut room) {
-                Ok(head) => self.obey(cx, &head, verdict, &file_path, &document_path),
+                Ok(head) => self.obey(cx, &head, site, verdict, &file_path, &document_path),
                 Err(Refusal(status)) => self.refuse(cx, status),
             }
         }
@@ -66,13 +86,14 @@ impl Session {
         &mut self,
         cx: Context<'_>,
         head: &Head<'_>,
+        site: usize,
         verdict: Verdict,
         file_path: &[u8],
         document_path: &[u8],
     ) {
         match verdict {
             Verdict::Send(meta) => self.send(cx, head, meta, file_path),
-            Verdict::Run(script) => self.run(cx, head, &script, document_path),
+            Verdict::Run(script) => self.run(cx, head, site, &script, document_path),
             Verdict::Redirect(path) => {
                 let mut location = path::escape(&path);
                 if !head.query.is_empty() {
@@ -107,8 +128,16 @@ impl Session {
         }
     }
 
-    fn run(&mut self, cx: Context<'_>, head: &Head<'_>, script: &Script, document_path: &[u8]) {
-        let built = params::build(head, self.ends, &cx.config.root, script, document_path);
+    fn run(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        site: usize,
+        script: &Script,
+        document_path: &[u8],
+    ) {
+        let root = &cx.sites.site(site).root;
+        let built = params::build(head, self.ends, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -249,7 +278,7 @@ impl Session {
     }
 }
 
-type Begun = Result<(Running, Lookup), (Option<Box<Running>>, Refusal)>;
+type Begun = Result<(Running, Lookup, Gate), (Option<Box<Running>>, Refusal)>;
 
 /// Everything that can be said of a request before any file is looked at.
 fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
@@ -271,8 +300,19 @@ fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
     if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
+    let site = cx.sites.find(head.host);
     match path::normalise(head.path) {
-        Some(path) => Ok((running, Lookup::new(path))),
+        Some(path) => {
+            let gate = match cx.sites.site(site).gate(&path) {
+                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
+                    location.push(b'?');
+                    location.extend_from_slice(head.query);
+                    Gate::Redirect(status, location)
+                }
+                gate @ (Gate::Open | Gate::Denied | Gate::Redirect(..)) => gate,
+            };
+            Ok((running, Lookup::new(site, path), gate))
+        }
         None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
     }
 }

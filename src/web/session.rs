@@ -25,6 +25,7 @@ use super::log::{Entry, Words};
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
 use super::reply::{Stamp, Terms};
+use super::site::Sites;
 use super::upstream::Evidence;
 use super::{Config, request};
 
@@ -90,6 +91,7 @@ pub(super) struct Running {
 pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
+    pub sites: &'a Sites,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -294,11 +296,11 @@ impl Session {
         if let State::File(span) = &self.state { Some(*span) } else { None }
     }
 
-    /// The path that `Output::Look` is about.
+    /// The number of the site and the path that `Output::Look` is about.
     #[must_use]
-    pub fn candidate(&self, config: &Config) -> Option<Vec<u8>> {
+    pub fn candidate(&self, sites: &Sites) -> Option<(usize, Vec<u8>)> {
         let State::Looking { lookup, .. } = &self.state else { return None };
-        Some(lookup.candidate(config))
+        Some((lookup.site(), lookup.candidate(sites)))
     }
 
     #[must_use]
@@ -587,6 +589,7 @@ mod tests {
     /// A session with the hands played by the test: files `/a.txt` and `/t.php` exist.
     struct Desk {
         config: Config,
+        sites: Sites,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -603,6 +606,7 @@ mod tests {
             let ends = Ends { client: address, local: address };
             Self {
                 session: Session::new(Instant::ZERO, &config, ends),
+                sites: Sites::new(&config),
                 config,
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
@@ -614,14 +618,19 @@ mod tests {
         }
 
         fn feed(&mut self, input: Input<'_>) {
-            let is_draining = self.is_draining;
-            let cx =
-                Context { now: self.now, config: &self.config, stamp: &self.stamp, is_draining };
+            let cx = Context {
+                now: self.now,
+                config: &self.config,
+                sites: &self.sites,
+                stamp: &self.stamp,
+                is_draining: self.is_draining,
+            };
             self.session.handle(cx, input);
             while let Some(output) = self.session.poll_output() {
                 match output {
                     Output::Look => {
-                        let path = self.session.candidate(&self.config).expect("is looking");
+                        let candidate = self.session.candidate(&self.sites);
+                        let (_, path) = candidate.expect("is looking");
                         let is_file = path == b"/a.txt" || path == b"/t.php";
                         let found = if is_file { Found::File(META) } else { Found::Missing };
                         self.session.handle(cx, Input::Looked(found));

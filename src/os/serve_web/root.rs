@@ -41,12 +41,12 @@ pub(super) enum Source {
 const DIRECTORY_AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Root {
-    pub(super) fn new(path: &str) -> Self {
+    pub(super) fn new(path: &str, cache_bytes_max: usize) -> Self {
         Self {
             path: path.to_owned(),
             directory: None,
             has_openat2: true,
-            cache: Cache::new(limits::WEB_CACHE_BYTES_MAX),
+            cache: Cache::new(cache_bytes_max),
         }
     }
 
@@ -238,7 +238,7 @@ mod tests {
         symlink("../secret.txt", root_path.join("up.txt")).expect("links");
         symlink("/etc/passwd", root_path.join("absolute.txt")).expect("links");
         for has_openat2 in [true, false] {
-            let mut root = Root::new(root_path.to_str().expect("text"));
+            let mut root = Root::new(root_path.to_str().expect("text"), 1000);
             root.has_openat2 = has_openat2;
             let mut look = |path: &str| root.look(Instant::ZERO, 0, path.as_bytes()).0;
             assert!(matches!(look("/a.txt"), Found::File(Meta { size_bytes: 3, .. })));
@@ -266,7 +266,7 @@ mod tests {
         };
         write("one");
         std::fs::write(base.join("large"), vec![b'x'; 20_000]).expect("writes");
-        let mut root = Root::new(base.to_str().expect("text"));
+        let mut root = Root::new(base.to_str().expect("text"), 1000);
         let at = |milliseconds| Instant::ZERO + Duration::from_millis(milliseconds);
         let later = u64::MAX;
         let mut look = |milliseconds, unix_seconds, path: &str| match root.look(
