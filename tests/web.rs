@@ -12,6 +12,8 @@ mod backend;
 mod cases;
 #[path = "web/client.rs"]
 mod client;
+#[path = "web/coding.rs"]
+mod coding;
 #[path = "web/drain.rs"]
 mod drain;
 #[path = "web/exhaustion.rs"]

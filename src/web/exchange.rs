@@ -357,7 +357,13 @@ mod tests {
     use super::*;
     use HostId::{First, Second};
 
-    const TERMS: Terms = Terms { is_head: false, is_http_10: false, is_keep_alive: true };
+    const TERMS: Terms = Terms {
+        is_head: false,
+        is_http_10: false,
+        is_keep_alive: true,
+        gzip_min: None,
+        varies: false,
+    };
 
     fn talking(is_idempotent: bool) -> Exchange {
         let mut exchange = Exchange::new(Params::new(), is_idempotent);

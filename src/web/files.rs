@@ -7,6 +7,7 @@
 use std::str;
 use std::time::UNIX_EPOCH;
 
+use super::coding::{self, Coding};
 use super::lookup::Meta;
 use super::reply::{self, Stamp, Terms};
 use super::request::{self, Head, Method};
@@ -144,12 +145,21 @@ fn part(first: u64, last: u64, size: u64) -> Plan {
     }
 }
 
+/// How a file is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    pub media_type: &'static str,
+    pub coding: Option<Coding>,
+    /// Other clients may get it in another coding.
+    pub has_variants: bool,
+}
+
 /// Appends the answer's head (or the whole answer, where there is no file to send) and returns the
 /// status and what follows from the file.
 pub fn answer(
     out: &mut Vec<u8>,
     plan: Plan,
-    path: &[u8],
+    kind: Kind,
     meta: Meta,
     stamp: &Stamp,
     terms: Terms,
@@ -174,11 +184,16 @@ pub fn answer(
     let date = reply::http_date(meta.modified_unix_seconds);
     let validators = format!("Last-Modified: {date}\r\nETag: {}\r\n", etag(meta));
     out.extend_from_slice(validators.as_bytes());
+    if kind.has_variants && coding::is_text(kind.media_type.as_bytes()) {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+    if let Some(coding) = kind.coding {
+        out.extend_from_slice(format!("Content-Encoding: {}\r\n", coding.name()).as_bytes());
+    }
     if plan != Plan::NotModified {
         let lines = format!(
             "Accept-Ranges: bytes\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
-            media_type(path),
-            span.length
+            kind.media_type, span.length
         );
         out.extend_from_slice(lines.as_bytes());
     }

@@ -4,8 +4,9 @@
 //! it, redirect, or refuse. Must not: touch files itself, run a script that is not there.
 //! Read first: nginx ngx_http_index_module, try_files; facts/web.md 1.5 ("Script choice").
 
-use super::path;
+use super::coding::{self, Accepted, Coding};
 use super::site::{Site, Sites};
+use super::{files, path};
 
 /// One path's lookup.
 #[derive(Debug)]
@@ -14,6 +15,9 @@ pub struct Lookup {
     site: usize,
     path: Vec<u8>,
     stage: Stage,
+    accepted: Accepted,
+    /// The file that was found, while coded ones beside it are looked for.
+    plain: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,8 @@ enum Stage {
     Index(usize),
     /// Nothing was found; `/index.php` is tried (Site.front_controller).
     Front,
+    /// A file was found; one in this coding beside it is tried, or itself again where none is.
+    Coded(Option<Coding>),
 }
 
 /// What is at a candidate path.
@@ -72,7 +78,25 @@ impl Lookup {
     #[must_use]
     pub fn new(site: usize, path: Vec<u8>) -> Self {
         let stage = path::script_end(&path).map_or(Stage::Plain, Stage::Script);
-        Self { site, path, stage }
+        Self { site, path, stage, accepted: Accepted::default(), plain: None }
+    }
+
+    #[must_use]
+    pub const fn accepting(mut self, accepted: Accepted) -> Self {
+        self.accepted = accepted;
+        self
+    }
+
+    /// The coding of the file that was found.
+    #[must_use]
+    pub const fn coding(&self) -> Option<Coding> {
+        if let Stage::Coded(coding) = self.stage { coding } else { None }
+    }
+
+    /// The path whose suffix tells the media type.
+    #[must_use]
+    pub fn plain(&self, sites: &Sites) -> Vec<u8> {
+        self.plain.clone().unwrap_or_else(|| self.candidate(sites))
     }
 
     /// The number of the site whose files are looked at.
@@ -101,6 +125,10 @@ impl Lookup {
                 [&self.path, name].concat()
             }
             Stage::Front => FRONT.to_vec(),
+            Stage::Coded(coding) => {
+                let plain = self.plain.as_deref().unwrap_or_default();
+                [plain, coding.map_or("", Coding::suffix).as_bytes()].concat()
+            }
         }
     }
 
@@ -109,6 +137,8 @@ impl Lookup {
         let site = sites.site(self.site);
         let has_slash = self.path.ends_with(b"/");
         match (self.stage, found) {
+            (Stage::Coded(_), Found::File(meta)) => Verdict::Send(meta),
+            (Stage::Coded(Some(coding)), _) => self.try_coding(Some(coding)),
             (_, Found::Failed) => Verdict::Refuse(503),
             (_, Found::Denied) => Verdict::Refuse(403),
             (Stage::Script(end), Found::File(_)) => {
@@ -130,7 +160,7 @@ impl Lookup {
                 if path::is_hidden(&self.path) {
                     Verdict::Refuse(404)
                 } else {
-                    Verdict::Send(meta)
+                    self.choose(site, self.path.clone(), meta)
                 }
             }
             (Stage::Plain, Found::Directory) if has_slash => self.try_index(site, 0),
@@ -148,7 +178,7 @@ impl Lookup {
                 } else if path::is_hidden(&name) {
                     Verdict::Refuse(404)
                 } else {
-                    Verdict::Send(meta)
+                    self.choose(site, name, meta)
                 }
             }
             (Stage::Index(index), Found::Missing | Found::Directory) => {
@@ -160,8 +190,32 @@ impl Lookup {
             (Stage::Script(_) | Stage::Plain, Found::Missing | Found::File(_)) => {
                 self.try_front(site, 404)
             }
-            (Stage::Front, Found::Missing | Found::Directory) => Verdict::Refuse(404),
+            (Stage::Front | Stage::Coded(None), Found::Missing | Found::Directory) => {
+                Verdict::Refuse(404)
+            }
         }
+    }
+
+    /// A file can be sent: as it is, or as one that lies beside it.
+    fn choose(&mut self, site: &Site, name: Vec<u8>, meta: Meta) -> Verdict {
+        let is_coded = Coding::ALL.iter().any(|&coding| self.accepted.takes(coding));
+        let is_text = || coding::is_text(files::media_type(&name).as_bytes());
+        if site.gzip_static && is_coded && is_text() {
+            self.plain = Some(name);
+            return self.try_coding(None);
+        }
+        Verdict::Send(meta)
+    }
+
+    /// The next coding that the client takes, in the order of `Coding::ALL`.
+    fn try_coding(&mut self, before: Option<Coding>) -> Verdict {
+        let next = Coding::ALL
+            .into_iter()
+            .skip_while(|&coding| before.is_some_and(|before| coding != before))
+            .skip(usize::from(before.is_some()))
+            .find(|&coding| self.accepted.takes(coding));
+        self.stage = Stage::Coded(next);
+        Verdict::Again
     }
 
     fn try_index(&mut self, site: &Site, index: usize) -> Verdict {
@@ -248,6 +302,37 @@ mod tests {
             ("/", Verdict::Refuse(403)),
         ] {
             assert_eq!(look(&config, target, &files, &directories), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_coded_file_beside_it_is_preferred_and_itself_found_again_where_there_is_none() {
+        let config = Config { gzip_static: true, ..Config::default() };
+        let sites = Sites::new(&config);
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, br\r\n\r\n";
+        let mut room = crate::web::request::header_room();
+        let head = crate::web::request::parse(head.as_bytes(), &mut room).expect("a good head");
+        for (files, expected, coding) in [
+            (vec!["/a.css", "/a.css.gz", "/a.css.br"], "/a.css.br", Some(Coding::Brotli)),
+            (vec!["/a.css", "/a.css.gz"], "/a.css.gz", Some(Coding::Gzip)),
+            (vec!["/a.css"], "/a.css", None),
+        ] {
+            let mut lookup = Lookup::new(0, b"/a.css".to_vec()).accepting(Accepted::of(&head));
+            let verdict = loop {
+                let candidate = String::from_utf8(lookup.candidate(&sites)).expect("text");
+                let is_there = files.contains(&candidate.as_str());
+                let found = if is_there { Found::File(META) } else { Found::Missing };
+                match lookup.handle(&sites, found) {
+                    Verdict::Again => {}
+                    verdict @ (Verdict::Send(_)
+                    | Verdict::Run(_)
+                    | Verdict::Redirect(_)
+                    | Verdict::Refuse(_)) => break verdict,
+                }
+            };
+            assert_eq!(verdict, Verdict::Send(META));
+            assert_eq!(lookup.candidate(&sites), expected.as_bytes());
+            assert_eq!((lookup.plain(&sites), lookup.coding()), (b"/a.css".to_vec(), coding));
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
@@ -50,6 +51,13 @@ pub struct Config {
     /// Virtual hosts; every other host gets what this section says.
     #[serde(rename = "site")]
     pub sites: Vec<site::Config>,
+    /// Whether PHP's text is compressed for clients that take it (nginx: gzip, level 1).
+    pub gzip: bool,
+    /// Answers shorter than this are not (nginx: gzip_min_length).
+    pub gzip_min_length: ByteCount,
+    /// Whether a file's `.br` or `.gz` beside it is sent instead to clients that take it (nginx:
+    /// gzip_static). It costs a look more for every text file.
+    pub gzip_static: bool,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,
     /// Requests at once to one host's php-fpm; more wait here. Below its pm.max_children, so that
@@ -100,6 +108,9 @@ impl Default for Config {
             no_execute: Vec::new(),
             redirect: Vec::new(),
             sites: Vec::new(),
+            gzip: true,
+            gzip_min_length: ByteCount(1024),
+            gzip_static: false,
             php_port: 9000,
             php_requests_max: 16,
             php_status_port: None,

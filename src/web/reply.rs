@@ -11,6 +11,10 @@ pub struct Terms {
     pub is_head: bool,
     pub is_http_10: bool,
     pub is_keep_alive: bool,
+    /// The shortest text of a script that the client gets compressed; none at all where absent.
+    pub gzip_min: Option<u64>,
+    /// Whether other clients may get it compressed.
+    pub varies: bool,
 }
 
 /// The wall clock as text, renewed once a second by the hands.
@@ -125,7 +129,13 @@ mod tests {
     #[test]
     fn a_page_has_its_length_and_no_body_for_head() {
         let stamp = Stamp::new(1_700_000_000);
-        let mut terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
+        let mut terms = Terms {
+            is_head: false,
+            is_http_10: false,
+            is_keep_alive: false,
+            gzip_min: None,
+            varies: false,
+        };
         let mut out = Vec::new();
         let body_bytes = page(&mut out, 503, &stamp, terms, "Retry-After: 1\r\n");
         let text = String::from_utf8(out).expect("text");

@@ -8,6 +8,7 @@ use std::mem;
 use crate::limits;
 
 use super::body;
+use super::coding::{Accepted, Coding};
 use super::exchange::Exchange;
 use super::files;
 use super::log::Words;
@@ -66,14 +67,14 @@ impl Session {
             return;
         }
         let site = lookup.site();
-        let file_path = lookup.candidate(cx.sites);
+        let file = (lookup.plain(cx.sites), lookup.coding());
         let document_path = lookup.path().to_vec();
         let mut inbound = mem::take(&mut self.inbound);
         {
             let mut room = request::header_room();
             let bytes = inbound.get(..head_bytes).unwrap_or_default();
             match request::parse(bytes, &mut room) {
-                Ok(head) => self.obey(cx, &head, site, verdict, &file_path, &document_path),
+                Ok(head) => self.obey(cx, &head, site, verdict, &file, &document_path),
                 Err(Refusal(status)) => self.refuse(cx, status),
             }
         }
@@ -88,11 +89,11 @@ impl Session {
         head: &Head<'_>,
         site: usize,
         verdict: Verdict,
-        file_path: &[u8],
+        file: &(Vec<u8>, Option<Coding>),
         document_path: &[u8],
     ) {
         match verdict {
-            Verdict::Send(meta) => self.send(cx, head, meta, file_path),
+            Verdict::Send(meta) => self.send(cx, head, meta, file),
             Verdict::Run(script) => self.run(cx, head, site, &script, document_path),
             Verdict::Redirect(path) => {
                 let mut location = path::escape(&path);
@@ -108,7 +109,13 @@ impl Session {
         }
     }
 
-    fn send(&mut self, cx: Context<'_>, head: &Head<'_>, meta: Meta, path: &[u8]) {
+    fn send(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        meta: Meta,
+        (path, coding): &(Vec<u8>, Option<Coding>),
+    ) {
         if !matches!(head.method, Method::Get | Method::Head) {
             self.page(cx, 405, "Allow: GET, HEAD\r\n");
             return;
@@ -116,8 +123,13 @@ impl Session {
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         let plan = files::plan(head, meta);
+        let kind = files::Kind {
+            media_type: files::media_type(path),
+            coding: *coding,
+            has_variants: cx.config.gzip_static,
+        };
         let (status, span) =
-            files::answer(&mut self.outbound, plan, path, meta, cx.stamp, running.terms);
+            files::answer(&mut self.outbound, plan, kind, meta, cx.stamp, running.terms);
         running.status = status;
         running.body_bytes = span.length;
         if span.length == 0 {
@@ -257,7 +269,13 @@ impl Session {
         line.truncate(256);
         self.inbound = Vec::new();
         let running = self.running.get_or_insert_with(|| {
-            let terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
+            let terms = Terms {
+                is_head: false,
+                is_http_10: false,
+                is_keep_alive: false,
+                gzip_min: None,
+                varies: false,
+            };
             Box::new(Running::new(cx.now, terms, Words { line, ..Words::default() }))
         });
         running.terms.is_keep_alive = false;
@@ -284,10 +302,14 @@ type Begun = Result<(Running, Lookup, Gate), (Option<Box<Running>>, Refusal)>;
 fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
+    let accepted = Accepted::of(&head);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
         is_keep_alive: head.is_keep_alive && !cx.is_draining,
+        varies: cx.config.gzip,
+        gzip_min: Some(cx.config.gzip_min_length.0)
+            .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
     let mut running = Running::new(cx.now, terms, words);
@@ -311,7 +333,7 @@ fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
                 }
                 gate @ (Gate::Open | Gate::Denied | Gate::Redirect(..)) => gate,
             };
-            Ok((running, Lookup::new(site, path), gate))
+            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
         }
         None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
     }
