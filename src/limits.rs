@@ -148,6 +148,9 @@ pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 /// Files up to this size go out in one write with their head; larger ones by sendfile.
 pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
 
+/// Bytes of an operator's error page; a larger one is told and not used.
+pub const WEB_ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
+
 /// Virtual hosts; more are refused when the configuration is read.
 pub const WEB_SITES_MAX: usize = 256;
 

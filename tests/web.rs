@@ -22,6 +22,8 @@ mod exhaustion;
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/inside.rs"]
+mod inside;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
 #[path = "web/sites.rs"]

@@ -18,7 +18,7 @@ use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
-use crate::web::reply::Stamp;
+use crate::web::reply::{Pages, Stamp};
 use crate::web::session::{Context, Input, Output};
 use crate::web::site::Sites;
 use crate::web::upstream::{Order, Pick, Ticket, Upstream};
@@ -70,6 +70,7 @@ pub struct ServeWeb {
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
     sites: Sites,
+    pages: Pages,
     /// By the site's number.
     roots: Vec<Root>,
     journal: Journal,
@@ -116,6 +117,7 @@ impl ServeWeb {
             config: config.clone(),
             roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
             sites,
+            pages: pages(config),
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -481,6 +483,7 @@ impl ServeWeb {
             now,
             config: &self.config,
             sites: &self.sites,
+            pages: &self.pages,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }
@@ -505,6 +508,24 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
+}
+
+/// The operator's error pages; one that cannot be read is told and does without.
+fn pages(config: &Config) -> Pages {
+    let read = |(status, path): (&String, &String)| {
+        let text = std::fs::read(path).and_then(|bytes| {
+            let is_small = bytes.len() <= limits::WEB_ERROR_PAGE_BYTES_MAX;
+            if is_small { Ok(bytes) } else { Err(io::Error::other("too large")) }
+        });
+        match text {
+            Ok(text) => Some((status.parse().ok()?, text)),
+            Err(error) => {
+                log::warn!("error page {path}: {error}");
+                None
+            }
+        }
+    };
+    config.error_page.iter().filter_map(read).collect()
 }
 
 const fn key(side: u8, slot: u32, generation: u16) -> Key {

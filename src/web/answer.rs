@@ -55,6 +55,8 @@ struct Header {
     length: Option<u64>,
     /// Text that may be compressed, by its type and all else but the client.
     is_plain_text: bool,
+    /// nginx: X-Accel-Redirect, the path of the file to send instead.
+    inside: Option<Vec<u8>>,
     has_date: bool,
     has_server: bool,
 }
@@ -106,6 +108,10 @@ const DROPPED: [&str; 8] = [
     "upgrade",
 ];
 
+/// nginx: ngx_http_upstream_headers_in, what survives an internal redirect.
+const KEPT_INSIDE: [&str; 5] =
+    ["content-type", "content-disposition", "cache-control", "expires", "set-cookie"];
+
 impl Answer {
     /// Whether anything went to the client.
     #[must_use]
@@ -117,6 +123,24 @@ impl Answer {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_))
+    }
+
+    /// Whether the script wants a file to be sent in place of its answer; nothing of it went out.
+    #[must_use]
+    pub const fn is_inside(&self) -> bool {
+        matches!(&self.stage, Stage::Ready(header) if header.inside.is_some())
+    }
+
+    /// The file's path and the header lines that go with it (nginx: X-Accel-Redirect keeps these).
+    #[must_use]
+    pub fn inside(&self) -> Option<(&[u8], Vec<u8>)> {
+        let Stage::Ready(header) = &self.stage else { return None };
+        let lines = header.lines.split_inclusive(|&byte| byte == b'\n');
+        let kept = lines.filter(|line| {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            KEPT_INSIDE.iter().any(|kept| name.eq_ignore_ascii_case(kept.as_bytes()))
+        });
+        Some((header.inside.as_deref()?, kept.flatten().copied().collect()))
     }
 
     /// Whether more is held back than is worth waiting for an end.
@@ -338,6 +362,7 @@ impl Header {
             lines: Vec::with_capacity(bytes.len() + 64),
             length: None,
             is_plain_text: false,
+            inside: None,
             has_date: false,
             has_server: false,
         };
@@ -369,6 +394,9 @@ impl Header {
                     continue;
                 }
                 "location" => has_location = true,
+                "x-accel-redirect" => header.inside = Some(value.to_vec()),
+                // The script wants each piece to arrive at once, not to sit in gzip's window.
+                "x-accel-buffering" => is_fixed |= value.eq_ignore_ascii_case(b"no"),
                 "content-type" => is_text = coding::is_text(value),
                 "content-encoding" | "content-range" => is_fixed = true,
                 // RFC 9111, 5.2.2.6.

@@ -67,6 +67,8 @@ pub enum Step {
     Move,
     /// Leave this peer and answer with this status.
     Fail(u16),
+    /// Leave this peer and send the file that the answer names.
+    Inside,
     /// The answer is whole.
     Done(Ending),
     /// The answer broke off after its beginning had been sent: close the client.
@@ -261,6 +263,9 @@ impl Exchange {
                     if let Err(error) = self.answer.stdout(piece, out) {
                         log::debug!("script: {error}");
                         return Step::Fail(502);
+                    }
+                    if self.answer.is_inside() {
+                        return Step::Inside;
                     }
                 }
                 Ok(Event::Stderr(text)) => {

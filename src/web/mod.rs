@@ -23,6 +23,7 @@ pub mod session;
 pub mod site;
 pub mod upstream;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct Config {
     /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/
     /// /index.php?$query).
     pub front_controller: bool,
+    /// HTML files to answer with in place of the small pages, by status, as in
+    /// `error_page = { 503 = "/etc/tandem/503.html" }`; read at the start (nginx: error_page).
+    pub error_page: BTreeMap<String, String>,
     /// Path prefixes that nobody gets anything of: 403 (nginx: deny all).
     pub deny: Vec<String>,
     /// Path prefixes below which no script is run, for what visitors can upload.
@@ -104,6 +108,7 @@ impl Default for Config {
             root: "/var/www/html".into(),
             index: vec!["index.php".into(), "index.html".into()],
             front_controller: false,
+            error_page: BTreeMap::new(),
             deny: Vec::new(),
             no_execute: Vec::new(),
             redirect: Vec::new(),
@@ -131,6 +136,15 @@ impl Default for Config {
 impl Config {
     /// What is wrong with it, and what to write instead.
     pub fn check(&self) -> Result<(), String> {
+        for (status, path) in &self.error_page {
+            let is_status = status.parse::<u16>().is_ok_and(|status| (400..600).contains(&status));
+            if !is_status || !path.starts_with('/') {
+                return Err(format!(
+                    "web.error_page: {status} = {path:?}: write a status from 400 to 599 and an \
+                     absolute path"
+                ));
+            }
+        }
         site::check(self)
     }
 }

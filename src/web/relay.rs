@@ -3,10 +3,14 @@
 //! In: a peer or none, php-fpm's answer, steps. Out: orders, the next state. Must not: judge a
 //! failure (that is `exchange`), choose a peer (that is `upstream`). Read first: `exchange`.
 
+use std::mem;
+
 use crate::wire::HostId;
 
 use super::answer::Ending;
 use super::exchange::{Exchange, Step};
+use super::lookup::Lookup;
+use super::path;
 use super::session::{Context, Output, Session, State};
 use super::upstream::Evidence;
 
@@ -69,6 +73,13 @@ impl Session {
             self.order(Output::Acquire { tried, is_charged: step != Step::Move });
             return;
         }
+        if step == Step::Inside {
+            let inside = exchange.answer().inside().map(|(path, lines)| (path.to_vec(), lines));
+            self.release(host, evidence);
+            let (target, lines) = inside.unwrap_or_default();
+            self.look_inside(cx, &target, lines);
+            return;
+        }
         self.release(host, evidence);
         match step {
             Step::Fail(status) => {
@@ -81,13 +92,33 @@ impl Session {
                 }
                 self.finish(cx);
             }
-            Step::Abort | Step::Continue | Step::Retry(_) | Step::Move => {
+            Step::Abort | Step::Continue | Step::Retry(_) | Step::Move | Step::Inside => {
                 if let Some(running) = &mut self.running {
                     running.terms.is_keep_alive = false;
                 }
                 self.finish(cx);
             }
         }
+    }
+
+    /// nginx: X-Accel-Redirect. The site's `deny` does not hold here: it is what keeps such files
+    /// from everybody else. The request's head is put back, for its conditions and its range.
+    fn look_inside(&mut self, cx: Context<'_>, target: &[u8], lines: Vec<u8>) {
+        let Some(running) = &mut self.running else { return };
+        let raw = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+        let Some(path) = path::normalise(raw) else {
+            self.page(cx, 500, "");
+            return;
+        };
+        let head_bytes = running.head.len();
+        let mut inbound = mem::take(&mut running.head);
+        inbound.append(&mut self.inbound);
+        running.inside = Some(lines);
+        let lookup = Lookup::new(running.site, path);
+        self.inbound = inbound;
+        self.state = State::Looking { lookup, head_bytes };
+        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.order(Output::Look);
     }
 
     pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {

@@ -78,6 +78,10 @@ impl Session {
                 Err(Refusal(status)) => self.refuse(cx, status),
             }
         }
+        if let (State::Php(_), Some(running)) = (&self.state, &mut self.running) {
+            running.site = site;
+            running.head = inbound.get(..head_bytes).unwrap_or_default().to_vec();
+        }
         // What `obey` left may already need the bytes that follow the head.
         inbound.drain(..head_bytes.min(inbound.len()));
         self.resume_inbound(cx, inbound);
@@ -92,6 +96,12 @@ impl Session {
         file: &(Vec<u8>, Option<Coding>),
         document_path: &[u8],
     ) {
+        // A script may name a file; it may not name a script, or a folder.
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if is_inside && matches!(verdict, Verdict::Run(_) | Verdict::Redirect(_)) {
+            self.page(cx, 404, "");
+            return;
+        }
         match verdict {
             Verdict::Send(meta) => self.send(cx, head, meta, file),
             Verdict::Run(script) => self.run(cx, head, site, &script, document_path),
@@ -116,17 +126,20 @@ impl Session {
         meta: Meta,
         (path, coding): &(Vec<u8>, Option<Coding>),
     ) {
-        if !matches!(head.method, Method::Get | Method::Head) {
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if !matches!(head.method, Method::Get | Method::Head) && !is_inside {
             self.page(cx, 405, "Allow: GET, HEAD\r\n");
             return;
         }
         let Some(running) = &mut self.running else { return };
+        let lines = running.inside.take().unwrap_or_default();
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         let plan = files::plan(head, meta);
         let kind = files::Kind {
             media_type: files::media_type(path),
             coding: *coding,
             has_variants: cx.config.gzip_static,
+            lines: &lines,
         };
         let (status, span) =
             files::answer(&mut self.outbound, plan, kind, meta, cx.stamp, running.terms);
@@ -291,7 +304,7 @@ impl Session {
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         running.status = status;
         running.body_bytes =
-            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra);
+            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
         self.finish(cx);
     }
 }

@@ -24,7 +24,7 @@ use super::files::Span;
 use super::log::{Entry, Words};
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{Stamp, Terms};
+use super::reply::{Pages, Stamp, Terms};
 use super::site::Sites;
 use super::upstream::Evidence;
 use super::{Config, request};
@@ -81,6 +81,11 @@ pub(super) struct Running {
     /// The body that was not read.
     pub(super) rest: body::Decoder,
     pub(super) is_continue_due: bool,
+    /// The number of the site; the head of a PHP request; the lines of the script that asked for
+    /// a file in place of its answer.
+    pub(super) site: usize,
+    pub(super) head: Vec<u8>,
+    pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
     /// The client may still be sending something that nobody will read.
     pub(super) is_lingering: bool,
@@ -92,6 +97,7 @@ pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
     pub sites: &'a Sites,
+    pub pages: &'a Pages,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -568,6 +574,9 @@ impl Running {
             tries: 0,
             rest: body::Decoder::new(request::Framing::Empty),
             is_continue_due: false,
+            site: 0,
+            head: Vec::new(),
+            inside: None,
             has_length: false,
             is_lingering: false,
         }
@@ -590,6 +599,7 @@ mod tests {
     struct Desk {
         config: Config,
         sites: Sites,
+        pages: Pages,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -607,6 +617,7 @@ mod tests {
             Self {
                 session: Session::new(Instant::ZERO, &config, ends),
                 sites: Sites::new(&config),
+                pages: Pages::new(),
                 config,
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
@@ -622,6 +633,7 @@ mod tests {
                 now: self.now,
                 config: &self.config,
                 sites: &self.sites,
+                pages: &self.pages,
                 stamp: &self.stamp,
                 is_draining: self.is_draining,
             };
