@@ -151,6 +151,9 @@ pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
 /// Bytes of an operator's error page; a larger one is told and not used.
 pub const WEB_ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a PROXY protocol header, its TLVs included; a longer one closes the connection.
+pub const WEB_PROXY_BYTES_MAX: usize = 4096;
+
 /// Virtual hosts; more are refused when the configuration is read.
 pub const WEB_SITES_MAX: usize = 256;
 

@@ -26,5 +26,7 @@ mod front;
 mod inside;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
+#[path = "web/proxied.rs"]
+mod proxied;
 #[path = "web/sites.rs"]
 mod sites;

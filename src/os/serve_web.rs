@@ -358,7 +358,7 @@ impl ServeWeb {
                     *budget = budget.saturating_sub(REQUEST_COST_BYTES);
                     connection.forget_request();
                     if let Some(entry) = connection.session.take_finished() {
-                        self.finished(turn.now, connection.session.client(), &entry);
+                        self.finished(turn.now, &entry);
                     }
                     None
                 }
@@ -396,13 +396,13 @@ impl ServeWeb {
         }
     }
 
-    fn finished(&mut self, now: Instant, client: SocketAddr, entry: &Entry) {
+    fn finished(&mut self, now: Instant, entry: &Entry) {
         self.requests += 1;
         let class = usize::from(entry.status / 100).saturating_sub(1).min(4);
         self.by_class[class] += 1;
         if self.journal.is_wanted() {
             let names = &self.site.server_names;
-            entry.emit(self.journal.lines(), client, &self.stamp.log_date, names);
+            entry.emit(self.journal.lines(), &self.stamp.log_date, names);
             self.journal.added(now);
         }
     }

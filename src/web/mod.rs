@@ -12,9 +12,11 @@ pub mod fastcgi;
 pub mod files;
 pub mod log;
 pub mod lookup;
+pub mod origin;
 pub mod params;
 pub mod path;
 pub mod probe;
+pub mod proxy;
 mod relay;
 pub mod reply;
 pub mod request;
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteCount};
+use crate::units::{self, ByteCount, Cidr};
 
 /// Section `[web]`: the front that replaces nginx.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +57,12 @@ pub struct Config {
     /// Virtual hosts; every other host gets what this section says.
     #[serde(rename = "site")]
     pub sites: Vec<site::Config>,
+    /// Networks of proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed
+    /// (nginx: set_real_ip_from, with real_ip_recursive).
+    pub set_real_ip_from: Vec<Cidr>,
+    /// Whether connections from those networks begin with a PROXY protocol header, version 1 or 2
+    /// (nginx: listen ... proxy_protocol).
+    pub proxy_protocol: bool,
     /// Whether PHP's text is compressed for clients that take it (nginx: gzip, level 1).
     pub gzip: bool,
     /// Answers shorter than this are not (nginx: gzip_min_length).
@@ -113,6 +121,8 @@ impl Default for Config {
             no_execute: Vec::new(),
             redirect: Vec::new(),
             sites: Vec::new(),
+            set_real_ip_from: Vec::new(),
+            proxy_protocol: false,
             gzip: true,
             gzip_min_length: ByteCount(1024),
             gzip_static: false,
@@ -144,6 +154,9 @@ impl Config {
                      absolute path"
                 ));
             }
+        }
+        if self.proxy_protocol && self.set_real_ip_from.is_empty() {
+            return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
         }
         site::check(self)
     }

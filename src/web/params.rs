@@ -16,6 +16,8 @@ use super::site::host_name;
 pub struct Ends {
     pub client: SocketAddr,
     pub local: SocketAddr,
+    /// The client speaks TLS, to us or to a proxy in front.
+    pub is_https: bool,
 }
 
 /// Headers that concern only this hop or would be taken for something else (facts/web.md 1.4).
@@ -68,7 +70,7 @@ pub fn build(
         (b"DOCUMENT_URI", document_path),
         (b"DOCUMENT_ROOT", root),
         (b"SERVER_PROTOCOL", protocol),
-        (b"REQUEST_SCHEME", b"http"),
+        (b"REQUEST_SCHEME", if ends.is_https { b"https" } else { b"http" }),
         (b"GATEWAY_INTERFACE", b"CGI/1.1"),
         (b"SERVER_SOFTWARE", b"tandem"),
         (b"REMOTE_ADDR", client_address.as_bytes()),
@@ -82,6 +84,9 @@ pub fn build(
     ];
     for (name, value) in pairs {
         add(&mut params, name, value)?;
+    }
+    if ends.is_https {
+        add(&mut params, b"HTTPS", b"on")?;
     }
     if !head.host.is_empty() {
         add(&mut params, b"HTTP_HOST", head.host)?;
@@ -147,6 +152,7 @@ mod tests {
         let ends = Ends {
             client: "192.0.2.1:1234".parse().expect("an address"),
             local: "192.0.2.2:80".parse().expect("an address"),
+            is_https: false,
         };
         let script = Script { name: b"/t.php".to_vec(), path_info: b"/p".to_vec() };
         let bytes = build(&head, ends, "/srv/", &script, b"/t.php/p").expect("fits").finish();

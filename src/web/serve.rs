@@ -13,18 +13,20 @@ use super::exchange::Exchange;
 use super::files;
 use super::log::Words;
 use super::lookup::{Found, Lookup, Meta, Script, Verdict};
+use super::params::Ends;
+use super::proxy::Parsed;
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
 use super::site::Gate;
-use super::{params, path};
+use super::{origin, params, path, proxy};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
     /// lookup is done: its headers are wanted again then.
     pub(super) fn begin(&mut self, cx: Context<'_>, head_bytes: usize) {
         let inbound = mem::take(&mut self.inbound);
-        let begun = begin(cx, inbound.get(..head_bytes).unwrap_or_default());
+        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
         match begun {
             Ok((running, lookup, Gate::Open)) => {
@@ -39,6 +41,25 @@ impl Session {
             Err((running, Refusal(status))) => {
                 self.running = running;
                 self.refuse(cx, status);
+            }
+        }
+    }
+
+    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet.
+    pub(super) fn take_proxy(&mut self) -> bool {
+        match proxy::parse(&self.inbound) {
+            Parsed::More => false,
+            Parsed::Wrong => {
+                self.close();
+                false
+            }
+            Parsed::Header(length, ends) => {
+                self.is_proxy_due = false;
+                self.inbound.drain(..length.min(self.inbound.len()));
+                if let Some((client, local)) = ends {
+                    self.ends = Ends { client, local, is_https: self.ends.is_https };
+                }
+                !self.inbound.is_empty()
             }
         }
     }
@@ -162,7 +183,8 @@ impl Session {
         document_path: &[u8],
     ) {
         let root = &cx.sites.site(site).root;
-        let built = params::build(head, self.ends, root, script, document_path);
+        let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
+        let built = params::build(head, ends, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -281,6 +303,7 @@ impl Session {
         let mut line = self.inbound.get(..line_end.unwrap_or(0)).unwrap_or_default().to_vec();
         line.truncate(256);
         self.inbound = Vec::new();
+        let ends = self.ends;
         let running = self.running.get_or_insert_with(|| {
             let terms = Terms {
                 is_head: false,
@@ -289,7 +312,7 @@ impl Session {
                 gzip_min: None,
                 varies: false,
             };
-            Box::new(Running::new(cx.now, terms, Words { line, ..Words::default() }))
+            Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
         running.terms.is_keep_alive = false;
         running.is_lingering = true;
@@ -312,7 +335,7 @@ impl Session {
 type Begun = Result<(Running, Lookup, Gate), (Option<Box<Running>>, Refusal)>;
 
 /// Everything that can be said of a request before any file is looked at.
-fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
+fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
     let accepted = Accepted::of(&head);
@@ -325,7 +348,8 @@ fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
             .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let mut running = Running::new(cx.now, terms, words);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
+    let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
     running.has_length = head.framing != Framing::Empty || head.header("content-length").is_some();

@@ -27,7 +27,7 @@ use super::params::Ends;
 use super::reply::{Pages, Stamp, Terms};
 use super::site::Sites;
 use super::upstream::Evidence;
-use super::{Config, request};
+use super::{Config, origin, request};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Session {
     has_served: bool,
     is_read_closed: bool,
     is_head_due: bool,
+    /// The PROXY protocol's header comes first.
+    pub(super) is_proxy_due: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub(super) struct Running {
     /// The number of the site; the head of a PHP request; the lines of the script that asked for
     /// a file in place of its answer.
     pub(super) site: usize,
+    /// Whom it really comes from.
+    pub(super) ends: Ends,
     pub(super) head: Vec<u8>,
     pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
@@ -189,6 +193,8 @@ impl Session {
             has_served: false,
             is_read_closed: false,
             is_head_due: false,
+            is_proxy_due: config.proxy_protocol
+                && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
         }
     }
 
@@ -337,11 +343,6 @@ impl Session {
         }
     }
 
-    #[must_use]
-    pub const fn client(&self) -> std::net::SocketAddr {
-        self.ends.client
-    }
-
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.inbound.is_empty() && self.pending().is_empty()
     }
@@ -364,6 +365,9 @@ impl Session {
 
     /// Looks for a whole head in what is here.
     fn try_head(&mut self, cx: Context<'_>) {
+        if self.is_proxy_due && !self.take_proxy() {
+            return;
+        }
         let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
             self.scanned = self.inbound.len();
             if self.inbound.len() > limits::WEB_HEAD_BYTES_MAX {
@@ -503,6 +507,7 @@ impl Session {
 
     fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
+            client: running.ends.client,
             request: running.words.clone(),
             status: running.status,
             body_bytes: running.body_bytes,
@@ -563,7 +568,7 @@ impl Session {
 }
 
 impl Running {
-    pub(super) const fn new(now: Instant, terms: Terms, words: Words) -> Self {
+    pub(super) const fn new(now: Instant, ends: Ends, terms: Terms, words: Words) -> Self {
         Self {
             terms,
             words,
@@ -575,6 +580,7 @@ impl Running {
             rest: body::Decoder::new(request::Framing::Empty),
             is_continue_due: false,
             site: 0,
+            ends,
             head: Vec::new(),
             inside: None,
             has_length: false,
@@ -613,7 +619,7 @@ mod tests {
         fn new() -> Self {
             let config = Config::default();
             let address = "127.0.0.1:1".parse().expect("an address");
-            let ends = Ends { client: address, local: address };
+            let ends = Ends { client: address, local: address, is_https: false };
             Self {
                 session: Session::new(Instant::ZERO, &config, ends),
                 sites: Sites::new(&config),

@@ -69,7 +69,7 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local });
+        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
         let connection = Connection::new(session, socket, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
