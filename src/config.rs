@@ -236,10 +236,7 @@ impl Config {
         if self.sql.users.is_empty() {
             return refuse("no [[sql.user]]: nobody could log in to the splitter");
         }
-        if !self.web.root.starts_with('/') {
-            return refuse("web.root: write an absolute path");
-        }
-        Ok(())
+        self.web.check().map_err(Error)
     }
 
     fn check_secrets(&self) -> Result<(), Error> {

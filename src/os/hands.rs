@@ -253,7 +253,13 @@ impl Hands {
             .spawn(async move {
                 let mut known = DataPlane::default();
                 loop {
-                    let turned = data.borrow_mut().turn(clock::now());
+                    let mut turned = data.borrow_mut().turn(clock::now());
+                    for _ in 1..limits::PLANE_TURNS_MAX {
+                        if !turned.has_more {
+                            break;
+                        }
+                        turned = data.borrow_mut().turn(clock::now());
+                    }
                     if turned.facts != known {
                         known = turned.facts;
                         facts.set(Some(known));
