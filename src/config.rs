@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::units::{Cidr, Secret};
+use crate::vrrp::packet::Version;
 use crate::wire::{HostId, LinkId};
 use crate::{peer, repl, sql, vrrp, web};
 
@@ -224,28 +225,18 @@ impl Config {
 
     fn check_sections(&self) -> Result<(), Error> {
         let refuse = |message: &str| Err(Error(message.to_owned()));
-        if self.vrrp.version != 2 {
-            return Err(Error(format!(
-                "vrrp.version {}: this build speaks version 2",
-                self.vrrp.version
-            )));
+        self.vrrp.check().map_err(|why| Error(format!("vrrp.{why}")))?;
+        if self.vrrp.version == Version::V3 && self.vrrp.password.is_some() {
+            return refuse("vrrp.password: version 3 carries none; remove it");
         }
-        let interval = self.vrrp.interval;
-        if interval.subsec_nanos() != 0 || !(1..=255).contains(&interval.as_secs()) {
-            return refuse(
-                "vrrp.interval: version 2 carries whole seconds, write \"1s\" to \"255s\"",
-            );
-        }
-        if self.peer.interval < Duration::from_millis(20) || self.peer.interval > interval {
-            return refuse("peer.interval: write \"20ms\" up to vrrp.interval");
+        let interval = self.peer.interval;
+        if interval < Duration::from_millis(20) || 4 * interval > 3 * self.vrrp.interval {
+            return refuse("peer.interval: write \"20ms\" up to three quarters of vrrp.interval");
         }
         if self.sql.users.is_empty() {
             return refuse("no [[sql.user]]: nobody could log in to the splitter");
         }
-        if !self.web.root.starts_with('/') {
-            return refuse("web.root: write an absolute path");
-        }
-        Ok(())
+        self.web.check().map_err(Error)
     }
 
     fn check_secrets(&self) -> Result<(), Error> {

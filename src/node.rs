@@ -3,13 +3,15 @@
 //! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
 //! Must not: open a socket, read a clock, wait.
 //! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds), `act`
-//! (how an order is carried out), `report` (what the peer, the data plane and operators are told).
+//! (how an order is carried out), `report` (what the peer, the data plane and operators are told),
+//! `find` (what is wrong with the network).
 //!
 //! ```text
 //!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
 //! ```
 
 mod act;
+mod find;
 mod hear;
 mod judge;
 mod report;
@@ -28,7 +30,7 @@ use crate::net::addresses::Addresses;
 use crate::net::arp::Mac;
 use crate::net::netlink;
 use crate::pair::{self, Event, Role};
-use crate::peer::{Handover, Peer};
+use crate::peer::{self, Handover, Peer};
 use crate::repl;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
@@ -43,6 +45,11 @@ pub enum Input {
     Vrrp {
         link: LinkId,
         datagram: Vec<u8>,
+    },
+    /// A frame of VRRP from this address was on the link, seen before any firewall.
+    VrrpFrame {
+        link: LinkId,
+        source: Ipv4Addr,
     },
     Arp {
         link: LinkId,
@@ -160,8 +167,25 @@ struct LinkFacts {
     peer: Ipv4Addr,
     index: Option<u32>,
     mac: Mac,
+    /// Who answered by ARP for the peer's own address, and when.
     peer_mac: Option<Mac>,
+    peer_answered_at: Option<Instant>,
     was_heard: bool,
+}
+
+impl LinkFacts {
+    fn new(config: &Config, me: HostId, link: LinkId) -> Self {
+        Self {
+            device: config.link(link).device.clone(),
+            own: config.host(me).address(link).address,
+            peer: config.host(me.other()).address(link).address,
+            index: None,
+            mac: Mac::default(),
+            peer_mac: None,
+            peer_answered_at: None,
+            was_heard: false,
+        }
+    }
 }
 
 /// A planned handover, or a leave, on the giving side.
@@ -234,8 +258,15 @@ pub struct Node {
     /// Who waits for the end of a switchover, and since when.
     operators: Vec<(u64, Instant)>,
 
+    ears: [find::Ears; 2],
+    find_at: Instant,
     probes: Probes,
     vrrp_resigned: bool,
+    /// Another Master of a virtual router of ours: its priority and address, and when.
+    rival: Option<(Instant, u8, Ipv4Addr)>,
+    /// Since when the peer answers for a virtual address without serving it.
+    held_since: Option<Instant>,
+    hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
     announce_next: Option<(usize, Instant)>,
@@ -253,6 +284,8 @@ struct Findings {
     database: Option<String>,
     diverged: Option<String>,
     conflict: Option<String>,
+    /// By `find`, anew in every turn.
+    network: Vec<String>,
 }
 
 impl Node {
@@ -269,15 +302,7 @@ impl Node {
             addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
             names: HostId::ALL.map(|host| config.host(host).name.clone()),
         };
-        let links = LinkId::ALL.map(|link| LinkFacts {
-            device: config.link(link).device.clone(),
-            own: config.host(me).address(link).address,
-            peer: config.host(me.other()).address(link).address,
-            index: None,
-            mac: Mac::default(),
-            peer_mac: None,
-            was_heard: false,
-        });
+        let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
@@ -311,8 +336,13 @@ impl Node {
             wish: None,
             handled_wish: None,
             operators: Vec::new(),
+            ears: Default::default(),
+            find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
+            rival: None,
+            held_since: None,
+            hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
             announce_next: None,
@@ -338,6 +368,7 @@ impl Node {
         }
         match input {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
+            Input::VrrpFrame { link, source } => self.handle_frame(now, link, source),
             Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
@@ -363,6 +394,7 @@ impl Node {
         self.run_machines(now);
         self.judge(now);
         self.run_machines(now);
+        self.find(now);
         self.speak(now);
     }
 
@@ -394,7 +426,10 @@ impl Node {
     fn check_stall(&mut self, now: Instant) {
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
-        if let Some(span) = stalled.filter(|span| *span > limits::STALL_MAX) {
+        // A fast peer takes over sooner; a slow one does not make a late loop any better.
+        let interval = self.config.vrrp.interval;
+        let limit = (interval * 3 / 2).clamp(limits::STALL_MIN, limits::STALL_MAX);
+        if let Some(span) = stalled.filter(|span| *span > limit) {
             let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
             self.note(Note::Stalled { milliseconds });
             self.peer.listen_again();
@@ -406,6 +441,11 @@ impl Node {
     fn next_netlink_sequence(&mut self) -> u32 {
         self.netlink_sequence = self.netlink_sequence.wrapping_add(1);
         self.netlink_sequence
+    }
+
+    /// Whether the other host runs a plain keepalived.
+    fn has_foreign_peer(&self) -> bool {
+        self.config.peer.kind == peer::Kind::Keepalived
     }
 
     /// Applies an event to the table and carries out its orders.
@@ -458,11 +498,13 @@ fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
     let addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX> =
         config.link(link).vip.iter().map(|vip| vip.address).collect();
     router::Config {
+        version: config.vrrp.version,
         vrid: config.link(link).vrid,
         priority: config.host(me).priority,
         interval: config.vrrp.interval,
         password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
         source: config.host(me).address(link).address,
+        peer: config.host(me.other()).address(link).address,
         addresses,
     }
 }

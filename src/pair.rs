@@ -24,6 +24,8 @@ pub use crate::wire::Role;
 pub enum Event {
     /// The peer is Active, and by right: its epoch is newer, or we do not serve at all.
     PeerServes,
+    /// The peer, a plain keepalived, serves: it says so in VRRP and nothing else.
+    ForeignServes,
     /// The peer serves too, with an older epoch (or the tie decided for us): it will step down.
     PeerServesWrongly,
     /// The peer does not serve, but did after us (its epoch is newer), and has what we lack.
@@ -154,6 +156,8 @@ const fn joining(event: Event) -> Next {
     match event {
         E::PeerServes => (STAY, &[Act::Follow]),
         E::Followed => (Role::Standby, &[Act::RecordStandby]),
+        // Nothing is known of its database: ours stays closed, and as it is.
+        E::ForeignServes => (Role::Standby, &[]),
         E::Diverged => (Role::Refused, &[Act::Fence, Act::RecordRefused]),
         E::ElectionWon | E::AloneEntitled | E::FailoverForced => TAKE_OVER,
         E::Stalled => (STAY, &[Act::Fence, Act::ListenAgain]),
@@ -189,7 +193,7 @@ const fn standby(event: Event) -> Next {
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
-        E::LinkLost | E::Isolated => (STAY, &[]),
+        E::LinkLost | E::Isolated | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -214,7 +218,7 @@ const fn promoting(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Closed | E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue => (STAY, &[]),
         E::WebDrained | E::DatabaseLost | E::LinkLost | E::SwitchoverAsked => (STAY, &[]),
-        E::FailoverForced => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -240,7 +244,7 @@ const fn active(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Promoted | E::PromotionFailed | E::CatchUpFailed | E::Closed => (STAY, &[]),
         E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue | E::WebDrained => (STAY, &[]),
-        E::FailoverForced => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -265,7 +269,7 @@ const fn demoting(event: Event) -> Next {
         E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
-        E::SwitchoverAsked | E::FailoverForced => (STAY, &[]),
+        E::SwitchoverAsked | E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -285,14 +289,15 @@ const fn refused(event: Event) -> Next {
         E::AloneEntitled | E::Diverged | E::ReplicaStopped | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
-        E::LinkLost | E::Isolated | E::SwitchoverAsked => (STAY, &[]),
+        E::LinkLost | E::Isolated | E::SwitchoverAsked | E::ForeignServes => (STAY, &[]),
     }
 }
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::PeerServes,
+        Self::ForeignServes,
         Self::PeerServesWrongly,
         Self::Outranked,
         Self::EpochOvertaken,

@@ -32,6 +32,19 @@ pub struct Config {
     /// Time between two beacons on each link.
     #[serde(default = "default_interval", deserialize_with = "units::duration")]
     pub interval: Duration,
+    /// What runs on the other host.
+    #[serde(default)]
+    pub kind: Kind,
+}
+
+/// What the other host runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    #[default]
+    Tandem,
+    /// VRRP alone: no beacons, so nothing is known of its database, and roles follow VRRP's rules.
+    Keepalived,
 }
 
 const fn default_port() -> u16 {
@@ -279,7 +292,12 @@ mod tests {
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
 
     fn config(key: &str) -> Config {
-        Config { key: Secret::Text(key.into()), port: default_port(), interval: default_interval() }
+        Config {
+            key: Secret::Text(key.into()),
+            port: default_port(),
+            interval: default_interval(),
+            kind: Kind::Tandem,
+        }
     }
 
     fn report(host: HostId, boot_id: u64) -> Report {

@@ -6,16 +6,22 @@
 
 #[path = "repl/pair.rs"]
 mod pair;
+#[path = "repl/trouble.rs"]
+mod trouble;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Clock};
 
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
-use tandem::repl::{Failure, Job, Outcome, State, ThreadState};
+use tandem::os::mysql::LocalServer;
+use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
+use trouble::*;
 
 /// Each law once for each flavour.
 macro_rules! laws {
@@ -26,12 +32,14 @@ macro_rules! laws {
     };
     (@ $module:ident $flavour:literal $($law:ident)*) => {
         mod $module {
-            $(#[test]
+            $(
+            #[test]
             fn $law() {
                 if let Some(recipe) = super::Recipe::of($flavour) {
                     super::$law(recipe);
                 }
-            })*
+            }
+            )*
         }
     };
 }
@@ -42,14 +50,24 @@ laws!(
     promotion_starts_a_stopped_applier,
     promotion_refuses_a_broken_applier,
     promotion_that_cannot_drain_destroys_nothing,
+    promotion_drops_half_a_transaction_in_bounded_time,
     promotion_killed_after_any_query_is_finished_by_the_next,
+    following_killed_after_any_query_is_finished_by_the_next,
+    closing_killed_after_any_query_is_undone_by_reopen,
+    a_restarted_replica_goes_on,
+    a_copy_of_the_source_follows_from_where_it_was_copied,
     the_old_source_rejoins_when_it_has_nothing_extra,
     a_host_with_extra_transactions_is_refused,
     switchover_loses_no_acknowledged_write,
     close_ends_what_holds_the_server_open,
     events_move_with_the_source,
     a_wrong_replication_password_is_named,
+    a_source_that_purged_what_is_needed_is_named,
     a_hung_server_is_unreachable_in_bounded_time,
+    a_query_is_given_up_at_its_limit,
+    fencing_a_server_with_a_full_disk_ends_in_bounded_time,
+    a_server_that_denies_us_is_not_dead,
+    fencing_a_source_ends_its_applications,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {
@@ -185,9 +203,8 @@ fn promotion_refuses_a_broken_applier(recipe: &'static Recipe) {
     wait_until_received(&mut pair);
     pair.a.crash();
     match pair.host_b.job(Job::Promote) {
-        Err(Failure::ApplierBroken { left: 3, message, .. }) => {
-            assert!(message.contains("uplicate entry"), "{message}");
-        }
+        // Several appliers report as 3030 at times, that theirs were 1062.
+        Err(Failure::ApplierBroken { left: 3, code: 1062 | 3030, .. }) => {}
         other => panic!("must be refused: {other:?}"),
     }
     let seen = pair.host_b.observe();
@@ -244,6 +261,88 @@ fn promotion_killed_after_any_query_is_finished_by_the_next(recipe: &'static Rec
         pair.host_b.job(Job::Follow { peer_position }).expect("B follows A again");
         pair.catch_up_b();
     }
+}
+
+fn following_killed_after_any_query_is_finished_by_the_next(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_b.job(Job::Promote).expect("B is promoted");
+        pair.host_b.job(Job::Fence).expect("B is fenced");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        pair.host_b.restart();
+        pair.host_b.dies_after = Some(deaths);
+        let peer_position = Some(pair.host_a.position());
+        let first = pair.host_b.try_job(Job::Follow { peer_position: peer_position.clone() });
+        pair.host_b.restart();
+        let second = pair.host_b.job(Job::Follow { peer_position });
+        assert!(matches!(second, Ok(Outcome::Following { .. })), "{deaths}: {second:?}");
+        pair.catch_up_b();
+        assert_eq!(rows(&pair.b), deaths + 1, "after {deaths} queries");
+        if first.is_some() {
+            assert!(deaths > 6, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn closing_killed_after_any_query_is_undone_by_reopen(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    for deaths in 0.. {
+        pair.host_a.restart();
+        pair.host_a.dies_after = Some(deaths);
+        let first = pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1) });
+        pair.host_a.restart();
+        pair.host_a.job(Job::Reopen).expect("A opens again");
+        let id = u32::try_from(deaths).expect("few");
+        write_rows(&pair.a, id..id + 1);
+        if first.is_some() {
+            assert!(deaths > 5, "the first one ended by itself after {deaths} queries");
+            return;
+        }
+    }
+}
+
+fn a_restarted_replica_goes_on(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.b.crash();
+    write_rows(&pair.a, 10..20);
+    pair.b.start(&["--read-only=1"]);
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    assert_eq!(pair.host_b.observe().replica.map(|r| r.io), Some(ThreadState::Stopped));
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
+}
+
+/// As a backup tool leaves it: the rows, an empty binlog, and a note of the position.
+fn a_copy_of_the_source_follows_from_where_it_was_copied(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    write_rows(&pair.a, 0..10);
+    pair.catch_up_b();
+    let position = pair.host_b.position();
+    pair.host_b.job(Job::Promote).expect("B is promoted");
+    let (reset, note) = match recipe.flavour {
+        "mariadb" => ("RESET MASTER", "gtid_slave_pos"),
+        "mysql56" => ("RESET MASTER", "gtid_purged"),
+        _ => ("RESET BINARY LOGS AND GTIDS", "gtid_purged"),
+    };
+    pair.b.run(reset);
+    pair.b.run(&format!("SET GLOBAL {note}='{position}'"));
+    pair.host_b.job(Job::Fence).expect("B is fenced");
+    write_rows(&pair.a, 10..20);
+    let peer_position = Some(pair.host_a.position());
+    let followed = pair.host_b.job(Job::Follow { peer_position });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    pair.catch_up_b();
+    assert_eq!(rows(&pair.b), 20);
 }
 
 fn the_old_source_rejoins_when_it_has_nothing_extra(recipe: &'static Recipe) {
@@ -326,6 +425,8 @@ impl Writer {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
+                // About 500 writes a second, which every replica here can follow.
+                sleep(Duration::from_millis(1));
                 let sql = format!("INSERT INTO app.t VALUES ({id}, 'w')");
                 if conn.as_mut().is_some_and(|conn| conn.query_drop(sql).is_ok()) {
                     acknowledged.push(id);
@@ -345,154 +446,4 @@ impl Writer {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("the writer ends")
     }
-}
-
-fn switchover_loses_no_acknowledged_write(recipe: &'static Recipe) {
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    let limit = Duration::from_secs(3);
-    let writer = Writer::start([&pair.a, &pair.b]);
-    sleep(Duration::from_millis(500));
-    for turn in 0..4 {
-        let Pair { host_a, host_b, .. } = &mut pair;
-        let (old, new) = if turn % 2 == 0 { (host_a, host_b) } else { (host_b, host_a) };
-        let began = Clock::now();
-        let Ok(Outcome::Closed { position, .. }) = old.job(Job::Close { limit }) else {
-            panic!("the source closes");
-        };
-        let closed = began.elapsed();
-        let before = position.clone();
-        let limit = Duration::from_secs(10);
-        new.job(Job::CatchUp { position, limit }).expect("the replica catches up");
-        let caught_up = began.elapsed();
-        new.job(Job::Promote).expect("the replica is promoted");
-        let opened = began.elapsed();
-        let peer_position = Some(new.position());
-        let followed = old.job(Job::Follow { peer_position });
-        assert_eq!(followed, Ok(Outcome::Following { was_following: false }), "turn {turn}");
-        println!(
-            "{}: closed after {closed:?}, caught up {caught_up:?}, opened {opened:?}, {:?} in all",
-            recipe.flavour,
-            began.elapsed()
-        );
-        assert!(!before.is_empty());
-        sleep(Duration::from_millis(300));
-    }
-    let (acknowledged, longest) = writer.finish();
-    println!("{}: {} writes, longest gap {longest:?}", recipe.flavour, acknowledged.len());
-    pair.catch_up_b();
-    for server in [&pair.a, &pair.b] {
-        let ids: Vec<u32> =
-            server.connect(ADMIN).query("SELECT id FROM app.t ORDER BY id").expect("a read");
-        assert_eq!(ids, acknowledged, "every acknowledged write, and no other");
-    }
-}
-
-fn close_ends_what_holds_the_server_open(recipe: &'static Recipe) {
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    write_rows(&pair.a, 0..3);
-    let limit = Duration::from_secs(1);
-
-    // An idle transaction does not hold it open, and is rolled back.
-    let mut idle = pair.a.connect(APP);
-    idle.query_drop("BEGIN").expect("a transaction");
-    idle.query_drop("UPDATE app.t SET v='never' WHERE id=0").expect("a write");
-    let mut reader = pair.a.connect(APP);
-    let began = Clock::now();
-    match pair.host_a.job(Job::Close { limit }) {
-        Ok(Outcome::Closed { ended: 1, .. }) => {}
-        other => panic!("it closes: {other:?}"),
-    }
-    assert!(began.elapsed() < limit, "an idle transaction is not waited for");
-    assert!(idle.query_drop("COMMIT").is_err());
-    reader.query_drop("SELECT 1").expect("a reader is left alone");
-    assert_eq!(write_error(&pair.a), 1290);
-    assert_eq!(pair.host_a.job(Job::Reopen), Ok(Outcome::Reopened { warnings: vec![] }));
-    write_rows(&pair.a, 3..4);
-    assert_eq!(pair.a.value("SELECT COUNT(*) FROM app.t WHERE v='never'"), "0");
-
-    // A table lock, and a write that runs for a minute, do.
-    for blocking in ["LOCK TABLES app.t WRITE", "UPDATE app.t SET v=SLEEP(60)"] {
-        let mut blocker = pair.a.connect(APP);
-        let waiting = thread::spawn(move || {
-            let result = blocker.query_drop(blocking);
-            sleep(Duration::from_secs(3));
-            drop(blocker);
-            result
-        });
-        sleep(Duration::from_millis(300));
-        let began = Clock::now();
-        match pair.host_a.job(Job::Close { limit }) {
-            Ok(Outcome::Closed { ended, .. }) => assert!(ended >= 1, "{blocking}"),
-            other => panic!("{blocking}: it closes: {other:?}"),
-        }
-        assert!(began.elapsed() < Duration::from_secs(4), "{blocking}: {:?}", began.elapsed());
-        let _either_way = waiting.join().expect("the blocker ends");
-        pair.host_a.job(Job::Reopen).expect("it opens again");
-        write_rows(&pair.a, 100..101);
-        pair.a.run("DELETE FROM app.t WHERE id=100");
-    }
-}
-
-fn events_move_with_the_source(recipe: &'static Recipe) {
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    pair.a
-        .run("CREATE DEFINER='app'@'%' EVENT app.e ON SCHEDULE EVERY 1 HOUR DO DELETE FROM app.t");
-    pair.a.run("SET GLOBAL event_scheduler=ON");
-    pair.catch_up_b();
-    let status = "SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME='e'";
-    assert!(pair.b.value(status).ends_with("SIDE_DISABLED"));
-    pair.host_a.job(Job::Close { limit: Duration::from_secs(1) }).expect("A closes");
-    assert_eq!(pair.a.value("SELECT @@GLOBAL.event_scheduler"), "OFF");
-    pair.catch_up_b();
-    pair.host_b.job(Job::Promote).expect("B is promoted");
-    assert_eq!(pair.b.value(status), "ENABLED");
-    assert_eq!(pair.b.value("SELECT @@GLOBAL.event_scheduler"), "ON");
-    let definer = "SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_NAME='e'";
-    assert_eq!(pair.b.value(definer), "app@%");
-}
-
-fn a_wrong_replication_password_is_named(recipe: &'static Recipe) {
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    let account = "'rpl'@'127.0.0.1'";
-    pair.a.run(&if recipe.flavour == "mysql97" {
-        format!("ALTER USER {account} IDENTIFIED BY 'other'")
-    } else {
-        format!("SET PASSWORD FOR {account} = PASSWORD('other')")
-    });
-    pair.catch_up_b();
-    // Forgotten and attached again, B has to log in.
-    pair.host_b.job(Job::Promote).expect("B is promoted");
-    pair.host_b.job(Job::Fence).expect("B is fenced");
-    let began = Clock::now();
-    match pair.host_b.job(Job::Follow { peer_position: None }) {
-        Err(Failure::NotReplicating(reason)) => assert!(reason.contains("1045"), "{reason}"),
-        other => panic!("must fail: {other:?}"),
-    }
-    assert!(began.elapsed() < Duration::from_secs(6));
-}
-
-fn a_hung_server_is_unreachable_in_bounded_time(recipe: &'static Recipe) {
-    let mut pair = Pair::new(recipe);
-    assert_eq!(pair.host_a.observe().state, State::Up);
-    pair.a.signal(Signal::SIGSTOP);
-    for look in 0..4 {
-        let began = Clock::now();
-        let state = pair.host_a.observe().state;
-        assert!(matches!(state, State::Unreachable(_)), "look {look}: {state:?}");
-        assert!(began.elapsed() < Duration::from_secs(3), "look {look}: {:?}", began.elapsed());
-    }
-    let failed = pair.host_a.job(Job::Promote);
-    assert!(matches!(failed, Err(Failure::Unreachable { .. })), "{failed:?}");
-    pair.a.signal(Signal::SIGCONT);
-    eventually("it is seen again", || pair.host_a.observe().state == State::Up);
-
-    pair.a.crash();
-    let state = pair.host_a.observe().state;
-    assert!(matches!(state, State::Unreachable(_)), "{state:?}");
-    pair.a.start(&[]);
-    eventually("it is seen again", || pair.host_a.observe().state == State::Up);
 }

@@ -64,7 +64,7 @@ struct Source {
 impl Source {
     /// The top module it belongs to, "os" for src/os/run.rs; "lib" for src/lib.rs.
     fn module(&self) -> String {
-        let inside = self.path.strip_prefix(root().join("src")).unwrap_or(Path::new(""));
+        let inside = self.path.strip_prefix(root().join("src")).unwrap_or_else(|_| Path::new(""));
         let first = inside.iter().next().and_then(|part| part.to_str()).unwrap_or_default();
         first.trim_end_matches(".rs").to_owned()
     }

@@ -3,10 +3,21 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod applet;
 mod check;
+mod connection;
+mod discover;
+mod mysqlreplicate;
+mod mysqlrpladmin;
+mod mysqlrplcheck;
+mod mysqlrplshow;
+mod options;
 mod run;
+mod say;
+mod servers;
 mod status;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
@@ -28,14 +39,32 @@ usage: tandem APPLET [ARGUMENTS]
   check [FILE]                        validate a configuration
   example                             print a commented configuration
   version
+
+Of mysql-utilities, also by links of these names; each has --help:
+
+  mysqlreplicate                      make a server the replica of another
+  mysqlrplcheck                       whether two servers fit each other
+  mysqlrplshow                        draw who replicates from whom
+  mysqlrpladmin COMMAND               elect, failover, gtid, health, reset, start, stop, switchover
 ";
 
-/// Runs the applet that the arguments name.
+/// Runs the applet that the arguments name: the first one, or the name of a link to the binary.
 pub fn run(arguments: Vec<String>) -> ExitCode {
-    let mut arguments = arguments.into_iter().skip(1);
-    let applet = arguments.next().unwrap_or_default();
+    let mut arguments = arguments.into_iter();
+    let called = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
-    match applet.as_str() {
+    let name = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(code) = utility(name, &rest) {
+        return code;
+    }
+    let (applet, rest) = match rest.split_first() {
+        Some((applet, rest)) => (applet.as_str(), rest.to_vec()),
+        None => ("", Vec::new()),
+    };
+    if let Some(code) = utility(applet, &rest) {
+        return code;
+    }
+    match applet {
         "run" => run::run(&rest),
         "status" => status::run(&rest),
         "switchover" if rest.is_empty() => act(&Request::Switchover),
@@ -59,6 +88,18 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         }
         "" => usage("an applet is missing"),
         other => usage(&format!("unknown applet or arguments: {other} {}", rest.join(" "))),
+    }
+}
+
+/// The applets in the manner of mysql-utilities. `None`: it is none of them.
+fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
+    // The originals are found with and without an ending.
+    match name.strip_suffix(".py").unwrap_or(name) {
+        "mysqlreplicate" => Some(mysqlreplicate::run(arguments)),
+        "mysqlrpladmin" => Some(mysqlrpladmin::run(arguments)),
+        "mysqlrplcheck" => Some(mysqlrplcheck::run(arguments)),
+        "mysqlrplshow" => Some(mysqlrplshow::run(arguments)),
+        _ => None,
     }
 }
 

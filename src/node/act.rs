@@ -225,6 +225,7 @@ impl Node {
         self.send_advertisements(now);
         self.run_announcements(now);
         self.send_probes(now);
+        self.send_hellos(now);
         loop {
             if self.job.is_none()
                 && let Some(job) = self.jobs.pop_front()
@@ -369,11 +370,9 @@ impl Node {
 
     pub(super) fn flush_addresses(&mut self) {
         while let Some(order) = self.addresses.poll_order() {
-            let (link, request): (_, fn(&mut Self, u32, Order) -> Vec<u8>) = match order {
-                Order::Set { link, .. } | Order::Remove { link, .. } => (link, Self::request),
-            };
+            let (Order::Set { link, .. } | Order::Remove { link, .. }) = order;
             if let Some(index) = self.links[link.index()].index {
-                let request = request(self, index, order);
+                let request = self.request(index, order);
                 self.outputs.push_back(Output::Netlink { request });
             }
         }

@@ -16,6 +16,7 @@ use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
 use crate::repl::{self, Position, ThreadState};
 use crate::time::Instant;
+use crate::vrrp::router::PRIORITY_SERVING;
 use crate::wire::LinkId;
 
 type Found = (Event, String);
@@ -31,6 +32,17 @@ const PROBE_ROUNDS: u32 = 3;
 const PROBE_ROUNDS_MAX: u32 = 20;
 /// How long a peer with a newer epoch must be seen to have more than we have.
 const RANK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether a peer serves, and says at which position: without it nobody attaches by guess.
+fn is_open(peer: &Report) -> bool {
+    peer.role == Role::Active && peer.database.is_writable && peer.database.position.is_some()
+}
+
+/// How often a foreign peer's host is asked by ARP whether it lives.
+const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a silent keepalived may go on answering for the virtual addresses before they are taken
+/// all the same: two hosts then answer, and the announcements decide.
+const FOREIGN_HOLD_LIMIT: Duration = Duration::from_secs(3);
 
 /// How two positions compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +108,25 @@ impl Node {
         }
         match self.fresh(now).cloned() {
             Some(peer) => self.judge_joining_with(now, &peer),
+            None if self.has_foreign_peer() => self.judge_joining_foreign(now),
             None => self.judge_joining_alone(now),
         }
+    }
+
+    /// With a keepalived on the other host roles follow VRRP: a Master that is heard serves, and
+    /// silence entitles.
+    fn judge_joining_foreign(&mut self, now: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        if self.is_rival_fresh(now) {
+            return Some((Event::ForeignServes, format!("{name} is Master in VRRP")));
+        }
+        (self.is_peer_silent(now) && self.nobody_answers(now))
+            .then(|| (Event::AloneEntitled, format!("{name} is silent in VRRP")))
+    }
+
+    fn is_rival_fresh(&self, now: Instant) -> bool {
+        let limit = self.group.master_down_interval();
+        self.rival.is_some_and(|(at, ..)| now.since(at) < limit)
     }
 
     fn retry_fence(&mut self, now: Instant) {
@@ -118,7 +147,7 @@ impl Node {
                 ));
                 None
             }
-            Role::Active if peer.database.is_writable => self.may_follow(now).then(|| {
+            Role::Active if is_open(peer) => self.may_follow(now).then(|| {
                 self.retry_at = now + RETRY_INTERVAL;
                 (Event::PeerServes, format!("{} serves", self.peer_name()))
             }),
@@ -221,8 +250,8 @@ impl Node {
             return None;
         }
         let name = self.peer_name();
-        if self.vrrp_resigned {
-            self.vrrp_resigned = false;
+        // A foreign peer's resignation leaves the skew time on the timer, as the protocol has it.
+        if std::mem::take(&mut self.vrrp_resigned) && !self.has_foreign_peer() {
             let is_handing_over =
                 self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
             if !is_handing_over {
@@ -258,7 +287,7 @@ impl Node {
     /// an operator can mend.
     fn judge_replica(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let stands = !self.is_replicating() && self.is_database_up();
-        if !stands || peer.role != Role::Active || !peer.database.is_writable {
+        if !stands || !is_open(peer) {
             self.replica_stopped_since = None;
             return None;
         }
@@ -286,6 +315,9 @@ impl Node {
         }
         self.retry_promotion(now);
         self.reopen_source(now);
+        if self.has_foreign_peer() {
+            return self.judge_serving_foreign(now);
+        }
         let name = self.peer_name();
         let Some(peer) = self.fresh(now).cloned() else {
             let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
@@ -301,6 +333,48 @@ impl Node {
             return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
         }
         if self.role == Role::Active { self.judge_active(now, &peer) } else { None }
+    }
+
+    /// RFC 9568, 6.4.3: the higher priority is right, then the higher address. The peer's own host
+    /// is asked by ARP whether it lives, since a backup says nothing.
+    fn judge_serving_foreign(&mut self, now: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        if let Some((at, priority, source)) = self.rival.take()
+            && now.since(at) < self.group.master_down_interval()
+        {
+            let own = self.config.host(self.me);
+            let own_address = LinkId::ALL
+                .into_iter()
+                .map(|link| own.address(link))
+                .find(|address| address.contains(source))
+                .map(|address| address.address);
+            return Some(if (priority, Some(source)) > (PRIORITY_SERVING, own_address) {
+                (Event::PeerServes, format!("{name} advertises priority {priority}"))
+            } else {
+                (Event::PeerServesWrongly, format!("{name} advertises too"))
+            });
+        }
+        let is_peer_alive = self
+            .links
+            .iter()
+            .any(|link| link.peer_answered_at.is_some_and(|at| now.since(at) < 3 * HELLO_INTERVAL));
+        let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
+        let link = lost.filter(|_| is_peer_alive && self.role == Role::Active)?;
+        self.is_leaving = true;
+        Some((Event::LinkLost, format!("{link} has no carrier")))
+    }
+
+    /// Asks by ARP whether a foreign peer's host lives.
+    pub(super) fn send_hellos(&mut self, now: Instant) {
+        if !self.has_foreign_peer() || now < self.hello_at {
+            return;
+        }
+        self.hello_at = now + HELLO_INTERVAL;
+        for link in LinkId::ALL {
+            let facts = &self.links[link.index()];
+            let probe = Arp::probe(facts.mac, facts.peer);
+            self.send_arp(link, &probe);
+        }
     }
 
     fn retry_promotion(&mut self, now: Instant) {
@@ -392,6 +466,13 @@ impl Node {
 
     /// Why this host, as Active, does not begin a planned handover.
     pub(super) fn why_no_handover(&self, now: Instant) -> Option<String> {
+        if self.has_foreign_peer() {
+            return Some(format!(
+                "{} runs keepalived, whose database is not ours to promote: promote it, then end \
+                 tandem here",
+                self.peer_name()
+            ));
+        }
         let name = self.peer_name();
         let Some(peer) = self.fresh(now) else {
             return Some(format!("{name} is silent"));
@@ -461,8 +542,7 @@ impl Node {
         if peer.role == Role::Joining && !peer.is_leaving {
             return self.judge_refused_alone(&peer);
         }
-        let is_peer_open = peer.role == Role::Active && peer.database.is_writable;
-        if !is_peer_open || !self.may_follow(now) {
+        if !is_open(&peer) || !self.may_follow(now) {
             return None;
         }
         self.retry_at = now + REFUSED_RECHECK_INTERVAL;
@@ -548,7 +628,16 @@ impl Node {
             }
             return is_unanswered;
         };
-        let note = if self.links[link.index()].peer_mac == Some(mac) {
+        let is_peer = self.links[link.index()].peer_mac == Some(mac);
+        if is_peer && self.has_foreign_peer() {
+            // A killed keepalived leaves its addresses behind for ever (facts/vrrp.md 3.7).
+            let since = *self.held_since.get_or_insert(now);
+            if now.since(since) >= FOREIGN_HOLD_LIMIT {
+                self.held_since = None;
+                return true;
+            }
+        }
+        let note = if is_peer {
             let why = format!("{} is silent but still answers for {address}", self.peer_name());
             Note::TakeoverHeld { why }
         } else {

@@ -44,7 +44,9 @@ impl Node {
 
     pub(super) fn send_beacon(&mut self, now: Instant) {
         let report = self.report(now);
-        if let Some(datagram) = self.peer.poll_beacon(now, report) {
+        if let Some(datagram) = self.peer.poll_beacon(now, report)
+            && !self.has_foreign_peer()
+        {
             for link in LinkId::ALL {
                 self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
             }
@@ -113,6 +115,7 @@ impl Node {
                 (Some(self.me), Flow::Held { open_limit: QUIET_LIMIT })
             }
             Role::Demoting => (Some(them), Flow::Flowing),
+            Role::Standby if self.has_foreign_peer() => (Some(them), Flow::Flowing),
             Role::Standby if peer.is_some_and(|peer| peer.handover != Handover::None) => {
                 (Some(them), Flow::Held { open_limit: QUIET_LIMIT })
             }
@@ -129,8 +132,9 @@ impl Node {
                 && self.is_lag_fit(peer.database.lag_seconds)
         });
         let mut is_host_alive = [true; 2];
+        let heard_lately = self.peer.fresh_report(now, PHP_SILENCE_LIMIT);
         is_host_alive[them.index()] =
-            self.peer.fresh_report(now, PHP_SILENCE_LIMIT).is_some_and(|peer| !peer.is_leaving);
+            self.has_foreign_peer() || heard_lately.is_some_and(|peer| !peer.is_leaving);
         let web = match self.stage {
             Stage::Draining { .. } => WebIntake::Draining,
             Stage::None | Stage::Quieting { .. } | Stage::Closing | Stage::Offered { .. } => {
@@ -255,6 +259,7 @@ impl Node {
             vips: self.addresses.held().map(|Cidr { address, .. }| address.to_string()).collect(),
             peer: PeerStatus {
                 name: self.peer_name(),
+                vrrp_checksum: self.peer_checksum_form().map(str::to_owned),
                 role: self.fresh(now).map(|peer| peer.role),
                 epoch: self.peer.report().map_or(0, |peer| peer.epoch),
                 heard: ByLink {
@@ -301,6 +306,7 @@ impl Node {
             .into_iter()
             .flatten()
             .cloned()
+            .chain(findings.network.iter().cloned())
             .chain(self.last_refusals.iter().flatten().cloned())
             .collect()
     }

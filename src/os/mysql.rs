@@ -25,7 +25,8 @@ use crate::repl::{Rows, ServerError};
 /// The local database server. Clones share the connection; two queries at once use two.
 #[derive(Clone)]
 pub struct LocalServer {
-    address: SocketAddr,
+    /// For messages.
+    address: String,
     opts: Opts,
     shared: Arc<Shared>,
 }
@@ -46,9 +47,20 @@ impl fmt::Debug for LocalServer {
 impl LocalServer {
     #[must_use]
     pub fn new(address: SocketAddr, user: &str, password: &str) -> Self {
-        let opts = OptsBuilder::new()
+        let place = OptsBuilder::new()
             .ip_or_hostname(Some(address.ip().to_string()))
-            .tcp_port(address.port())
+            .tcp_port(address.port());
+        Self::at(address.to_string(), place, user, password)
+    }
+
+    /// Over a socket of this host.
+    #[must_use]
+    pub fn on_socket(path: &str, user: &str, password: &str) -> Self {
+        Self::at(path.to_owned(), OptsBuilder::new().socket(Some(path)), user, password)
+    }
+
+    fn at(address: String, place: OptsBuilder, user: &str, password: &str) -> Self {
+        let opts = place
             .user(Some(user))
             .pass(Some(password))
             .prefer_socket(false)
@@ -104,7 +116,6 @@ struct JobState {
     fd: Option<RawFd>,
     /// Set when the asker has gone; the worker takes itself off that count.
     counted_in: Option<Arc<Shared>>,
-    is_over: bool,
 }
 
 impl Drop for Asker {
@@ -117,10 +128,9 @@ impl Drop for Asker {
             // The worker closes the socket only after it has taken the number out of `state`.
             let _gone_already = shutdown(fd, Shutdown::Both);
         }
-        if !state.is_over {
-            self.shared.abandoned.fetch_add(1, Ordering::Relaxed);
-            state.counted_in = Some(self.shared.clone());
-        }
+        // Taken off again when the worker lets go of the job, which may be at once.
+        self.shared.abandoned.fetch_add(1, Ordering::Relaxed);
+        state.counted_in = Some(self.shared.clone());
     }
 }
 

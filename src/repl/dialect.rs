@@ -2,8 +2,8 @@
 //!
 //! In: VERSION(), names and passwords. Out: SQL text. Must not: guess a dialect from an error.
 //! Read first: facts/repl.md sections 2 and 2.1.  Differs: MySQL 8.0 is spoken to in the old words,
-//! which it understands in every minor version; the wait functions are not used at all (see `wait`
-//! in promote.rs).
+//! which it understands in every minor version; the wait functions are not used at all (follow.rs
+//! says why).
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -64,7 +64,7 @@ impl Dialect {
 
     /// Makes the server a replica of `source`, from the position that it has executed.
     #[must_use]
-    pub fn change_source(self, source: &Source<'_>) -> String {
+    pub(super) fn change_source(self, source: &Source<'_>) -> String {
         let word = match self {
             Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mariadb => "MASTER",
             Self::Mysql84 => "SOURCE",
@@ -105,10 +105,20 @@ impl Dialect {
         sql
     }
 
+    /// Before a change of source: tells the server to start from `position`, where it does not know
+    /// by itself what it has executed.
+    #[must_use]
+    pub(super) fn adopt_position(self, position: &str) -> Option<String> {
+        match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => None,
+            Self::Mariadb => Some(format!("SET GLOBAL gtid_slave_pos={}", quote(position))),
+        }
+    }
+
     /// Closes the server to writes. The lock wait is part of the same statement, so that it holds
     /// even when the connection was opened anew just now.
     #[must_use]
-    pub fn close(self, lock_wait_seconds: u64) -> String {
+    pub(super) fn close(self, lock_wait_seconds: u64) -> String {
         let variable = self.statements().close_variable;
         format!("SET SESSION lock_wait_timeout={lock_wait_seconds}, GLOBAL {variable}=ON")
     }
@@ -116,11 +126,11 @@ impl Dialect {
 
 /// Where a replica gets its transactions.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
-    pub host: Ipv4Addr,
-    pub port: u16,
-    pub user: &'a str,
-    pub password: &'a str,
+pub(super) struct Source<'a> {
+    pub(super) host: Ipv4Addr,
+    pub(super) port: u16,
+    pub(super) user: &'a str,
+    pub(super) password: &'a str,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -140,11 +150,17 @@ pub struct Statements {
     pub stop: &'static str,
     pub stop_receiver: &'static str,
     pub forget_source: &'static str,
+    /// Drops the relay log and keeps the source.
+    pub reset: &'static str,
+    /// Binlog file and offset; hangs on a full disk, so no probe.
+    pub log_position: &'static str,
+    /// Replicas that have logged in, as they report themselves.
+    pub replicas: &'static str,
+    /// One row: what was executed, purged from the binlogs, is owned by a session.
+    pub gtid_sets: &'static str,
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
     pub close_variable: &'static str,
     pub open: &'static str,
-    /// Before CHANGE: where the server starts reading; nothing where it knows by itself.
-    pub adopt_position: Option<&'static str>,
 }
 
 const MYSQL_56: Statements = Statements {
@@ -159,9 +175,13 @@ const MYSQL_56: Statements = Statements {
     stop: "STOP SLAVE",
     stop_receiver: "STOP SLAVE IO_THREAD",
     forget_source: "RESET SLAVE ALL",
+    reset: "RESET SLAVE",
+    log_position: "SHOW MASTER STATUS",
+    replicas: "SHOW SLAVE HOSTS",
+    gtid_sets: "SELECT @@GLOBAL.gtid_executed AS executed, @@GLOBAL.gtid_purged AS purged, \
+        @@GLOBAL.gtid_owned AS owned, '' AS replica_position",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
-    adopt_position: None,
 };
 
 const MYSQL_57: Statements = Statements {
@@ -183,6 +203,9 @@ const MYSQL_84: Statements = Statements {
     stop: "STOP REPLICA",
     stop_receiver: "STOP REPLICA IO_THREAD",
     forget_source: "RESET REPLICA ALL",
+    reset: "RESET REPLICA",
+    log_position: "SHOW BINARY LOG STATUS",
+    replicas: "SHOW REPLICAS",
     ..MYSQL_57
 };
 
@@ -190,10 +213,12 @@ const MARIADB: Statements = Statements {
     // gtid_current_pos leaves out transactions of other servers; the binlog's state does not.
     variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
+        @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
-    adopt_position: Some("SET GLOBAL gtid_slave_pos=@@GLOBAL.gtid_binlog_pos"),
+    gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \
+        @@GLOBAL.gtid_slave_pos AS replica_position",
     ..MYSQL_56
 };
 
@@ -216,7 +241,7 @@ pub fn quote(text: &str) -> String {
 
 /// An identifier.
 #[must_use]
-pub(super) fn quote_name(name: &str) -> String {
+pub fn quote_name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

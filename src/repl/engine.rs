@@ -400,3 +400,323 @@ impl fmt::Debug for Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::look::ThreadState;
+    use super::*;
+    use crate::units::Secret;
+    use crate::wire::HostId;
+    use std::net::Ipv4Addr;
+
+    const U: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    /// An engine in virtual time, in front of a server that says what the test wants.
+    struct Bench {
+        engine: Engine,
+        now: Instant,
+        /// Queries not answered yet.
+        asked: Vec<(u64, String, Duration)>,
+        done: Vec<(JobKind, Result<Outcome, Failure>)>,
+        observed: usize,
+        version: &'static str,
+        executed: &'static str,
+        is_closed: bool,
+        /// Source host, whether both threads run, what was received.
+        replica: Option<(&'static str, bool, &'static str)>,
+    }
+
+    fn table(columns: &[(&str, &str)]) -> Rows {
+        Rows {
+            columns: columns.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            rows: vec![columns.iter().map(|(_, value)| Some((*value).to_owned())).collect()],
+        }
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let config = Config {
+                port: 3306,
+                user: "tandem".to_owned(),
+                password: Secret::Text("admin".to_owned()),
+                replication_user: "rpl".to_owned(),
+                replication_password: Secret::Text("secret".to_owned()),
+                drain_limit: Duration::from_secs(60),
+                close_limit: Duration::from_secs(3),
+                probe_interval: Duration::from_millis(500),
+            };
+            let addresses = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+            let names = ["first".to_owned(), "second".to_owned()];
+            let site = Site { me: HostId::First, addresses, names };
+            Self {
+                engine: Engine::new(&config, site),
+                now: Instant::from_nanos(1_000_000_000),
+                asked: Vec::new(),
+                done: Vec::new(),
+                observed: 0,
+                version: "9.7.4",
+                executed: "",
+                is_closed: true,
+                replica: None,
+            }
+        }
+
+        fn handle(&mut self, input: Input) {
+            self.engine.handle(self.now, input);
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Query { id, sql, limit } => self.asked.push((id, sql, limit)),
+                    Output::Observed(_) => self.observed += 1,
+                    Output::Done { job, result } => self.done.push((job, result)),
+                    Output::Progress(_) => {}
+                }
+            }
+            assert!(self.asked.len() <= 1, "one query at a time: {:?}", self.asked);
+        }
+
+        fn wait(&mut self, span: Duration) {
+            self.now = self.now + span;
+            self.handle(Input::Tick);
+        }
+
+        fn answer(&mut self, result: Result<Rows, ServerError>) -> String {
+            let (id, sql, _) = self.asked.pop().expect("a query is in flight");
+            self.handle(Input::Answer { id, result });
+            sql
+        }
+
+        fn reply(&self, sql: &str) -> Rows {
+            let closed = if self.is_closed { "1" } else { "0" };
+            if sql.contains("VERSION()") {
+                return table(&[("version", self.version)]);
+            }
+            if sql.contains("@@GLOBAL.read_only") {
+                return table(&[
+                    ("read_only", closed),
+                    ("is_closed", closed),
+                    ("position", self.executed),
+                    ("replica_position", ""),
+                    ("server_id", "1"),
+                    ("event_scheduler", "OFF"),
+                    ("log_bin", "1"),
+                    ("log_slave_updates", "1"),
+                    ("gtid_mode", "ON"),
+                ]);
+            }
+            match self.replica {
+                Some((host, is_running, received)) if sql.starts_with("SHOW REPLICA STATUS") => {
+                    let running = if is_running { "Yes" } else { "No" };
+                    table(&[
+                        ("Source_Host", host),
+                        ("Source_Port", "3306"),
+                        ("Replica_IO_Running", running),
+                        ("Replica_SQL_Running", running),
+                        ("Retrieved_Gtid_Set", received),
+                        ("Auto_Position", "1"),
+                    ])
+                }
+                Some(_) | None => Rows::default(),
+            }
+        }
+
+        /// Answers until `until` is asked (and not yet answered), or nothing is.
+        fn run_until(&mut self, until: &str) -> bool {
+            for _ in 0..10_000 {
+                match self.asked.last() {
+                    Some((_, sql, _)) if sql.starts_with(until) => return true,
+                    Some((_, sql, _)) => {
+                        let rows = self.reply(sql);
+                        self.answer(Ok(rows));
+                    }
+                    None if self.engine.running().is_some() => self.wait(limits::LOOK_PAUSE_MAX),
+                    None => return false,
+                }
+            }
+            panic!("the job goes round in circles");
+        }
+
+        fn run(&mut self) -> &Result<Outcome, Failure> {
+            assert!(!self.run_until("nothing that is asked"));
+            &self.done.last().expect("the job is done").1
+        }
+    }
+
+    #[test]
+    fn looks_every_probe_interval_and_reads_the_version_once() {
+        let mut bench = Bench::new();
+        bench.wait(Duration::ZERO);
+        assert_eq!(bench.asked[0].1, "SELECT VERSION() AS version");
+        bench.run_until("x");
+        assert_eq!(bench.observed, 1);
+        assert_eq!(bench.engine.observation().state, State::Up);
+        bench.wait(Duration::from_millis(499));
+        assert_eq!(bench.asked.len(), 0, "not due yet");
+        bench.wait(Duration::from_millis(1));
+        assert!(bench.asked[0].1.contains("@@GLOBAL.read_only"));
+        bench.run_until("x");
+        assert_eq!(bench.observed, 2);
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_unreachable_and_its_late_answer_ignored() {
+        let mut bench = Bench::new();
+        bench.wait(Duration::ZERO);
+        let (late, ..) = bench.asked.pop().expect("a look");
+        let deadline = bench.engine.deadline().expect("the look expires");
+        bench.now = deadline;
+        bench.handle(Input::Tick);
+        let state = bench.engine.observation().state.clone();
+        assert_eq!(state, State::Unreachable("no answer within 2s".to_owned()));
+        assert_eq!(bench.observed, 1);
+        bench.handle(Input::Answer { id: late, result: Ok(Rows::default()) });
+        assert_eq!(bench.engine.observation().state, state);
+        // It may come back as another version.
+        bench.wait(Duration::from_millis(500));
+        bench.version = "10.11.19-MariaDB";
+        bench.run_until("x");
+        assert_eq!(bench.engine.observation().state, State::Up);
+        assert_eq!(bench.engine.observation().version, "10.11.19-MariaDB");
+    }
+
+    #[test]
+    fn a_refused_look_is_not_a_dead_server() {
+        let mut bench = Bench::new();
+        bench.wait(Duration::ZERO);
+        let message = "Too many connections".to_owned();
+        bench.answer(Err(ServerError::Refused { code: 1040, message }));
+        assert!(matches!(bench.engine.observation().state, State::Denied(_)));
+    }
+
+    #[test]
+    fn a_second_job_is_refused_and_the_first_goes_on() {
+        let mut bench = Bench::new();
+        bench.handle(Input::Job(Job::Fence));
+        bench.handle(Input::Job(Job::Reopen));
+        assert!(matches!(bench.done[..], [(JobKind::Reopen, Err(Failure::Refused(_)))]));
+        assert!(matches!(bench.run(), Ok(Outcome::Fenced { .. })));
+    }
+
+    #[test]
+    fn promote_supersedes_catch_up_after_its_query_ended() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", true, ""));
+        let limit = Duration::from_secs(60);
+        bench.handle(Input::Job(Job::CatchUp { position: format!("{U}:1"), limit }));
+        assert!(bench.run_until("SHOW REPLICA STATUS"));
+        bench.handle(Input::Job(Job::Promote));
+        assert_eq!(bench.done, [(JobKind::CatchUp, Err(Failure::Abandoned))]);
+        assert_eq!(bench.asked.len(), 1, "the old query is still in flight, and nothing else");
+        assert!(bench.run_until("STOP REPLICA IO_THREAD"));
+    }
+
+    #[test]
+    fn a_promotion_is_abandoned_before_it_opens_and_not_after() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", true, ""));
+        bench.handle(Input::Job(Job::Promote));
+        assert!(bench.run_until("STOP REPLICA IO_THREAD"));
+        bench.handle(Input::Abandon);
+        assert_eq!(bench.done, [(JobKind::Promote, Err(Failure::Abandoned))]);
+
+        bench.handle(Input::Job(Job::Promote));
+        assert!(bench.run_until("SHOW REPLICA STATUS"));
+        assert!(bench.run_until("STOP REPLICA"));
+        bench.answer(Ok(Rows::default()));
+        bench.replica = Some(("10.0.0.2", false, ""));
+        assert!(bench.run_until("RESET REPLICA ALL"));
+        bench.handle(Input::Abandon);
+        assert_eq!(bench.done.len(), 1, "it goes on");
+        bench.replica = None;
+        assert!(bench.run_until("SET GLOBAL super_read_only=OFF, GLOBAL read_only=OFF"));
+        bench.is_closed = false;
+        assert!(matches!(bench.run(), Ok(Outcome::Promoted { .. })));
+    }
+
+    #[test]
+    fn an_applier_that_does_not_stop_is_ended() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", true, ""));
+        bench.handle(Input::Job(Job::Promote));
+        assert!(bench.run_until("STOP REPLICA IO_THREAD"));
+        bench.answer(Ok(Rows::default()));
+        assert!(bench.run_until("STOP REPLICA"));
+        bench.answer(Err(ServerError::TimedOut));
+        assert!(bench.run_until("SHOW PROCESSLIST"));
+        bench.answer(Ok(table(&[
+            ("ID", "5"),
+            ("USER", "system user"),
+            ("COMMAND", "Query"),
+            ("STATE", "Waiting for an event from Coordinator"),
+        ])));
+        assert!(bench.run_until("KILL 5"));
+        bench.answer(Ok(Rows::default()));
+        assert_eq!(bench.asked[0].1, "STOP REPLICA");
+    }
+
+    #[test]
+    fn a_promotion_forgets_no_source_while_something_received_is_missing() {
+        let mut bench = Bench::new();
+        let received: &'static str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9";
+        bench.replica = Some(("10.0.0.2", true, received));
+        bench.handle(Input::Job(Job::Promote));
+        assert!(bench.run_until("STOP REPLICA IO_THREAD"));
+        bench.answer(Ok(Rows::default()));
+        // The server loses its memory of what it received; the job does not.
+        bench.replica = Some(("10.0.0.2", true, ""));
+        assert_eq!(bench.run(), &Err(Failure::NotDrained { left: 9 }));
+    }
+
+    #[test]
+    fn follow_refuses_what_the_peer_has_not_and_takes_what_came_from_it() {
+        let peer_position = Some(format!("{U}:1-5"));
+        let mut bench = Bench::new();
+        bench.executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7";
+        bench.handle(Input::Job(Job::Follow { peer_position: peer_position.clone() }));
+        let extra = format!("{U}:6-7");
+        assert_eq!(bench.run(), &Err(Failure::Diverged { extra, transactions: 2 }));
+
+        // The same, but they were received from the peer after its last beacon.
+        bench.replica = Some(("10.0.0.2", true, "3e11fa47-71ca-11e1-9e33-c80aa9429562:3-7"));
+        bench.handle(Input::Job(Job::Follow { peer_position }));
+        assert_eq!(bench.run(), &Ok(Outcome::Following { was_following: true }));
+        let replica = bench.engine.observation().replica.as_ref().expect("a replica");
+        assert_eq!(replica.io, ThreadState::Running);
+    }
+
+    #[test]
+    fn follow_refuses_a_replica_of_a_stranger() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.9.9.9", true, ""));
+        bench.handle(Input::Job(Job::Follow { peer_position: None }));
+        assert!(
+            matches!(bench.run(), Err(Failure::Refused(reason)) if reason.contains("10.9.9.9"))
+        );
+        // One that an operator made by name is the peer's.
+        bench.replica = Some(("SECOND", true, ""));
+        bench.handle(Input::Job(Job::Follow { peer_position: None }));
+        assert_eq!(bench.run(), &Ok(Outcome::Following { was_following: true }));
+    }
+
+    #[test]
+    fn follow_keeps_the_relay_log_of_a_source_that_does_not_answer() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", false, "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9"));
+        bench.handle(Input::Job(Job::Follow { peer_position: None }));
+        assert!(!bench.run_until("CHANGE"), "it is started, not changed");
+        assert!(matches!(bench.done[..], [(JobKind::Follow, Err(Failure::NotReplicating(_)))]));
+    }
+
+    #[test]
+    fn a_password_is_shown_by_nothing() {
+        let mut bench = Bench::new();
+        bench.handle(Input::Job(Job::Follow { peer_position: None }));
+        assert!(bench.run_until("CHANGE REPLICATION SOURCE"));
+        let (id, sql, limit) = bench.asked[0].clone();
+        assert!(sql.contains("SOURCE_PASSWORD='secret'"));
+        assert!(!format!("{:?}", Output::Query { id, sql, limit }).contains("secret"));
+        let message = "syntax error near 'secret'".to_owned();
+        bench.answer(Err(ServerError::Refused { code: 1064, message }));
+        let (_, result) = bench.done.last().expect("it failed");
+        assert!(!format!("{result:?}").contains("secret"), "{result:?}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! In: the process list. Out: KILL statements. Must not: touch replication's or tandem's own
 //! connections.
-//! Read first: facts/repl.md 2.2 (what closing waits for), section 0 item 8 (an applier that blocks).
+//! Read first: facts/repl.md 2.2 (what closing waits for), section 0 item 8 (a blocking applier).
 
 use super::job::Ask;
 use super::rows::{Rows, ServerError};
@@ -24,10 +24,19 @@ pub(super) enum Whom {
 pub(super) struct Evict {
     whom: Whom,
     own_user: String,
+    stage: Stage,
+    /// Connections with a transaction open.
+    in_transaction: Vec<u64>,
     /// Listed and still to be ended; the last is next.
     victims: Vec<u64>,
-    is_listed: bool,
     ended: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    ListingTransactions,
+    Listing,
+    Ending,
 }
 
 /// What to do after an answer.
@@ -40,35 +49,40 @@ pub(super) enum Round {
 
 impl Evict {
     pub(super) fn start(whom: Whom, own_user: &str) -> (Self, Ask) {
-        let sql = match whom {
-            Whom::Applications | Whom::Appliers => {
-                "SELECT ID, USER, COMMAND, STATE FROM information_schema.PROCESSLIST \
-                 WHERE ID <> CONNECTION_ID()"
-            }
-            Whom::Transactions => {
-                "SELECT p.ID, p.USER, p.COMMAND, p.STATE FROM information_schema.PROCESSLIST p \
-                 JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
-                 WHERE p.ID <> CONNECTION_ID()"
-            }
+        let (stage, sql) = match whom {
+            Whom::Applications | Whom::Appliers => (Stage::Listing, PROCESS_LIST),
+            Whom::Transactions => (Stage::ListingTransactions, TRANSACTION_LIST),
         };
-        let own_user = own_user.to_owned();
-        let round = Self { whom, own_user, victims: Vec::new(), is_listed: false, ended: 0 };
-        (round, Ask::new(STEP, sql, limits::STATEMENT_LIMIT))
+        let round = Self {
+            whom,
+            own_user: own_user.to_owned(),
+            stage,
+            in_transaction: Vec::new(),
+            victims: Vec::new(),
+            ended: 0,
+        };
+        (round, ask(sql))
     }
 
     pub(super) fn answered(&mut self, result: Result<Rows, ServerError>) -> Round {
-        match result {
-            Ok(rows) if !self.is_listed => {
-                self.is_listed = true;
-                self.victims = self.choose(&rows);
+        match (self.stage, result) {
+            (Stage::ListingTransactions, Ok(rows)) => {
+                let ids = (0..rows.rows.len()).filter_map(|row| rows.value(row, &["id"]));
+                self.in_transaction = ids.filter_map(|id| id.parse().ok()).collect();
+                self.stage = Stage::Listing;
+                return Round::Ask(ask(PROCESS_LIST));
             }
-            Ok(_) => self.ended += 1,
+            (Stage::Listing, Ok(rows)) => {
+                self.victims = self.choose(&rows);
+                self.stage = Stage::Ending;
+            }
+            (Stage::Ending, Ok(_)) => self.ended += 1,
             // It went by itself.
-            Err(ServerError::Refused { code: NO_SUCH_THREAD, .. }) => {}
-            Err(error) => return Round::Failed(error),
+            (Stage::Ending, Err(ServerError::Refused { code: NO_SUCH_THREAD, .. })) => {}
+            (_, Err(error)) => return Round::Failed(error),
         }
         match self.victims.pop() {
-            Some(id) => Round::Ask(Ask::new(STEP, format!("KILL {id}"), limits::STATEMENT_LIMIT)),
+            Some(id) => Round::Ask(ask(&format!("KILL {id}"))),
             None => Round::Over { ended: self.ended },
         }
     }
@@ -76,17 +90,17 @@ impl Evict {
     fn choose(&self, rows: &Rows) -> Vec<u64> {
         let chosen = (0..rows.rows.len()).filter_map(|row| {
             let text = |name: &str| rows.value(row, &[name]).unwrap_or_default();
-            let id = text("ID").parse().ok()?;
+            let id = text("Id").parse().ok()?;
+            let is_application = !NOT_APPLICATIONS.contains(&text("User"))
+                && !text("Command").starts_with("Binlog Dump")
+                && text("Command") != "Daemon"
+                && text("User") != self.own_user;
             let is_chosen = match self.whom {
-                Whom::Applications | Whom::Transactions => {
-                    !NOT_APPLICATIONS.contains(&text("USER"))
-                        && !text("COMMAND").starts_with("Binlog Dump")
-                        && text("COMMAND") != "Daemon"
-                        && text("USER") != self.own_user
-                }
+                Whom::Applications => is_application,
+                Whom::Transactions => is_application && self.in_transaction.contains(&id),
                 Whom::Appliers => {
-                    text("USER") == "system user"
-                        && APPLIER_STATES.iter().any(|state| text("STATE").contains(state))
+                    text("User") == "system user"
+                        && APPLIER_STATES.iter().any(|state| text("State").contains(state))
                 }
             };
             is_chosen.then_some(id)
@@ -95,7 +109,14 @@ impl Evict {
     }
 }
 
-const STEP: &str = "ending connections";
+fn ask(sql: &str) -> Ask {
+    Ask::new("ending connections", sql, limits::STATEMENT_LIMIT)
+}
+
+/// Not information_schema.PROCESSLIST, which needs a temporary table on a disk that may be full.
+const PROCESS_LIST: &str = "SHOW PROCESSLIST";
+const TRANSACTION_LIST: &str =
+    "SELECT trx_mysql_thread_id AS id FROM information_schema.INNODB_TRX";
 
 /// ER_NO_SUCH_THREAD.
 const NO_SUCH_THREAD: u16 = 1094;
@@ -129,19 +150,21 @@ mod tests {
             ("9", "unauthenticated user", "Connect", "login"),
         ];
         let rows = Rows {
-            columns: ["ID", "USER", "COMMAND", "STATE"].map(str::to_owned).to_vec(),
+            columns: ["Id", "User", "Command", "State"].map(str::to_owned).to_vec(),
             rows: lines
                 .iter()
                 .map(|&(a, b, c, d)| [a, b, c, d].map(|text| Some(text.to_owned())).to_vec())
                 .collect(),
         };
-        Evict::start(whom, "tandem").0.choose(&rows)
+        let mut round = Evict::start(whom, "tandem").0;
+        round.in_transaction = vec![4, 6, 8];
+        round.choose(&rows)
     }
 
     #[test]
     fn only_applications_are_ended() {
         assert_eq!(list(Whom::Applications), [5, 8]);
-        assert_eq!(list(Whom::Transactions), [5, 8]);
+        assert_eq!(list(Whom::Transactions), [8]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Becoming a replica of the peer (`Follow`), and waiting for a position (`CatchUp`).
 //!
 //! In: facts, the peer's position as text. Out: CHANGE MASTER / REPLICATION SOURCE, START.
-//! Must not: attach a server whose transactions the peer does not have; MySQL itself would not mind.
+//! Must not: attach a server whose transactions the peer does not have (MySQL would not mind), or
+//! drop a relay log whose source may be dead.
 //! Read first: facts/repl.md 3.4, 3.8 "rejoin".  Differs: a relay log that is already the peer's is
 //! kept (START before CHANGE), since the peer may die before it sent everything again.
 //! Not done: the servers' wait functions (one never ends, one only compares numbers, one blocks the
@@ -32,11 +33,15 @@ enum Phase {
     Looking,
     Closing,
     Stopping,
+    /// Looking what was executed in the end.
+    Stopped,
     AdoptingPosition,
     ChangingSource,
     Starting,
     /// Looking until both threads run, with this pause.
     Waiting(Duration),
+    /// Both ran; a source that cannot serve us says so a moment later.
+    Running,
 }
 
 impl Follow {
@@ -48,7 +53,9 @@ impl Follow {
     pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
         match self.phase {
             Phase::Looking => self.begin(context, facts),
+            Phase::Stopped => self.adopt_position(context, facts),
             Phase::Waiting(pause) => self.wait(context, facts, pause),
+            Phase::Running => self.wait(context, facts, limits::LOOK_PAUSE_MAX),
             Phase::Closing
             | Phase::Stopping
             | Phase::AdoptingPosition
@@ -61,16 +68,15 @@ impl Follow {
         if let Some(failure) = self.obstacle(context, facts) {
             return Act::Finish(Err(failure));
         }
-        if facts.replica.as_ref().is_some_and(is_running) && facts.is_closed {
+        let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
+        if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
             return Act::Finish(Ok(Outcome::Following { was_following: true }));
         }
         if facts.is_closed {
             return self.attach(context, facts);
         }
         self.phase = Phase::Closing;
-        let seconds = limits::FENCE_PATIENCE.as_secs();
-        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
-        Act::Ask(Ask::new("closing for writes", context.dialect.close(seconds), limit))
+        context.ask_to_close(limits::FENCE_PATIENCE)
     }
 
     /// Why this host must not be attached.
@@ -78,13 +84,8 @@ impl Follow {
         if !facts.unfit.is_empty() {
             return Some(Failure::Refused(facts.unfit.join("; ")));
         }
-        if let Some(replica) = &facts.replica
-            && !is_of_peer(context, replica)
-        {
-            let host = &replica.source_host;
-            return Some(Failure::Refused(format!(
-                "it is a replica of {host}, which is not the peer; detach it first"
-            )));
+        if let Some(failure) = strange_source(context, facts) {
+            return Some(failure);
         }
         let text = self.peer_position.as_deref()?;
         let peer = match Position::parse(context.dialect.flavour(), text) {
@@ -104,9 +105,9 @@ impl Follow {
 
     fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
         match &facts.replica {
-            Some(replica) if replica.is_by_gtid && !self.has_changed_source => self.start(context),
+            Some(replica) if is_well_pointed(context, replica) => self.start(context),
             Some(_) => self.stop(context),
-            None => self.adopt_position(context, Some(facts)),
+            None => self.adopt_position(context, facts),
         }
     }
 
@@ -119,15 +120,14 @@ impl Follow {
         ))
     }
 
-    fn adopt_position(&mut self, context: &Context<'_>, facts: Option<&Facts>) -> Act {
-        // An empty binlog says nothing: the position a copy came with is kept then.
-        let is_empty = facts.is_some_and(|facts| facts.position.is_empty());
-        match context.dialect.statements().adopt_position {
-            Some(sql) if !is_empty => {
+    fn adopt_position(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
+        let position = facts.position_to_adopt.as_deref();
+        match position.and_then(|position| context.dialect.adopt_position(position)) {
+            Some(sql) => {
                 self.phase = Phase::AdoptingPosition;
                 Act::Ask(Ask::new("adopting the own position", sql, limits::STATEMENT_LIMIT))
             }
-            Some(_) | None => self.change_source(context),
+            None => self.change_source(context),
         }
     }
 
@@ -159,14 +159,19 @@ impl Follow {
                 job.phase = Phase::Looking;
                 Act::Look
             },
-            Phase::Stopping => |job, context| job.adopt_position(context, None),
+            Phase::Stopping => |job, _| {
+                job.phase = Phase::Stopped;
+                Act::Look
+            },
             Phase::AdoptingPosition => Self::change_source,
             Phase::ChangingSource => Self::start,
             Phase::Starting => |job, _| {
                 job.phase = Phase::Waiting(limits::LOOK_PAUSE_MIN);
                 Act::Look
             },
-            Phase::Looking | Phase::Waiting(_) => return out_of_step(),
+            Phase::Looking | Phase::Stopped | Phase::Waiting(_) | Phase::Running => {
+                return out_of_step();
+            }
         };
         match result {
             Ok(_) => next(self, context),
@@ -178,18 +183,24 @@ impl Follow {
         let Some(replica) = &facts.replica else {
             return Act::Finish(Err(Failure::NotReplicating("its source was forgotten".into())));
         };
-        if is_running(replica) {
+        if is_running(replica) && self.phase == Phase::Running {
             return Act::Finish(Ok(Outcome::Following { was_following: false }));
+        }
+        if is_running(replica) {
+            self.phase = Phase::Running;
+            return Act::LookAfter(limits::LOOK_PAUSE_MAX);
         }
         let is_hopeless = replica.sql_errno != 0
             || (replica.io == ThreadState::Stopped && replica.io_errno != 0)
             || FINAL_IO_ERRORS.contains(&replica.io_errno);
+        // A source that was found configured may have been so with an old password. It is alive, or
+        // it could not refuse it, so the relay log may go.
+        let may_change = replica.io_errno == ACCESS_DENIED && replica.sql_errno == 0;
+        if may_change && !self.has_changed_source {
+            self.deadline = context.now + limits::FOLLOW_LIMIT;
+            return self.stop(context);
+        }
         if is_hopeless || context.now >= self.deadline {
-            // A source that was found configured may have been so with an old password.
-            if !self.has_changed_source && replica.sql_errno == 0 {
-                self.has_changed_source = true;
-                return self.stop(context);
-            }
             return Act::Finish(Err(Failure::NotReplicating(complaint(replica))));
         }
         self.phase = Phase::Waiting((pause * 2).min(limits::LOOK_PAUSE_MAX));
@@ -197,10 +208,18 @@ impl Follow {
     }
 }
 
-fn is_of_peer(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
-    let is_host = replica.source_host == context.site.peer_address().to_string()
-        || replica.source_host.eq_ignore_ascii_case(context.site.peer_name());
-    is_host && replica.source_port == context.config.port
+/// A replica of somebody else is not ours to attach or to promote.
+pub(super) fn strange_source(context: &Context<'_>, facts: &Facts) -> Option<Failure> {
+    let host = &facts.replica.as_ref()?.source_host;
+    let is_peer = *host == context.site.peer_address().to_string()
+        || host.eq_ignore_ascii_case(context.site.peer_name());
+    let clause = || format!("it is a replica of {host}, which is not the peer; detach it first");
+    (!is_peer).then(|| Failure::Refused(clause()))
+}
+
+/// A replica of the peer's host that needs no other settings.
+const fn is_well_pointed(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
+    replica.is_by_gtid && replica.source_port == context.config.port
 }
 
 fn is_running(replica: &ReplicaStatus) -> bool {
@@ -216,9 +235,12 @@ fn complaint(replica: &ReplicaStatus) -> String {
     }
 }
 
+/// ER_ACCESS_DENIED_ERROR.
+const ACCESS_DENIED: u32 = 1045;
+
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or
 /// histories diverged (1236, 13114), equal server ids or UUIDs (1593, 13117).
-const FINAL_IO_ERRORS: [u32; 5] = [1045, 1236, 13114, 1593, 13117];
+const FINAL_IO_ERRORS: [u32; 5] = [ACCESS_DENIED, 1236, 13114, 1593, 13117];
 
 /// Waiting until a position is executed here.
 #[derive(Debug)]

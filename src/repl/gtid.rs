@@ -2,8 +2,8 @@
 //!
 //! In: positions as the two families of servers print them. Out: contains, subtract, counts, text.
 //! Must not: ask a server (every comparison is made here, since MariaDB has no functions for it).
-//! Read first: facts/repl.md section 6.  Differs: printed without a newline after the comma, so that
-//! a position is one line in a beacon and in a note.
+//! Read first: facts/repl.md section 6.  Differs: printed without a newline after the comma, so
+//! that a position is one line in a beacon and in a note.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -337,6 +337,18 @@ impl BinlogState {
         for (&key, &sequence) in &other.last {
             let last = both.last.entry(key).or_default();
             *last = sequence.max(*last);
+        }
+        both
+    }
+
+    /// `self` with the entries of `other` for domains that `self` has none of.
+    #[must_use]
+    pub fn with_domains_of(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (&(domain, server), &sequence) in &other.last {
+            if self.last.range((domain, 0)..=(domain, u32::MAX)).next().is_none() {
+                both.last.insert((domain, server), sequence);
+            }
         }
         both
     }

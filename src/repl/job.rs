@@ -10,6 +10,7 @@ use super::dialect::Dialect;
 use super::look::Facts;
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
+use crate::limits;
 use crate::time::Instant;
 
 /// An order to the engine. Every job starts from what it finds, so that a job that was cut off at
@@ -18,15 +19,20 @@ use crate::time::Instant;
 pub enum Job {
     /// Shut out every writer at once, whatever the server was; a starting node's first act.
     Fence,
-    /// Make the local database a replica of the peer. Refused when it has transactions that are
-    /// not in `peer_position`, which must be no older than the end of the peer's last known life
-    /// as a source.
+    /// Make the local database a replica of the peer, which should be alive: MariaDB drops what it
+    /// received and did not apply when it starts to replicate again. Refused when it has
+    /// transactions that are neither in `peer_position` nor received from the peer.
     Follow { peer_position: Option<String> },
     /// Wait until everything in `position` is executed here.
     CatchUp { position: String, limit: Duration },
-    /// Apply all that was received, stop being a replica, open for writes.
+    /// Apply all that was received, stop being a replica, open for writes. When it fails or is
+    /// abandoned before that, nothing was thrown away, but the receiver is stopped: order it
+    /// again, or `Follow`. What a restarted MariaDB had received is not known to it, so whoever
+    /// orders this compares the observed position with the last one known of the source.
     Promote,
     /// Shut out writers, letting running statements end within `limit`; yields the final position.
+    /// To keep the pause short, let the replica `CatchUp` with the open source first. However it
+    /// fails or is abandoned, `Reopen` undoes whatever it did.
     Close { limit: Duration },
     /// Undo `Close`.
     Reopen,
@@ -190,6 +196,13 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Closes the server, waiting for writes that run; in whole seconds, as its lock wait is.
+    pub(super) fn ask_to_close(&self, patience: Duration) -> Act {
+        let seconds = patience.clamp(limits::FENCE_PATIENCE, limits::CLOSE_PATIENCE_MAX).as_secs();
+        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
+        Act::Ask(Ask::new("closing for writes", self.dialect.close(seconds), limit))
+    }
+
     /// The step was refused, or not answered: the job ends.
     pub(super) fn fail(&self, error: ServerError) -> Act {
         Act::Finish(Err(Failure::at(self.step, error)))

@@ -5,7 +5,7 @@
 //! Read first: facts/repl.md section 2 (columns), 3.7 (settings a member of a pair needs).
 
 use super::dialect::Dialect;
-use super::gtid::{Flavour, Malformed, Position};
+use super::gtid::{BinlogState, Flavour, Malformed, Position};
 use super::rows::Rows;
 
 /// What the local database is, as the rest of the node sees it.
@@ -91,6 +91,8 @@ pub(super) struct Facts {
     pub(super) is_closed: bool,
     pub(super) is_read_only: bool,
     pub(super) position: Position,
+    /// MariaDB: what its replica position has to be before it follows, and is not.
+    pub(super) position_to_adopt: Option<String>,
     /// ON, OFF or DISABLED.
     pub(super) event_scheduler: String,
     pub(super) replica: Option<ReplicaStatus>,
@@ -110,6 +112,13 @@ impl Facts {
                 Ok(executed.union(&copied))
             })
             .map_err(malformed)?;
+        let position_to_adopt = match dialect.flavour() {
+            Flavour::Mysql => None,
+            Flavour::Mariadb => {
+                position_to_adopt(text("binlog_position"), text("replica_position"))
+                    .map_err(malformed)?
+            }
+        };
         if variables.rows.is_empty() {
             return Err("its variables came back empty".to_owned());
         }
@@ -118,9 +127,10 @@ impl Facts {
             is_closed: is_on(text("is_closed")) && is_on(text("read_only")),
             is_read_only: is_on(text("read_only")),
             position,
+            position_to_adopt,
             event_scheduler: text("event_scheduler").to_owned(),
             replica: replica_status(status),
-            unfit: unfit(variables, server_id),
+            unfit: unfit(variables, status, server_id),
             server_id,
             server_uuid: text("server_uuid").to_owned(),
         })
@@ -137,11 +147,19 @@ impl Facts {
     }
 }
 
+/// The binlog knows best, where it knows: a domain that came with a copy of another server is only
+/// in the replica position, and starting without it would apply that domain's history again.
+fn position_to_adopt(binlog: &str, replica: &str) -> Result<Option<String>, Malformed> {
+    let replica = BinlogState::parse(replica)?;
+    let wanted = BinlogState::parse(binlog)?.with_domains_of(&replica);
+    Ok((wanted != replica).then(|| wanted.to_string()))
+}
+
 fn is_on(value: &str) -> bool {
     value == "1" || value.eq_ignore_ascii_case("ON")
 }
 
-fn unfit(variables: &Rows, server_id: u32) -> Vec<String> {
+fn unfit(variables: &Rows, status: &Rows, server_id: u32) -> Vec<String> {
     let mut unfit = Vec::new();
     for name in ["log_bin", "log_slave_updates", "gtid_mode"] {
         let value = variables.value(0, &[name]).unwrap_or_default();
@@ -152,11 +170,14 @@ fn unfit(variables: &Rows, server_id: u32) -> Vec<String> {
     if server_id == 0 {
         unfit.push("server_id is 0, and must differ from host to host".to_owned());
     }
+    if status.rows.len() > 1 {
+        unfit.push("it replicates from several sources, and a pair has one".to_owned());
+    }
     unfit
 }
 
 /// The first row is the default channel. `None`: no source is configured.
-fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
+pub(super) fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
     let text = |names: &[&str]| status.value(0, names).unwrap_or_default().to_owned();
     let number = |names: &[&str]| text(names).parse().unwrap_or(0);
     let source_host = text(&["Source_Host", "Master_Host"]);
@@ -256,5 +277,19 @@ mod tests {
         variables.extend([("position", "0-2-9"), ("replica_position", "0-1-7,1-1-4")]);
         let facts = Facts::parse(Dialect::Mariadb, &rows(&variables), &Rows::default());
         assert_eq!(facts.expect("parses").position.to_string(), "0-1-7,0-2-9,1-1-4");
+    }
+
+    #[test]
+    fn a_domain_that_only_a_copy_knows_of_is_kept_when_following() {
+        for (binlog, replica, expected) in [
+            ("", "", None),
+            ("", "0-1-7", None),
+            ("0-1-7", "", Some("0-1-7")),
+            ("0-2-9", "0-1-7,1-1-4", Some("0-2-9,1-1-4")),
+            ("0-2-9,1-1-4", "0-2-9,1-1-4", None),
+        ] {
+            let adopted = position_to_adopt(binlog, replica).expect("positions");
+            assert_eq!(adopted.as_deref(), expected, "{binlog:?}, {replica:?}");
+        }
     }
 }

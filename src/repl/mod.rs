@@ -10,6 +10,7 @@
 //!                      \ evict (KILL)   \ dialect (SQL)   \ gtid (compare)
 //! ```
 
+pub mod check;
 mod dialect;
 mod engine;
 mod evict;
@@ -18,16 +19,18 @@ mod gtid;
 mod job;
 mod look;
 mod open;
+pub mod plan;
 mod promote;
 mod rows;
 mod shut;
+pub mod topology;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use dialect::{Dialect, quote};
+pub use dialect::{Dialect, Statements, quote, quote_name};
 pub use engine::{Engine, Input, Output};
 pub use gtid::{Beyond, BinlogState, Flavour, GtidSet, Malformed, Position};
 pub use job::{Failure, Job, JobKind, Outcome};

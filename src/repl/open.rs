@@ -10,6 +10,7 @@ use super::dialect::{quote, quote_name};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::Facts;
 use super::rows::{Rows, ServerError};
+use super::{Config, Site};
 use crate::limits;
 
 /// The steps from a closed server that is no replica to a source at work.
@@ -55,21 +56,20 @@ impl Open {
         match (self.phase, result) {
             (Phase::Opening, Ok(_)) if self.with_account => {
                 self.phase = Phase::ReadingAccounts;
-                let user = quote(&context.config.replication_user);
-                let sql = format!(
-                    "SELECT Host AS host, Repl_slave_priv AS can_replicate FROM mysql.user \
-                     WHERE User={user}"
-                );
-                Opened::Ask(Ask::new(
-                    "reading the replication accounts",
-                    sql,
-                    limits::STATEMENT_LIMIT,
-                ))
+                let sql = read_accounts(&context.config.replication_user);
+                let step = "reading the replication accounts";
+                Opened::Ask(Ask::new(step, sql, limits::STATEMENT_LIMIT))
             }
             (Phase::Opening, Ok(_)) => self.read_events(),
             (Phase::ReadingAccounts, Ok(rows)) => {
-                self.statements = missing_accounts(context, &rows);
+                let missing = missing_accounts(context.config, context.site, &rows);
                 self.phase = Phase::MakingAccounts;
+                if context.config.replication_password.reveal().is_empty() && !missing.is_empty() {
+                    let warning = "a replication account is missing, and its password not known";
+                    self.warnings.push(warning.to_owned());
+                } else {
+                    self.statements = missing;
+                }
                 self.next()
             }
             (Phase::MakingAccounts | Phase::EnablingEvents, Ok(_)) => self.next(),
@@ -108,13 +108,24 @@ impl Open {
     }
 }
 
+pub(super) fn read_accounts(user: &str) -> String {
+    format!(
+        "SELECT Host AS host, Repl_slave_priv AS can_replicate FROM mysql.user WHERE User={}",
+        quote(user)
+    )
+}
+
 /// The replication user for both hosts, so that the pair can be turned around; last statement
 /// first. An account that exists keeps its password.
-fn missing_accounts(context: &Context<'_>, rows: &Rows) -> Vec<(&'static str, String)> {
-    let user = quote(&context.config.replication_user);
-    let password = quote(context.config.replication_password.reveal());
+pub(super) fn missing_accounts(
+    config: &Config,
+    site: &Site,
+    rows: &Rows,
+) -> Vec<(&'static str, String)> {
+    let user = quote(&config.replication_user);
+    let password = quote(config.replication_password.reveal());
     let mut statements = Vec::new();
-    for address in context.site.addresses {
+    for address in site.addresses {
         let address = address.to_string();
         let found = (0..rows.rows.len()).find(|&row| rows.value(row, &["host"]) == Some(&*address));
         let host = quote(&address);

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::evict::{Evict, Round, Whom};
-use super::follow::Progress;
+use super::follow::{Progress, strange_source};
 use super::gtid::{Flavour, Position};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::{Facts, ReplicaStatus, ThreadState};
@@ -120,6 +120,9 @@ impl Promote {
     fn begin(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
         if !facts.unfit.is_empty() {
             return Act::Finish(Err(Failure::Refused(facts.unfit.join("; "))));
+        }
+        if let Some(failure) = strange_source(context, facts) {
+            return Act::Finish(Err(failure));
         }
         let Some(replica) = &facts.replica else { return self.open(context) };
         if let Some(failure) = self.applier_error(context, facts, replica) {

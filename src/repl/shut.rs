@@ -3,8 +3,8 @@
 //! In: facts, answers. Out: SET, KILL. Must not: write anything that reaches the binlog.
 //! Read first: facts/repl.md 2.2 and 3.3.  Differs: no FLUSH TABLES WITH READ LOCK, which waits for
 //! SELECTs; the server's own read-only lock does not.
-//! Not done: an administrator's session (SUPER before 8.0, and on MariaDB) still writes; only ending
-//! it helps, which happens where it holds a transaction open.
+//! Not done: an administrator's session (SUPER on 5.6 and MariaDB) still writes; only ending it
+//! helps, which happens where it holds a transaction open.
 
 use std::time::Duration;
 
@@ -96,12 +96,9 @@ impl Shut {
     fn ask_to_close(&mut self, context: &Context<'_>) -> Act {
         // The first time writes may end by themselves; then their connections have been ended.
         let patience = if self.attempts == 0 { self.patience } else { limits::FENCE_PATIENCE };
-        let patience = patience.clamp(limits::FENCE_PATIENCE, limits::CLOSE_PATIENCE_MAX);
-        let seconds = patience.as_secs();
         self.attempts += 1;
         self.phase = Phase::Closing;
-        let limit = Duration::from_secs(seconds) + limits::STATEMENT_LIMIT;
-        Act::Ask(Ask::new("closing for writes", context.dialect.close(seconds), limit))
+        context.ask_to_close(patience)
     }
 
     fn stop_events(&mut self) -> Act {

@@ -7,7 +7,7 @@ use crate::wire::Reader;
 
 use super::packet::ServerError;
 use super::result::Kind;
-use super::route::{self, Effect, Verdict};
+use super::route::{self, Effect, Reading, Verdict};
 
 /// What the session does with a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub mod code {
 
 /// `payload` is whole, or at least the start of it when `is_whole` is false.
 #[must_use]
-pub fn plan(payload: &[u8], is_whole: bool, is_charset_safe: bool) -> Plan {
+pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
     let Some((&command, argument)) = payload.split_first() else {
         return refuse(1047, b"08S01", "Unknown command");
     };
@@ -47,7 +47,7 @@ pub fn plan(payload: &[u8], is_whole: bool, is_charset_safe: bool) -> Plan {
         }
         // Too long to be looked at in full: it may do anything, so the session stays with it.
         code::QUERY if !is_whole => Plan::Forward(Kind::Results, opaque()),
-        code::QUERY => query(argument, is_charset_safe),
+        code::QUERY => query(argument, reading),
         0x04 => Plan::Forward(Kind::Rows, Verdict::READ),
         0x07 => Plan::Forward(Kind::Single, Verdict::WRITE),
         0x09 => Plan::Forward(Kind::Single, Verdict::SOURCE),
@@ -55,7 +55,7 @@ pub fn plan(payload: &[u8], is_whole: bool, is_charset_safe: bool) -> Plan {
         0x0c => Plan::Refuse(unknown_thread(thread_of(argument))),
         0x0e => Plan::Pong,
         0x11 => Plan::ChangeUser,
-        code::STMT_PREPARE => Plan::Forward(Kind::Prepared, prepared(argument, is_charset_safe)),
+        code::STMT_PREPARE => Plan::Forward(Kind::Prepared, prepared(argument, reading)),
         code::STMT_EXECUTE => Plan::Forward(Kind::Results, Verdict::WRITE),
         code::STMT_SEND_LONG_DATA | code::STMT_CLOSE => {
             Plan::Forward(Kind::Silent, Verdict::SOURCE)
@@ -74,8 +74,8 @@ pub fn plan(payload: &[u8], is_whole: bool, is_charset_safe: bool) -> Plan {
     }
 }
 
-fn query(text: &[u8], is_charset_safe: bool) -> Plan {
-    let verdict = route::classify(text, is_charset_safe);
+fn query(text: &[u8], reading: Reading) -> Plan {
+    let verdict = route::classify(text, reading);
     if verdict.effect == Effect::Kill {
         let digits: String = String::from_utf8_lossy(text)
             .chars()
@@ -88,8 +88,8 @@ fn query(text: &[u8], is_charset_safe: bool) -> Plan {
 }
 
 /// A prepared statement runs where it was prepared, which is the source.
-fn prepared(text: &[u8], is_charset_safe: bool) -> Verdict {
-    let verdict = route::classify(text, is_charset_safe);
+fn prepared(text: &[u8], reading: Reading) -> Verdict {
+    let verdict = route::classify(text, reading);
     if verdict.effect != Effect::None || verdict.is_multiple {
         return opaque();
     }
@@ -118,12 +118,14 @@ mod tests {
     use super::*;
     use crate::sql::route::Class;
 
+    const READING: Reading = Reading { is_charset_safe: true, has_escapes: false };
+
     #[test]
     fn a_kill_never_leaves_the_splitter() {
         for payload in
             [&b"\x03KILL 5"[..], b"\x03kill query 5", b"\x0c\x05\0\0\0", b"\x03/*x*/KILL 5"]
         {
-            let Plan::Refuse(error) = plan(payload, true, true) else { panic!("{payload:?}") };
+            let Plan::Refuse(error) = plan(payload, true, READING) else { panic!("{payload:?}") };
             assert_eq!((error.code, error.message.as_str()), (1094, "Unknown thread id: 5"));
         }
     }
@@ -131,27 +133,26 @@ mod tests {
     #[test]
     fn replication_commands_are_refused() {
         for command in [0x12u8, 0x15, 0x1e, 0x08] {
-            assert!(
-                matches!(plan(&[command, 0], true, true), Plan::Refuse(error) if error.code == 1227)
-            );
+            let plan = plan(&[command, 0], true, READING);
+            assert!(matches!(plan, Plan::Refuse(error) if error.code == 1227));
         }
-        assert!(matches!(plan(b"", true, true), Plan::Refuse(error) if error.code == 1047));
-        assert!(matches!(plan(b"\x7f", true, true), Plan::Refuse(error) if error.code == 1047));
+        assert!(matches!(plan(b"", true, READING), Plan::Refuse(error) if error.code == 1047));
+        assert!(matches!(plan(b"\x7f", true, READING), Plan::Refuse(error) if error.code == 1047));
     }
 
     #[test]
     fn what_is_too_long_to_read_stays_on_the_source() {
-        let Plan::Forward(_, verdict) = plan(b"\x03SELECT 1", false, true) else { panic!() };
+        let Plan::Forward(_, verdict) = plan(b"\x03SELECT 1", false, READING) else { panic!() };
         assert_eq!(verdict.class, Class::SourcePin);
     }
 
     #[test]
     fn a_prepared_read_is_no_pin_but_runs_on_the_source() {
-        let Plan::Forward(Kind::Prepared, verdict) = plan(b"\x16SELECT ?", true, true) else {
+        let Plan::Forward(Kind::Prepared, verdict) = plan(b"\x16SELECT ?", true, READING) else {
             panic!()
         };
         assert_eq!((verdict.class, verdict.is_write), (Class::Source, false));
-        let Plan::Forward(_, verdict) = plan(b"\x16USE x", true, true) else { panic!() };
+        let Plan::Forward(_, verdict) = plan(b"\x16USE x", true, READING) else { panic!() };
         assert_eq!(verdict.class, Class::SourcePin);
     }
 }

@@ -32,7 +32,8 @@ pub struct Guest {
 pub enum Entry {
     /// The client has to send another packet.
     Waiting,
-    Admitted(Guest),
+    /// The proof fits; the caller says OK with this sequence number, or ERR.
+    Admitted(Guest, u8),
     /// The client was told; nothing it sends from here on is read.
     Refused,
 }
@@ -160,8 +161,7 @@ impl Door {
             packet::frame(out, sequence, |out| out.extend_from_slice(&[mark::AUTH_MORE, FAST_OK]));
             sequence = sequence.wrapping_add(1);
         }
-        packet::ok(out, sequence, packet::status::AUTOCOMMIT);
-        Entry::Admitted(guest)
+        Entry::Admitted(guest, sequence)
     }
 }
 
@@ -385,6 +385,9 @@ mod tests {
             if let Some((header, payload, rest)) = packet::split(&bytes) {
                 assert!(rest.is_empty());
                 entry = door.packet(header, payload, &users(), "peer", &mut to_client);
+                if let Entry::Admitted(_, sequence) = entry {
+                    packet::ok(&mut to_client, sequence, packet::status::AUTOCOMMIT);
+                }
             }
         }
         (entry, progress)
@@ -396,7 +399,7 @@ mod tests {
             for user in &users() {
                 let (entry, progress) = converse(plugin, user);
                 assert!(
-                    matches!(&entry, Entry::Admitted(guest) if guest.collation == 45
+                    matches!(&entry, Entry::Admitted(guest, _) if guest.collation == 45
                         && guest.database.as_deref() == Some(b"db")),
                     "{plugin:?}: {entry:?}"
                 );
@@ -438,7 +441,7 @@ mod tests {
         let header = Header { length: given.len(), sequence: 3 };
         out.clear();
         let entry = door.packet(header, &given, &users(), "peer", &mut out);
-        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. })));
+        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. }, 5)));
         assert_eq!(&out[..6], b"\x02\0\0\x04\x01\x03", "fast authentication, then OK");
     }
 

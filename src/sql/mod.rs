@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod command;
 pub mod handshake;
+pub mod intake;
 pub mod lexer;
 pub mod login;
 pub mod packet;

@@ -27,6 +27,7 @@ pub mod status {
     pub const AUTOCOMMIT: u16 = 0x0002;
     pub const MORE_RESULTS: u16 = 0x0008;
     pub const CURSOR_EXISTS: u16 = 0x0040;
+    pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 }
 
 /// First payload bytes that mark a packet's kind.

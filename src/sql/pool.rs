@@ -42,7 +42,7 @@ impl Key {
         let collation = Collation::resolve(CollationId::from(u16::from(self.collation)));
         let (charset, name) = (collation.charset(), collation.collation());
         let is_plain = |word: &str| {
-            !word.is_empty() && word.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')
+            word != "unknown" && word.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')
         };
         if !is_plain(charset) || !is_plain(name) {
             return false;

@@ -11,7 +11,7 @@ use super::command::code;
 use super::packet::{self, ServerError, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
-use super::session::{Context, Outbox, Phase, Session, Step};
+use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
 
 impl Session {
     /// Before its statement, the connection is told the database and the character set that the
@@ -46,7 +46,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let Some(leg) = &mut self.legs[host.index()] else {
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             return;
         };
         leg.is_open = true;
@@ -76,6 +76,10 @@ impl Session {
                 out.tally.retried += 1;
                 self.dispatch(context, out);
             }
+            (Some(error), Some(Job { admission: Some(sequence), .. })) => {
+                let before = sequence.wrapping_sub(1);
+                self.fail(error, before, out);
+            }
             (Some(error), _) => {
                 // The source is there and does not want this user or this database.
                 out.tally.errors += 1;
@@ -83,9 +87,7 @@ impl Session {
                 self.finish(context, out);
             }
             (None, _) => {
-                let retry_at = Some(context.now + limits::SQL_RECONNECT);
-                out.tally.held += 1;
-                self.phase = Phase::Held { retry_at };
+                self.hold(Some(context.now + limits::SQL_RECONNECT), out);
             }
         }
     }
@@ -98,21 +100,21 @@ impl Session {
         bytes: &[u8],
         out: &mut Outbox,
     ) {
+        let can_retry = self.can_retry(host);
         let used = match &mut self.phase {
             Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
                 let used = reply.feed(bytes);
                 let part = bytes.get(..used).unwrap_or(&[]);
+                // Only what starts with a refusal can still be asked elsewhere.
+                let is_refusal = reply.error.is_some_and(|code| REFUSALS.contains(&code))
+                    && context.routes.source != Some(host);
                 if *is_delivered {
                     out.client.extend_from_slice(part);
-                } else if reply.is_begun {
-                    // Only what starts with an error can still be asked elsewhere.
-                    let can_retry = reply.error.is_some_and(|code| REFUSALS.contains(&code));
-                    held_back.extend_from_slice(part);
-                    if !can_retry || !self.can_retry(context, host) {
-                        self.deliver(out);
-                    }
                 } else {
                     held_back.extend_from_slice(part);
+                    if !can_retry || (reply.is_begun && !is_refusal) {
+                        self.deliver(out);
+                    }
                 }
                 self.progress(context, out);
                 used
@@ -136,7 +138,7 @@ impl Session {
         };
         if used < bytes.len() && self.leg(host).is_some() {
             // Nobody asked: the server says goodbye (1053, 4031) or is out of step.
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
         }
     }
@@ -152,13 +154,11 @@ impl Session {
 
     /// Whether the statement may be given to another server: a proved read, outside of everything,
     /// of which the client saw nothing.
-    fn can_retry(&self, context: &Context<'_>, host: HostId) -> bool {
-        let Some(job) = &self.job else { return false };
-        job.verdict.class == Class::Replica
-            && job.upload.is_none()
-            && !job.is_retried
-            && !self.has_state_on(host)
-            && (context.routes.source.is_none() || context.routes.source != Some(host))
+    fn can_retry(&self, host: HostId) -> bool {
+        !self.has_state_on(host)
+            && self.job.as_ref().is_some_and(|job| {
+                job.verdict.class == Class::Replica && job.upload.is_none() && !job.is_retried
+            })
     }
 
     /// Looks at a reply after it grew.
@@ -166,7 +166,7 @@ impl Session {
         let Phase::Running { host, reply, is_delivered, .. } = &self.phase else { return };
         let host = *host;
         if reply.is_broken {
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
             return;
         }
@@ -179,10 +179,11 @@ impl Session {
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
         let Some(job) = self.job.take() else { return };
+        if let Some(status) = status {
+            self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
+        }
         if let Some(leg) = &mut self.legs[host.index()] {
-            if let Some(status) = status {
-                leg.status = status;
-            }
+            leg.status = status.unwrap_or(leg.status);
             leg.is_dirty |= job.verdict.is_dirty;
         }
         self.last_host = Some(host);
@@ -235,7 +236,7 @@ impl Session {
 
     fn replayed(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        let Phase::Replaying { host, reply, step, answer } = phase else { return };
+        let Phase::Replaying { host, reply, step, mut answer } = phase else { return };
         let is_source = context.routes.source == Some(host);
         if reply.error.is_none() && !reply.is_broken {
             if let Some(leg) = &mut self.legs[host.index()] {
@@ -248,8 +249,16 @@ impl Session {
             self.dispatch(context, out);
         } else if is_source {
             out.tally.errors += 1;
+            let admission = self.job.as_ref().and_then(|job| job.admission);
+            if let (Some(sequence), Some(place)) = (admission, answer.get_mut(3)) {
+                *place = sequence;
+            }
             out.client.extend_from_slice(&answer);
-            self.finish(context, out);
+            if admission.is_some() {
+                self.close(out);
+            } else {
+                self.finish(context, out);
+            }
         } else {
             // A replica that has not got the database yet.
             self.drop_leg(host, out);
@@ -260,6 +269,7 @@ impl Session {
     /// The connection is gone; the hands have closed it or are about to.
     pub fn lost(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
         let had_state = self.has_state_on(host);
+        let can_retry = self.can_retry(host);
         let is_source = self.leg(host).is_some_and(|leg| leg.is_source);
         let was_there = self.legs[host.index()].take().is_some();
         if !was_there {
@@ -277,10 +287,7 @@ impl Session {
             return;
         }
         if let Phase::Running { is_delivered, .. } = self.phase {
-            let is_read = self.job.as_ref().is_some_and(|job| {
-                job.verdict.class == Class::Replica && job.upload.is_none() && !job.is_retried
-            });
-            if is_read && !is_delivered && !had_state {
+            if can_retry && !is_delivered {
                 self.retry(context, host, out);
             } else if is_delivered {
                 out.tally.errors += 1;
@@ -291,8 +298,7 @@ impl Session {
         } else if had_state {
             self.fail(lost_state(), 0, out);
         } else if is_source {
-            out.tally.held += 1;
-            self.phase = Phase::Held { retry_at: Some(context.now + limits::SQL_RECONNECT) };
+            self.hold(Some(context.now + limits::SQL_RECONNECT), out);
         } else {
             self.retry(context, host, out);
         }
@@ -316,7 +322,7 @@ impl Session {
     pub fn rerouted(&mut self, context: &Context<'_>, out: &mut Outbox) {
         for host in HostId::ALL {
             if !context.routes.is_host_alive[host.index()] && self.leg(host).is_some() {
-                out.acts.push(super::session::Act::Drop(host));
+                out.acts.push(Act::Drop(host));
                 self.lost(context, host, out);
             }
         }
@@ -358,7 +364,7 @@ impl Session {
                 }
                 self.restart_replay(context, host, out);
             } else {
-                out.acts.push(super::session::Act::Drop(host));
+                out.acts.push(Act::Drop(host));
                 self.lost(context, host, out);
             }
         }
@@ -380,7 +386,7 @@ impl Session {
         if self.open_transaction_end(context).is_some_and(|end| now >= end) {
             for host in HostId::ALL {
                 if self.leg(host).is_some_and(|leg| leg.is_source && leg.has_transaction()) {
-                    out.acts.push(super::session::Act::Drop(host));
+                    out.acts.push(Act::Drop(host));
                     self.lost(context, host, out);
                 }
             }
@@ -422,7 +428,8 @@ fn held_too_long(context: &Context<'_>) -> ServerError {
     let limit = context.config.hold_limit;
     let why = match context.routes.source {
         None => "no host is the source",
-        Some(_) => "statements for the source are held",
+        Some(_) if context.held_since.is_some() => "statements for the source are held",
+        Some(_) => "the source cannot be connected to",
     };
     let text = format!("tandem: {why}; this statement waited {limit:?} and was not executed");
     ServerError::new(1205, b"HY000", text)
@@ -450,5 +457,3 @@ const REFUSALS: [u16; 3] = [1290, 1792, 1836];
 
 /// ER_PARSE_ERROR.
 const PARSE_ERROR: u16 = 1064;
-
-const _: () = assert!(status::IN_TRANS != status::AUTOCOMMIT);

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Head --OK/ERR--> done, or Head again while MORE_RESULTS
-//!   |--n columns--> Definitions --n--> DefinitionsEnd (EOF, old protocol only) --> Rows --EOF--> as OK
+//!   |--n columns--> Definitions --n--> DefinitionsEnd (old protocol's EOF) --> Rows --EOF--> as OK
 //! ```
 
 use crate::wire::Reader;

@@ -82,18 +82,30 @@ impl Verdict {
     }
 }
 
-/// Classifies the text of a COM_QUERY. `is_charset_safe` is what the last `Effect::Names` (or the
-/// log-in) said of the client's character set.
+/// What is known of how the server reads a statement's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// A backslash byte is always a backslash in the client's character set, as the last
+    /// `Effect::Names` or the log-in said.
+    pub is_charset_safe: bool,
+    /// A reply's status flags said that NO_BACKSLASH_ESCAPES is off.
+    pub has_escapes: bool,
+}
+
+/// Classifies the text of a COM_QUERY.
 #[must_use]
-pub fn classify(text: &[u8], is_charset_safe: bool) -> Verdict {
-    if !is_charset_safe && lexer::has_trail_backslash(text) {
+pub fn classify(text: &[u8], reading: Reading) -> Verdict {
+    if !reading.is_charset_safe && lexer::has_trail_backslash(text) {
         return Verdict { is_multiple: true, ..Verdict::OPAQUE };
     }
     let [default, rest @ ..] = Mode::ALL;
     let (mut verdict, has_backslash) = Scan::run(text, default);
     if has_backslash {
-        // sql_mode may be set globally, so every reading of the backslashes must agree.
+        // sql_mode may be set globally, so every possible reading of the backslashes must agree.
         for mode in rest {
+            if reading.has_escapes && !mode.escapes_in_single {
+                continue;
+            }
             verdict = verdict.stricter(Scan::run(text, mode).0);
         }
     }
@@ -453,3 +465,294 @@ const HEAD_TOKENS: usize = 8;
 
 /// What ends the list of a WITH.
 const AFTER_WITH: &[&str] = &["DELETE", "INSERT", "REPLACE", "SELECT", "TABLE", "UPDATE", "VALUES"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNKNOWN: Reading = Reading { is_charset_safe: true, has_escapes: false };
+    const KNOWN: Reading = Reading { is_charset_safe: true, has_escapes: true };
+
+    fn verdict(text: &str) -> Verdict {
+        classify(text.as_bytes(), UNKNOWN)
+    }
+
+    #[track_caller]
+    fn all_are(class: Class, texts: &[&str]) {
+        for text in texts {
+            let found = verdict(text);
+            assert_eq!(found.class, class, "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn proved_reads_may_go_to_the_replica() {
+        let texts = r#"
+            SELECT 1
+            SELECT*FROM t
+            SELECT(1)
+            ((SELECT 1) UNION (SELECT 2)) LIMIT 1
+            SELECT 'a; DELETE FROM t'
+            SELECT ';' -- ;
+            SELECT 1;
+            SELECT 1; -- x
+            SELECT 'for update', `for update`
+            SELECT 'it''s \n', "\\"
+            SELECT _utf8mb4'for update', N'x', x'00', b'1', 0x1f, 1e5, .5, t.`select`
+            SELECT a->'$.x', a->>'$.y' FROM t
+            SELECT {ts '2020-01-01'}
+            WITH x AS (SELECT 1) SELECT * FROM x
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n
+            WITH a (x) AS (SELECT 1), `b` (y) AS (SELECT 2) SELECT COUNT(*) FROM a, b
+            SELECT SLEEP(1), BENCHMARK(1, 1), UUID(), RAND(), NOW(), COUNT(*), MAX(a) FROM t
+            SELECT IF (a, CONCAT (b, c), 1) FROM t WHERE a IN (1, 2) AND (b = 1 OR c IN(3))
+            SELECT a FROM t USE INDEX (i) JOIN u USING (a) WHERE MATCH(a) AGAINST ('x')
+            SELECT CAST(a AS DECIMAL(10,2)), REPLACE(a, 'b', 'c'), INSERT('a', 1, 1, 'b') FROM t
+            SELECT ROW_NUMBER() OVER (PARTITION BY a ORDER BY b) FROM t
+            SELECT 'x@y'
+            SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1
+            SELECT @@version_comment LIMIT 1
+            EXPLAIN SELECT 1
+            DESC t
+            DESCRIBE `t`
+            DESC db.t
+            EXPLAIN t a
+            SHOW TABLES
+            SHOW FULL TABLES FROM x LIKE 'y%'
+            SHOW CREATE TABLE t
+            SHOW FULL COLUMNS FROM t
+            SHOW INDEX FROM t
+            HELP 'x'
+            CHECKSUM TABLE t"#;
+        all_are(Class::Replica, &table(texts));
+        all_are(Class::Replica, &["/* a */ -- b\n # c\n SELECT 1", "select\t1", "SELECT\x0b\x0c1"]);
+    }
+
+    #[test]
+    fn what_writes_or_locks_or_is_not_proved_goes_to_the_source() {
+        let texts = r#"
+            INSERT INTO t VALUES (1)
+            INSERT INTO `t` (`a`) VALUES (f(1))
+            INSERT INTO db.t (a) SELECT 1
+            REPLACE t VALUES (1)
+            UPDATE t SET a = 1
+            DELETE FROM t RETURNING a
+            WITH x AS (SELECT 1) DELETE FROM t
+            WITH x AS (SELECT 1) UPDATE t SET a = 1
+            WITH x AS (SELECT 1) INSERT t SELECT 1
+            WITH x AS (SELECT 1) SELECT * FROM x FOR UPDATE
+            SELECT * FROM t FOR UPDATE
+            (SELECT * FROM t FOR UPDATE)
+            SELECT * FROM t FOR SHARE
+            SELECT * FROM t LOCK IN SHARE MODE
+            SELECT 1 INTO OUTFILE '/x'
+            SELECT 1.INTO OUTFILE '/x'
+            SELECT a INTO v1 FROM t
+            SELECT 1 /*! FOR UPDATE */
+            SELECT /*!40001 SQL_NO_CACHE */ * FROM t
+            /*!40001 DELETE FROM t */
+            /*master*/SELECT 1
+            /* master */ SELECT 1
+            SELECT /*master*/ 1
+            VALUES (1)
+            TABLE t
+            DO SLEEP(1)
+            SELECT LAST_INSERT_ID()
+            SELECT LAST_INSERT_ID() AS id
+            SELECT @@identity
+            SELECT @@last_insert_id
+            SELECT @@global.read_only
+            SELECT CONNECTION_ID()
+            SELECT NEXTVAL(s)
+            SELECT NEXT VALUE FOR s
+            SELECT s.nextval
+            SELECT LOAD_FILE('/x')
+            SELECT MASTER_POS_WAIT('x', 1)
+            EXPLAIN UPDATE t SET a = 1
+            EXPLAIN ANALYZE SELECT 1
+            EXPLAIN FOR CONNECTION 5
+            ANALYZE TABLE t
+            ANALYZE SELECT 1
+            SHOW MASTER STATUS
+            SHOW BINARY LOG STATUS
+            SHOW PROCESSLIST
+            SHOW FULL PROCESSLIST
+            SHOW ENGINE INNODB STATUS
+            SHOW VARIABLES
+            SHOW SLAVE STATUS
+            TRUNCATE t
+            CREATE TABLE t (a INT)
+            DROP TABLE t
+            BEGIN
+            BEGIN WORK
+            START TRANSACTION READ ONLY
+            COMMIT AND CHAIN
+            ROLLBACK TO x
+            SAVEPOINT x
+            SET autocommit=0
+            SET @@autocommit:=0
+            SET SESSION autocommit = OFF
+            SELECT 'unterminated
+            SELECT 1 /* unterminated
+            -- nothing
+            GRANT ALL ON *.* TO u"#;
+        all_are(Class::Source, &table(texts));
+        all_are(Class::Source, &["", " "]);
+    }
+
+    #[test]
+    fn what_leaves_state_behind_keeps_the_session_on_the_source() {
+        let texts = r#"
+            SELECT 1; DELETE FROM t
+            SELECT ';'; SELECT 2
+            SELECT 'it''s \' ; DELETE FROM t; -- '
+            SET @a = 1
+            SELECT @a
+            SELECT 1 INTO @a
+            SELECT @c := @c + 1
+            SELECT @`x`, @'x'
+            SET sql_mode = ''
+            SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE
+            SET TRANSACTION READ ONLY
+            SET SESSION autocommit=0, names='x'
+            SET NAMES utf8mb4, @a = 1
+            SET GLOBAL x = 1
+            SET PASSWORD = 'x'
+            SET ROLE x
+            SET STATEMENT x=1 FOR SELECT 1
+            CREATE TEMPORARY TABLE t (a INT)
+            DROP TEMPORARY TABLE t
+            LOCK TABLES t READ
+            UNLOCK TABLES
+            FLUSH TABLES WITH READ LOCK
+            SELECT GET_LOCK('a', 1)
+            DO GET_LOCK('a', 1)
+            INSERT INTO t VALUES (GET_LOCK('a', 1))
+            SELECT IS_USED_LOCK('a')
+            DO RELEASE_ALL_LOCKS()
+            PREPARE p FROM 'SELECT 1'
+            EXECUTE p
+            EXECUTE IMMEDIATE 'x'
+            DEALLOCATE PREPARE p
+            HANDLER t OPEN
+            XA START 'x'
+            CALL p()
+            BEGIN NOT ATOMIC SELECT 1; END
+            CREATE PROCEDURE p() BEGIN SELECT 1; SELECT 2; END
+            SELECT my_function(1)
+            SELECT db.concat(1)
+            SELECT `concat`(1)
+            SELECT "concat"(1)
+            SELECT COUNT (*) FROM t
+            SELEKT 1
+            ROUTER SET x
+            ( UPDATE t SET a = 1
+            GET DIAGNOSTICS @n = NUMBER
+            /*!40101 SET @OLD=@@CHARACTER_SET_CLIENT */
+            /*!40101 SET NAMES utf8 */
+            /*M!100100 SET x=1 */"#;
+        let found: Vec<&str> =
+            table(texts).into_iter().filter(|it| verdict(it).class != Class::SourcePin).collect();
+        assert_eq!(found, ["( UPDATE t SET a = 1"], "a syntax error, whatever happens to it");
+        all_are(Class::SourcePin, &["SELECT\u{a0}1", "\u{feff}SELECT 1"]);
+    }
+
+    #[test]
+    fn questions_about_the_statement_before_go_where_it_ran() {
+        let texts = "SHOW WARNINGS
+            SHOW ERRORS LIMIT 1
+            SHOW COUNT(*) WARNINGS
+            SELECT @@warning_count
+            SELECT FOUND_ROWS()
+            SELECT ROW_COUNT()";
+        all_are(Class::Last, &table(texts));
+    }
+
+    #[test]
+    fn database_and_character_set_are_effects() {
+        let of = |text| verdict(text).effect;
+        assert_eq!(of("USE x"), Effect::Use(b"x".to_vec()));
+        assert_eq!(of("use `a``b`;"), Effect::Use(b"a`b".to_vec()));
+        let names = Effect::Names { follows_database: false, is_charset_safe: true };
+        for text in
+            ["SET NAMES utf8mb4", "set names 'utf8' collate utf8_bin", "SET NAMES \"latin1\""]
+        {
+            assert_eq!(of(text), names, "{text}");
+            assert_eq!(verdict(text).class, Class::Replica);
+        }
+        let risky = Effect::Names { follows_database: false, is_charset_safe: false };
+        assert_eq!(of("SET NAMES gbk"), risky);
+        assert_eq!(of("SET NAMES DEFAULT"), risky);
+        let set = Effect::Names { follows_database: true, is_charset_safe: true };
+        assert_eq!(of("SET CHARACTER SET utf8"), set);
+        assert_eq!(of("SET CHARSET utf8"), set);
+        assert_eq!(of("KILL 5"), Effect::Kill);
+        assert_eq!(of("SET character_set_results = NULL"), Effect::None);
+    }
+
+    #[test]
+    fn only_what_a_reset_undoes_is_clean() {
+        assert!(!verdict("SET @a = 1").is_dirty);
+        assert!(!verdict("CREATE TEMPORARY TABLE t (a INT)").is_dirty);
+        let texts = "XA START 'x'
+            SELECT 1; USE b
+            PREPARE p FROM 'USE b'
+            DROP DATABASE b
+            SET ROLE x
+            FLUSH TABLES WITH READ LOCK";
+        for text in table(texts) {
+            assert!(verdict(text).is_dirty, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_backslash_that_may_be_half_a_character_is_not_trusted() {
+        let text = b"SELECT '\xbf\\' ; DELETE FROM t; -- '";
+        let found = classify(text, Reading { is_charset_safe: false, has_escapes: true });
+        assert!(found.class == Class::SourcePin && found.is_dirty);
+    }
+
+    #[test]
+    fn an_escaped_quote_is_a_read_once_the_server_told_its_mode() {
+        let text = "SELECT 'caf\u{e9}\\'s'".as_bytes();
+        assert_eq!(classify(text, UNKNOWN).class, Class::Source);
+        assert_eq!(classify(text, KNOWN).class, Class::Replica);
+        // Under ANSI_QUOTES, which no flag tells, this is an identifier that ends early.
+        let text = b"SELECT \"a\\\" ; DELETE FROM t; -- \"";
+        assert_eq!(classify(text, KNOWN).class, Class::SourcePin);
+    }
+
+    #[test]
+    fn any_bytes_have_a_verdict() {
+        let words: [&[u8]; 16] = [
+            b"SELECT ",
+            b"'",
+            b"\"",
+            b"`",
+            b"/*",
+            b"*/",
+            b"/*!",
+            b"@",
+            b"(",
+            b")",
+            b";",
+            b"\\",
+            b"\xbf",
+            b"SET NAMES ",
+            b"USE ",
+            b"\0",
+        ];
+        let mut rng = crate::time::Rng::new(11);
+        for _ in 0..20_000 {
+            let mut text = Vec::new();
+            for _ in 0..rng.below(12) {
+                text.extend_from_slice(words[usize::try_from(rng.below(16)).unwrap()]);
+            }
+            let _ = classify(&text, if rng.below(2) == 0 { KNOWN } else { Reading::default() });
+        }
+    }
+
+    fn table(texts: &str) -> Vec<&str> {
+        texts.lines().map(str::trim).filter(|line| !line.is_empty()).collect()
+    }
+}

@@ -8,25 +8,61 @@ pub mod router;
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::units::{self, Secret};
+use packet::Version;
 
 /// Section `[vrrp]`: what both virtual routers share. A plain keepalived peer needs the same.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// 2 (keepalived's default).
-    pub version: u8,
-    /// Time between two advertisements; whole seconds in version 2 (keepalived: advert_int).
+    /// 2 (keepalived's default) or 3.
+    #[serde(deserialize_with = "version")]
+    pub version: Version,
+    /// Time between two advertisements; whole seconds in version 2, centiseconds in version 3
+    /// (keepalived: advert_int).
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
     /// Version 2 authentication type PASS: at most 8 characters; none when absent.
     pub password: Option<Secret>,
 }
 
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
+    match u8::deserialize(deserializer)? {
+        2 => Ok(Version::V2),
+        3 => Ok(Version::V3),
+        other => Err(D::Error::custom(format!("version {other}: write 2 or 3"))),
+    }
+}
+
+impl Config {
+    /// What the wire cannot carry, said for a person.
+    pub fn check(&self) -> Result<(), String> {
+        let interval = self.interval;
+        let is_carried = match self.version {
+            Version::V2 => interval.subsec_nanos() == 0 && (1..=255).contains(&interval.as_secs()),
+            Version::V3 => {
+                interval.as_millis().is_multiple_of(10)
+                    && (10..=40_950).contains(&interval.as_millis())
+            }
+        };
+        match (is_carried, self.version) {
+            (true, _) => Ok(()),
+            (false, Version::V2) => {
+                Err("interval: version 2 carries whole seconds, write \"1s\" to \"255s\"".into())
+            }
+            (false, Version::V3) => {
+                Err("interval: version 3 carries centiseconds, write \"10ms\" to \"40950ms\""
+                    .into())
+            }
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
-        Self { version: 2, interval: Duration::from_secs(1), password: None }
+        Self { version: Version::V2, interval: Duration::from_secs(1), password: None }
     }
 }

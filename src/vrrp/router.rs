@@ -17,7 +17,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::packet::{self, ADDRESSES_MAX, Advertisement};
+use super::packet::{self, ADDRESSES_MAX, Advertisement, ChecksumForm, Received, Version};
 use crate::time::Instant;
 
 /// What a host that serves advertises. 255 would claim to own the address.
@@ -30,12 +30,15 @@ pub const LISTEN_MAX: Duration = Duration::from_secs(35);
 /// One virtual router's configuration, ready to use.
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub version: Version,
     pub vrid: u8,
     /// The priority that decides the skew of this host's master-down timer.
     pub priority: u8,
     pub interval: Duration,
     pub password: Option<[u8; 8]>,
     pub source: Ipv4Addr,
+    /// The other host's own address: nobody else's advertisements count.
+    pub peer: Ipv4Addr,
     pub addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX>,
 }
 
@@ -60,7 +63,10 @@ pub enum Heard {
     /// Somebody else serves this virtual router.
     Master { source: Ipv4Addr, priority: u8 },
     /// The one that served resigns.
-    Resigned { source: Ipv4Addr },
+    Resigned,
+    /// Somebody who is not the peer advertises our virtual router; no timer changed, so that
+    /// nobody else can keep a backup from taking over.
+    Stranger { source: Ipv4Addr },
     /// Ignored, with the reason; no timer changed.
     Refused(Refusal),
 }
@@ -70,9 +76,13 @@ pub enum Heard {
 pub enum Refusal {
     Packet(packet::Error),
     OtherVrid(u8),
+    VersionDiffers,
     AuthTypeDiffers,
     PasswordDiffers,
-    IntervalDiffers { theirs_seconds: u8 },
+    /// Version 2 only; version 3 learns the master's interval.
+    IntervalDiffers {
+        theirs: Duration,
+    },
 }
 
 #[derive(Debug)]
@@ -80,12 +90,25 @@ pub struct Router {
     config: Config,
     state: State,
     identification: u16,
+    /// The master's interval, in version 3 as it advertises it (RFC 9568, 6.1).
+    master_interval: Duration,
+    /// How the last accepted advertisement was summed, and whether its list is ours.
+    heard_form: Option<ChecksumForm>,
+    is_list_different: bool,
 }
 
 impl Router {
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, state: State::Initialize, identification: 0 }
+        let master_interval = config.interval;
+        Self {
+            config,
+            state: State::Initialize,
+            identification: 0,
+            master_interval,
+            heard_form: None,
+            is_list_different: false,
+        }
     }
 
     /// Carrier came or went. Coming back means listening first.
@@ -113,13 +136,21 @@ impl Router {
 
     /// Takes a datagram, IPv4 header included.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Heard {
-        let (source, advertisement) = match Advertisement::parse(datagram) {
-            Ok(parsed) => parsed,
+        let Received { source, form, advertisement } = match Received::parse(datagram) {
+            Ok(received) => received,
             Err(error) => return Heard::Refused(Refusal::Packet(error)),
         };
         if let Err(refusal) = self.check(&advertisement) {
             return Heard::Refused(refusal);
         }
+        if source != self.config.peer {
+            return Heard::Stranger { source };
+        }
+        self.heard_form = Some(form);
+        // RFC 9568, 7.1: the list may be checked; keepalived before 2.3 drops what differs, so that
+        // both become Master. It is accepted and reported.
+        self.is_list_different = advertisement.addresses != self.config.addresses;
+        self.master_interval = advertisement.interval;
         self.note_traffic(now);
         let priority = advertisement.priority;
         if let State::Backup { .. } = self.state {
@@ -128,7 +159,7 @@ impl Router {
             self.state = State::Backup { down_at: now + wait };
         }
         match priority {
-            0 => Heard::Resigned { source },
+            0 => Heard::Resigned,
             priority => Heard::Master { source, priority },
         }
     }
@@ -137,15 +168,18 @@ impl Router {
         if advertisement.vrid != self.config.vrid {
             return Err(Refusal::OtherVrid(advertisement.vrid));
         }
+        if advertisement.version != self.config.version {
+            return Err(Refusal::VersionDiffers);
+        }
         if advertisement.password.is_some() != self.config.password.is_some() {
             return Err(Refusal::AuthTypeDiffers);
         }
         if advertisement.password != self.config.password {
             return Err(Refusal::PasswordDiffers);
         }
-        let theirs_seconds = advertisement.interval_seconds;
-        if u64::from(theirs_seconds) != self.config.interval.as_secs() {
-            return Err(Refusal::IntervalDiffers { theirs_seconds });
+        let theirs = advertisement.interval;
+        if advertisement.version == Version::V2 && theirs != self.config.interval {
+            return Err(Refusal::IntervalDiffers { theirs });
         }
         Ok(())
     }
@@ -153,6 +187,7 @@ impl Router {
     /// Starts serving: the first advertisement is due at once.
     pub fn serve(&mut self, now: Instant) {
         if self.state != State::Initialize {
+            self.master_interval = self.config.interval;
             self.state = State::Master { next_at: now };
         }
     }
@@ -189,11 +224,11 @@ impl Router {
 
     fn advertise(&mut self, priority: u8) -> Vec<u8> {
         self.identification = self.identification.checked_add(1).unwrap_or(1);
-        let interval = self.config.interval.as_secs();
         Advertisement {
+            version: self.config.version,
             vrid: self.config.vrid,
             priority,
-            interval_seconds: u8::try_from(interval).unwrap_or(u8::MAX),
+            interval: self.config.interval,
             password: self.config.password,
             addresses: self.config.addresses.clone(),
         }
@@ -225,15 +260,32 @@ impl Router {
         self.state != State::Initialize
     }
 
-    /// (256 - priority) / 256 of a second, whatever the interval (RFC 3768, 6.1).
+    /// (256 - priority) / 256, of a second in version 2 (RFC 3768, 6.1), of the master's interval
+    /// in version 3 (RFC 9568, 6.1).
     fn skew(&self) -> Duration {
-        Duration::from_secs(1) * (256 - u32::from(self.config.priority)) / 256
+        let whole = match self.config.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.master_interval,
+        };
+        whole * (256 - u32::from(self.config.priority)) / 256
     }
 
-    /// Three intervals and the skew (RFC 3768, 6.1).
+    /// Three intervals of the master and the skew.
     #[must_use]
     pub fn master_down_interval(&self) -> Duration {
-        3 * self.config.interval + self.skew()
+        3 * self.master_interval + self.skew()
+    }
+
+    /// Whether the last accepted advertisement named other addresses.
+    #[must_use]
+    pub const fn is_list_different(&self) -> bool {
+        self.is_list_different
+    }
+
+    /// How the peer sums its version 3 advertisements, once one was accepted.
+    #[must_use]
+    pub const fn heard_form(&self) -> Option<ChecksumForm> {
+        self.heard_form
     }
 }
 
@@ -245,11 +297,13 @@ mod tests {
 
     fn router(priority: u8) -> Router {
         Router::new(Config {
+            version: Version::V2,
             vrid: 51,
             priority,
             interval: Duration::from_secs(1),
             password: Some(packet::password_data("3489")),
             source: Ipv4Addr::new(192, 168, 3, 101),
+            peer: Ipv4Addr::new(192, 168, 3, 101),
             addresses: heapless::Vec::from_slice(&[Ipv4Addr::new(192, 168, 3, 150)]).unwrap(),
         })
     }
@@ -269,6 +323,23 @@ mod tests {
     fn master_down_interval_is_three_intervals_and_the_skew() {
         assert_eq!(router(100).master_down_interval(), Duration::from_micros(3_609_375));
         assert_eq!(router(101).master_down_interval(), Duration::from_nanos(3_605_468_750));
+    }
+
+    #[test]
+    fn version_3_learns_the_masters_interval_and_scales_the_skew_with_it() {
+        let mut fast = router(100);
+        fast.config.version = Version::V3;
+        fast.config.password = None;
+        fast.config.interval = Duration::from_millis(100);
+        let mut router = Router::new(fast.config.clone());
+        assert_eq!(router.master_down_interval(), Duration::from_nanos(360_937_500));
+        router.set_carrier(START, true);
+        fast.config.interval = Duration::from_millis(200);
+        let heard = router.handle_datagram(START, &fast.advertise(100));
+        assert!(matches!(heard, Heard::Master { .. }), "{heard:?}");
+        assert_eq!(router.down_at(), Some(START + Duration::from_micros(721_875)));
+        router.serve(START);
+        assert_eq!(router.master_down_interval(), Duration::from_nanos(360_937_500), "its own");
     }
 
     #[test]
@@ -319,10 +390,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_changes_no_timer() {
+        let mut router = backup(101);
+        router.config.peer = Ipv4Addr::new(192, 168, 3, 102);
+        let heard = router.handle_datagram(START + Duration::from_secs(1), &from_peer(255));
+        assert_eq!(heard, Heard::Stranger { source: Ipv4Addr::new(192, 168, 3, 101) });
+        assert_eq!(router.down_at(), Some(START + router.master_down_interval()));
+    }
+
+    #[test]
     fn priority_zero_leaves_the_skew_time_only() {
         let mut router = backup(100);
         let heard = router.handle_datagram(START, &from_peer(0));
-        assert!(matches!(heard, Heard::Resigned { .. }));
+        assert!(heard == Heard::Resigned);
         assert_eq!(router.down_at(), Some(START + Duration::from_micros(609_375)));
     }
 
@@ -331,7 +411,7 @@ mod tests {
         let mut router = backup(101);
         router.serve(START);
         let first = router.poll_advertisement(START).expect("due at once");
-        assert_eq!(Advertisement::parse(&first).unwrap().1.priority, PRIORITY_SERVING);
+        assert_eq!(Received::parse(&first).unwrap().advertisement.priority, PRIORITY_SERVING);
         assert_eq!(router.poll_advertisement(START), None);
         assert_eq!(router.deadline(), Some(START + Duration::from_secs(1)));
         assert!(router.poll_advertisement(START + Duration::from_secs(1)).is_some());

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 use super::fastcgi::Params;
 use super::lookup::Script;
 use super::request::{self, Head, Refusal};
+use super::site::host_name;
 
 /// The two ends of the client's connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
     pub client: SocketAddr,
     pub local: SocketAddr,
+    /// The client speaks TLS, to us or to a proxy in front.
+    pub is_https: bool,
 }
 
 /// Headers that concern only this hop or would be taken for something else (facts/web.md 1.4).
@@ -57,7 +60,7 @@ pub fn build(
     let name = host_name(head.host);
     let server_name = if name.is_empty() { local_address.as_bytes() } else { name };
     let protocol: &[u8] = if head.is_http_10 { b"HTTP/1.0" } else { b"HTTP/1.1" };
-    let pairs: [(&[u8], &[u8]); 20] = [
+    let pairs: [(&[u8], &[u8]); 19] = [
         (b"QUERY_STRING", head.query),
         (b"REQUEST_METHOD", head.method_word.as_bytes()),
         (b"CONTENT_TYPE", head.header("content-type").unwrap_or_default()),
@@ -67,7 +70,7 @@ pub fn build(
         (b"DOCUMENT_URI", document_path),
         (b"DOCUMENT_ROOT", root),
         (b"SERVER_PROTOCOL", protocol),
-        (b"REQUEST_SCHEME", b"http"),
+        (b"REQUEST_SCHEME", if ends.is_https { b"https" } else { b"http" }),
         (b"GATEWAY_INTERFACE", b"CGI/1.1"),
         (b"SERVER_SOFTWARE", b"tandem"),
         (b"REMOTE_ADDR", client_address.as_bytes()),
@@ -78,10 +81,15 @@ pub fn build(
         (b"SERVER_NAME", server_name),
         // php built with force-cgi-redirect runs nothing without it.
         (b"REDIRECT_STATUS", b"200"),
-        (b"HTTP_HOST", head.host),
     ];
     for (name, value) in pairs {
         add(&mut params, name, value)?;
+    }
+    if ends.is_https {
+        add(&mut params, b"HTTPS", b"on")?;
+    }
+    if !head.host.is_empty() {
+        add(&mut params, b"HTTP_HOST", head.host)?;
     }
     if !script.path_info.is_empty() {
         add(&mut params, b"PATH_INFO", &script.path_info)?;
@@ -122,15 +130,6 @@ fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The host without its port.
-fn host_name(host: &[u8]) -> &[u8] {
-    if host.starts_with(b"[") {
-        let end = host.iter().position(|&byte| byte == b']').map_or(host.len(), |end| end + 1);
-        return host.get(..end).unwrap_or(host);
-    }
-    host.split(|&byte| byte == b':').next().unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +152,7 @@ mod tests {
         let ends = Ends {
             client: "192.0.2.1:1234".parse().expect("an address"),
             local: "192.0.2.2:80".parse().expect("an address"),
+            is_https: false,
         };
         let script = Script { name: b"/t.php".to_vec(), path_info: b"/p".to_vec() };
         let bytes = build(&head, ends, "/srv/", &script, b"/t.php/p").expect("fits").finish();

@@ -1,4 +1,4 @@
-//! Path: from a request's target to a path below the document root, and which part of it is a script.
+//! Path: from a request's target to a path below the document root, and where a script ends in it.
 //!
 //! In: the percent-encoded path. Out: decoded, normalised bytes that begin with `/`; the split into
 //! script and PATH_INFO. Must not: decode twice, look at files, trust a dot.
@@ -87,10 +87,14 @@ pub fn script_end(path: &[u8]) -> Option<usize> {
 /// `.well-known` of RFC 8615), or the source of a program.
 #[must_use]
 pub fn is_hidden(path: &[u8]) -> bool {
-    let has_dot_file = path
-        .split(|&byte| byte == b'/')
-        .any(|segment| segment.first() == Some(&b'.') && segment != b".well-known");
-    has_dot_file || is_source(path)
+    has_dot_segment(path) || is_source(path)
+}
+
+/// Whether a segment begins with a dot: neither shown nor run.
+#[must_use]
+pub fn has_dot_segment(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/')
+        .any(|segment| segment.first() == Some(&b'.') && segment != b".well-known")
 }
 
 /// Whether the last segment's name says that it holds source: never sent as a file.

@@ -1,34 +1,42 @@
 //! Serve: the part of a session that turns one head into a file, a page or a PHP request.
 //!
-//! In: a whole head, what the hands found, the body. Out: the session's next state.
+//! In: a whole head, what the hands found, the body. Out: the next state.
 //! Must not: touch the connection's end (that is `session`). Read first: `session`, `lookup`.
 
 use std::mem;
 
 use crate::limits;
 
-use super::body::{self, Step};
+use super::body;
+use super::coding::{Accepted, Coding};
 use super::exchange::Exchange;
 use super::files;
 use super::log::Words;
 use super::lookup::{Found, Lookup, Meta, Script, Verdict};
-use super::reply::Terms;
+use super::params::Ends;
+use super::proxy::Parsed;
+use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
-use super::{params, path};
+use super::site::Gate;
+use super::{origin, params, path, proxy};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
     /// lookup is done: its headers are wanted again then.
     pub(super) fn begin(&mut self, cx: Context<'_>, head_bytes: usize) {
         let inbound = mem::take(&mut self.inbound);
-        let begun = begin(cx, inbound.get(..head_bytes).unwrap_or_default());
+        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
         match begun {
-            Ok((running, lookup)) => {
+            Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
+            }
+            Ok((running, _, gate @ (Gate::Denied | Gate::Redirect(..)))) => {
+                self.running = Some(Box::new(running));
+                self.turn_away(cx, head_bytes, &gate);
             }
             Err((running, Refusal(status))) => {
                 self.running = running;
@@ -37,25 +45,63 @@ impl Session {
         }
     }
 
+    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet.
+    pub(super) fn take_proxy(&mut self) -> bool {
+        match proxy::parse(&self.inbound) {
+            Parsed::More => false,
+            Parsed::Wrong => {
+                self.close();
+                false
+            }
+            Parsed::Header(length, ends) => {
+                self.is_proxy_due = false;
+                self.inbound.drain(..length.min(self.inbound.len()));
+                if let Some((client, local)) = ends {
+                    self.ends = Ends { client, local, is_https: self.ends.is_https };
+                }
+                !self.inbound.is_empty()
+            }
+        }
+    }
+
+    /// A path that its site closes: answered without a look at any file.
+    fn turn_away(&mut self, cx: Context<'_>, head_bytes: usize, gate: &Gate) {
+        let mut inbound = mem::take(&mut self.inbound);
+        match gate {
+            Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            Gate::Redirect(status, location) => {
+                let location = String::from_utf8_lossy(location);
+                self.page(cx, *status, &format!("Location: {location}\r\n"));
+            }
+        }
+        inbound.drain(..head_bytes.min(inbound.len()));
+        self.resume_inbound(cx, inbound);
+    }
+
     /// The hands looked at a candidate.
     pub(super) fn looked(&mut self, cx: Context<'_>, found: Found) {
         let State::Looking { lookup, head_bytes } = &mut self.state else { return };
         let head_bytes = *head_bytes;
-        let verdict = lookup.handle(cx.config, found);
+        let verdict = lookup.handle(cx.sites, found);
         if verdict == Verdict::Again {
             self.order(Output::Look);
             return;
         }
-        let file_path = lookup.candidate(cx.config);
+        let site = lookup.site();
+        let file = (lookup.plain(cx.sites), lookup.coding());
         let document_path = lookup.path().to_vec();
         let mut inbound = mem::take(&mut self.inbound);
         {
             let mut room = request::header_room();
             let bytes = inbound.get(..head_bytes).unwrap_or_default();
             match request::parse(bytes, &mut room) {
-                Ok(head) => self.obey(cx, &head, verdict, &file_path, &document_path),
+                Ok(head) => self.obey(cx, &head, site, verdict, &file, &document_path),
                 Err(Refusal(status)) => self.refuse(cx, status),
             }
+        }
+        if let (State::Php(_), Some(running)) = (&self.state, &mut self.running) {
+            running.site = site;
+            running.head = inbound.get(..head_bytes).unwrap_or_default().to_vec();
         }
         // What `obey` left may already need the bytes that follow the head.
         inbound.drain(..head_bytes.min(inbound.len()));
@@ -66,13 +112,20 @@ impl Session {
         &mut self,
         cx: Context<'_>,
         head: &Head<'_>,
+        site: usize,
         verdict: Verdict,
-        file_path: &[u8],
+        file: &(Vec<u8>, Option<Coding>),
         document_path: &[u8],
     ) {
+        // A script may name a file; it may not name a script, or a folder.
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if is_inside && matches!(verdict, Verdict::Run(_) | Verdict::Redirect(_)) {
+            self.page(cx, 404, "");
+            return;
+        }
         match verdict {
-            Verdict::Send(meta) => self.send(cx, head, meta, file_path),
-            Verdict::Run(script) => self.run(cx, head, &script, document_path),
+            Verdict::Send(meta) => self.send(cx, head, meta, file),
+            Verdict::Run(script) => self.run(cx, head, site, &script, document_path),
             Verdict::Redirect(path) => {
                 let mut location = path::escape(&path);
                 if !head.query.is_empty() {
@@ -87,16 +140,30 @@ impl Session {
         }
     }
 
-    fn send(&mut self, cx: Context<'_>, head: &Head<'_>, meta: Meta, path: &[u8]) {
-        if !matches!(head.method, Method::Get | Method::Head) {
+    fn send(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        meta: Meta,
+        (path, coding): &(Vec<u8>, Option<Coding>),
+    ) {
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if !matches!(head.method, Method::Get | Method::Head) && !is_inside {
             self.page(cx, 405, "Allow: GET, HEAD\r\n");
             return;
         }
         let Some(running) = &mut self.running else { return };
+        let lines = running.inside.take().unwrap_or_default();
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         let plan = files::plan(head, meta);
+        let kind = files::Kind {
+            media_type: files::media_type(path),
+            coding: *coding,
+            has_variants: cx.config.gzip_static,
+            lines: &lines,
+        };
         let (status, span) =
-            files::answer(&mut self.outbound, plan, path, meta, cx.stamp, running.terms);
+            files::answer(&mut self.outbound, plan, kind, meta, cx.stamp, running.terms);
         running.status = status;
         running.body_bytes = span.length;
         if span.length == 0 {
@@ -107,8 +174,17 @@ impl Session {
         }
     }
 
-    fn run(&mut self, cx: Context<'_>, head: &Head<'_>, script: &Script, document_path: &[u8]) {
-        let built = params::build(head, self.ends, &cx.config.root, script, document_path);
+    fn run(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        site: usize,
+        script: &Script,
+        document_path: &[u8],
+    ) {
+        let root = &cx.sites.site(site).root;
+        let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
+        let built = params::build(head, ends, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -168,7 +244,7 @@ impl Session {
         let mut discarded_bytes = 0u64;
         let is_whole = loop {
             match decoder.next(&mut rest) {
-                Ok(Step::Piece(piece)) => {
+                Ok(body::Step::Piece(piece)) => {
                     let body_bytes = if let State::Php(exchange) = &mut self.state {
                         exchange.collect(piece)
                     } else {
@@ -180,8 +256,8 @@ impl Session {
                         return;
                     }
                 }
-                Ok(Step::More) => break false,
-                Ok(Step::Ended) => break true,
+                Ok(body::Step::More) => break false,
+                Ok(body::Step::Ended) => break true,
                 Err(Refusal(status)) => {
                     self.body_refused(cx, status);
                     return;
@@ -220,21 +296,60 @@ impl Session {
             self.linger();
         }
     }
+
+    /// An answer of our own to a request that cannot be read to its end: the connection is over.
+    pub(super) fn refuse(&mut self, cx: Context<'_>, status: u16) {
+        let line_end = self.inbound.iter().position(|&byte| byte == b'\r' || byte == b'\n');
+        let mut line = self.inbound.get(..line_end.unwrap_or(0)).unwrap_or_default().to_vec();
+        line.truncate(256);
+        self.inbound = Vec::new();
+        let ends = self.ends;
+        let running = self.running.get_or_insert_with(|| {
+            let terms = Terms {
+                is_head: false,
+                is_http_10: false,
+                is_keep_alive: false,
+                gzip_min: None,
+                varies: false,
+            };
+            Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
+        });
+        running.terms.is_keep_alive = false;
+        running.is_lingering = true;
+        // RFC 9110, 15.5.6.
+        let extra = if status == 405 { "Allow: GET, HEAD, POST\r\n" } else { "" };
+        self.page(cx, status, extra);
+    }
+
+    /// An answer of our own.
+    pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
+        let Some(running) = &mut self.running else { return };
+        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
+        running.status = status;
+        running.body_bytes =
+            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
+        self.finish(cx);
+    }
 }
 
-type Begun = Result<(Running, Lookup), (Option<Box<Running>>, Refusal)>;
+type Begun = Result<(Running, Lookup, Gate), (Option<Box<Running>>, Refusal)>;
 
 /// Everything that can be said of a request before any file is looked at.
-fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
+fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
+    let accepted = Accepted::of(&head);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
         is_keep_alive: head.is_keep_alive && !cx.is_draining,
+        varies: cx.config.gzip,
+        gzip_min: Some(cx.config.gzip_min_length.0)
+            .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let mut running = Running::new(cx.now, terms, words);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
+    let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
     running.has_length = head.framing != Framing::Empty || head.header("content-length").is_some();
@@ -244,8 +359,19 @@ fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
     if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
+    let site = cx.sites.find(head.host);
     match path::normalise(head.path) {
-        Some(path) => Ok((running, Lookup::new(path))),
+        Some(path) => {
+            let gate = match cx.sites.site(site).gate(&path) {
+                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
+                    location.push(b'?');
+                    location.extend_from_slice(head.query);
+                    Gate::Redirect(status, location)
+                }
+                gate @ (Gate::Open | Gate::Denied | Gate::Redirect(..)) => gate,
+            };
+            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
+        }
         None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
     }
 }

@@ -18,16 +18,16 @@ use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
-use super::answer::Ending;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
 use super::log::{Entry, Words};
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{self, Stamp, Terms};
+use super::reply::{Pages, Stamp, Terms};
+use super::site::Sites;
 use super::upstream::Evidence;
-use super::{Config, request};
+use super::{Config, origin, request};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Session {
     has_served: bool,
     is_read_closed: bool,
     is_head_due: bool,
+    /// The PROXY protocol's header comes first.
+    pub(super) is_proxy_due: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,13 @@ pub(super) struct Running {
     /// The body that was not read.
     pub(super) rest: body::Decoder,
     pub(super) is_continue_due: bool,
+    /// The number of the site; the head of a PHP request; the lines of the script that asked for
+    /// a file in place of its answer.
+    pub(super) site: usize,
+    /// Whom it really comes from.
+    pub(super) ends: Ends,
+    pub(super) head: Vec<u8>,
+    pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
     /// The client may still be sending something that nobody will read.
     pub(super) is_lingering: bool,
@@ -91,6 +100,8 @@ pub(super) struct Running {
 pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
+    pub sites: &'a Sites,
+    pub pages: &'a Pages,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -120,7 +131,8 @@ pub enum Input<'a> {
     /// No peer, and no place in the queue.
     Unassigned,
     Connected,
-    ConnectFailed(Evidence),
+    /// No connection; the evidence against the peer, unless the fault is ours.
+    ConnectFailed(Option<Evidence>),
     /// Bytes of php-fpm; whether it is known to have closed its end behind them.
     Answered {
         bytes: &'a [u8],
@@ -144,9 +156,10 @@ pub enum Output {
     Look,
     /// Move `take_stored` to the body's file.
     Spool,
-    /// Ask the upstream for a peer that is not in `tried`.
+    /// Ask the upstream for a peer that is not in `tried`, on its retry budget or not.
     Acquire {
         tried: [bool; 2],
+        is_charged: bool,
     },
     LeaveQueue,
     Connect(HostId),
@@ -180,14 +193,16 @@ impl Session {
             has_served: false,
             is_read_closed: false,
             is_head_due: false,
+            is_proxy_due: config.proxy_protocol
+                && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
         }
     }
 
     pub fn handle(&mut self, cx: Context<'_>, input: Input<'_>) {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
-            Input::ReadClosed => self.read_closed(),
-            Input::Gone => self.abandon(),
+            Input::ReadClosed => self.read_closed(cx),
+            Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
             Input::Proceed => {
                 self.is_head_due = false;
@@ -199,14 +214,14 @@ impl Session {
                 self.finish(cx);
             }
             Input::FileSent(count) => self.file_sent(cx, count),
-            Input::FileCut => self.abandon(),
+            Input::FileCut => self.abandon(cx),
             Input::SpoolFailed => {
                 // An `Acquire` that was ordered with the spooling must not be carried out.
                 self.outputs.clear();
                 self.refuse(cx, 507);
             }
             Input::Assigned(host) => self.assigned(cx, host),
-            Input::Unassigned => self.step(cx, Step::Fail(503), None),
+            Input::Unassigned => self.consider(cx, None, Exchange::unassigned),
             Input::Connected => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.connected();
@@ -214,19 +229,11 @@ impl Session {
                 }
             }
             Input::ConnectFailed(evidence) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, Some(evidence));
-                }
+                self.consider(cx, evidence, Exchange::connect_failed);
             }
             Input::Answered { bytes, is_closing } => self.answered(cx, Some((bytes, is_closing))),
             Input::AnswerEnded => self.answered(cx, None),
-            Input::AnswerReset => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.broken(502);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::AnswerReset => self.consider(cx, None, |exchange| exchange.broken(502)),
             Input::UpstreamWriteFailed => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.write_failed();
@@ -243,12 +250,7 @@ impl Session {
                     exchange.push_stdin(bytes);
                 }
             }
-            Input::HostLost(host) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.host_lost(host);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::HostLost(host) => self.consider(cx, None, |exchange| exchange.host_lost(host)),
             Input::Drain => self.drain(cx),
             Input::Expired => self.expired(cx),
         }
@@ -306,11 +308,11 @@ impl Session {
         if let State::File(span) = &self.state { Some(*span) } else { None }
     }
 
-    /// The path that `Output::Look` is about.
+    /// The number of the site and the path that `Output::Look` is about.
     #[must_use]
-    pub fn candidate(&self, config: &Config) -> Option<Vec<u8>> {
+    pub fn candidate(&self, sites: &Sites) -> Option<(usize, Vec<u8>)> {
         let State::Looking { lookup, .. } = &self.state else { return None };
-        Some(lookup.candidate(config))
+        Some((lookup.site(), lookup.candidate(sites)))
     }
 
     #[must_use]
@@ -341,11 +343,6 @@ impl Session {
         }
     }
 
-    #[must_use]
-    pub const fn client(&self) -> std::net::SocketAddr {
-        self.ends.client
-    }
-
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.inbound.is_empty() && self.pending().is_empty()
     }
@@ -368,6 +365,9 @@ impl Session {
 
     /// Looks for a whole head in what is here.
     fn try_head(&mut self, cx: Context<'_>) {
+        if self.is_proxy_due && !self.take_proxy() {
+            return;
+        }
         let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
             self.scanned = self.inbound.len();
             if self.inbound.len() > limits::WEB_HEAD_BYTES_MAX {
@@ -382,12 +382,12 @@ impl Session {
         self.begin(cx, head_bytes);
     }
 
-    pub(super) fn read_closed(&mut self) {
+    fn read_closed(&mut self, cx: Context<'_>) {
         self.is_read_closed = true;
         match &self.state {
             State::Head if self.pending().is_empty() => self.close(),
             State::Head => self.state = State::Closing { is_lingering: false },
-            State::Php(_) | State::Discarding(_) => self.abandon(),
+            State::Php(_) | State::Discarding(_) => self.abandon(cx),
             State::Lingering => self.close(),
             State::Looking { .. } | State::File(_) | State::Closing { .. } | State::Closed => {}
         }
@@ -432,78 +432,6 @@ impl Session {
         }
     }
 
-    fn assigned(&mut self, cx: Context<'_>, host: HostId) {
-        if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
-            self.deadline = Some(cx.now + cx.config.connect_limit);
-            self.order(Output::Connect(host));
-        }
-    }
-
-    fn answered(&mut self, cx: Context<'_>, bytes: Option<(&[u8], bool)>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
-            return;
-        };
-        if cx.is_draining && !exchange.answer().is_sent() {
-            running.terms.is_keep_alive = false;
-        }
-        self.deadline = Some(cx.now + cx.config.answer_limit);
-        let (terms, out) = (&mut running.terms, &mut self.outbound);
-        let step = match bytes {
-            Some((bytes, is_closing)) => exchange.answered(bytes, is_closing, terms, cx.stamp, out),
-            None => exchange.ended(terms, cx.stamp, out),
-        };
-        self.step(cx, step, None);
-    }
-
-    /// Does what a PHP exchange came to.
-    fn step(&mut self, cx: Context<'_>, step: Step, evidence: Option<Evidence>) {
-        let State::Php(exchange) = &mut self.state else { return };
-        if step == Step::Continue {
-            return;
-        }
-        let host = exchange.host();
-        if let Some(running) = &mut self.running {
-            running.upstream = host.or(running.upstream);
-            running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
-        }
-        if step == Step::Retry {
-            exchange.queue(false);
-            let tried = exchange.tried();
-            self.deadline = Some(cx.now + cx.config.queue_limit);
-            self.release(host, evidence);
-            self.order(Output::Acquire { tried });
-            return;
-        }
-        self.release(host, evidence);
-        match step {
-            Step::Fail(status) => {
-                let extra = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-                self.page(cx, status, extra);
-            }
-            Step::Done(ending) => {
-                if let (Ending::Close, Some(running)) = (ending, &mut self.running) {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-            Step::Abort | Step::Continue | Step::Retry => {
-                if let Some(running) = &mut self.running {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-        }
-    }
-
-    fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {
-        if let Some(host) = host {
-            self.order(Output::Release(host, evidence));
-        }
-    }
-
     fn drain(&mut self, cx: Context<'_>) {
         if !self.is_idle() {
             return;
@@ -517,7 +445,7 @@ impl Session {
 
     fn expired(&mut self, cx: Context<'_>) {
         if self.write_deadline.is_some_and(|deadline| deadline <= cx.now) {
-            self.abandon();
+            self.abandon(cx);
             return;
         }
         if self.deadline.is_none_or(|deadline| deadline > cx.now) {
@@ -534,47 +462,18 @@ impl Session {
                     self.step(cx, Step::Fail(503), None);
                 }
                 Phase::Connecting(_) => {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, Some(Evidence::ConnectLate));
+                    self.consider(cx, Some(Evidence::ConnectLate), Exchange::connect_failed);
                 }
                 // It is the client who is slow; `write_deadline` watches it.
                 Phase::Talking(_) if is_blocked => {
                     self.deadline = Some(cx.now + cx.config.answer_limit);
                 }
-                Phase::Talking(_) => {
-                    let step = exchange.broken(504);
-                    self.step(cx, step, None);
-                }
+                Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
             },
-            State::File(_) | State::Looking { .. } => self.abandon(),
+            State::File(_) | State::Looking { .. } => self.abandon(cx),
             State::Discarding(_) | State::Closing { .. } | State::Lingering => self.close(),
             State::Closed => self.deadline = None,
         }
-    }
-
-    /// An answer of our own to a request that cannot be read to its end: the connection is over.
-    pub(super) fn refuse(&mut self, cx: Context<'_>, status: u16) {
-        let line_end = self.inbound.iter().position(|&byte| byte == b'\r' || byte == b'\n');
-        let mut line = self.inbound.get(..line_end.unwrap_or(0)).unwrap_or_default().to_vec();
-        line.truncate(256);
-        self.inbound = Vec::new();
-        let running = self.running.get_or_insert_with(|| {
-            let terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
-            Box::new(Running::new(cx.now, terms, Words { line, ..Words::default() }))
-        });
-        running.terms.is_keep_alive = false;
-        running.is_lingering = true;
-        self.page(cx, status, "");
-    }
-
-    /// An answer of our own.
-    pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
-        let Some(running) = &mut self.running else { return };
-        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
-        running.status = status;
-        running.body_bytes =
-            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra);
-        self.finish(cx);
     }
 
     /// The request is answered as far as it will be.
@@ -608,6 +507,7 @@ impl Session {
 
     fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
+            client: running.ends.client,
             request: running.words.clone(),
             status: running.status,
             body_bytes: running.body_bytes,
@@ -619,7 +519,7 @@ impl Session {
     }
 
     /// The client is gone, or cannot be answered properly: everything is let go.
-    fn abandon(&mut self) {
+    fn abandon(&mut self, cx: Context<'_>) {
         if let State::Php(exchange) = &self.state {
             let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
             if phase == Phase::Queued {
@@ -633,8 +533,7 @@ impl Session {
         if let Some(mut running) = self.running.take() {
             // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
             running.status = 499;
-            let started_at = running.started_at;
-            self.record(started_at, &running);
+            self.record(cx.now, &running);
         }
         self.close();
     }
@@ -666,19 +565,10 @@ impl Session {
         let is_lost = self.outputs.push_back(output).is_err();
         assert!(!is_lost, "the hands drain the outputs after every input");
     }
-
-    pub(super) fn acquire(&mut self, cx: Context<'_>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &self.running) else {
-            return;
-        };
-        exchange.queue(running.has_length);
-        self.deadline = Some(cx.now + cx.config.queue_limit);
-        self.order(Output::Acquire { tried: [false; 2] });
-    }
 }
 
 impl Running {
-    pub(super) const fn new(now: Instant, terms: Terms, words: Words) -> Self {
+    pub(super) const fn new(now: Instant, ends: Ends, terms: Terms, words: Words) -> Self {
         Self {
             terms,
             words,
@@ -689,8 +579,313 @@ impl Running {
             tries: 0,
             rest: body::Decoder::new(request::Framing::Empty),
             is_continue_due: false,
+            site: 0,
+            ends,
+            head: Vec::new(),
+            inside: None,
             has_length: false,
             is_lingering: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::web::lookup::Meta;
+    use HostId::{First, Second};
+
+    const META: Meta = Meta { size_bytes: 3, modified_unix_seconds: 1_700_000_000 };
+    const GET_PHP: &str = "GET /t.php HTTP/1.1\r\nHost: a\r\n\r\n";
+    const POST_PHP: &str = "POST /t.php HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+
+    /// A session with the hands played by the test: files `/a.txt` and `/t.php` exist.
+    struct Desk {
+        config: Config,
+        sites: Sites,
+        pages: Pages,
+        stamp: Stamp,
+        now: Instant,
+        is_draining: bool,
+        session: Session,
+        orders: Vec<Output>,
+        entries: Vec<Entry>,
+        sent: Vec<u8>,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let config = Config::default();
+            let address = "127.0.0.1:1".parse().expect("an address");
+            let ends = Ends { client: address, local: address, is_https: false };
+            Self {
+                session: Session::new(Instant::ZERO, &config, ends),
+                sites: Sites::new(&config),
+                pages: Pages::new(),
+                config,
+                stamp: Stamp::new(0),
+                now: Instant::ZERO,
+                is_draining: false,
+                orders: Vec::new(),
+                entries: Vec::new(),
+                sent: Vec::new(),
+            }
+        }
+
+        fn feed(&mut self, input: Input<'_>) {
+            let cx = Context {
+                now: self.now,
+                config: &self.config,
+                sites: &self.sites,
+                pages: &self.pages,
+                stamp: &self.stamp,
+                is_draining: self.is_draining,
+            };
+            self.session.handle(cx, input);
+            while let Some(output) = self.session.poll_output() {
+                match output {
+                    Output::Look => {
+                        let candidate = self.session.candidate(&self.sites);
+                        let (_, path) = candidate.expect("is looking");
+                        let is_file = path == b"/a.txt" || path == b"/t.php";
+                        let found = if is_file { Found::File(META) } else { Found::Missing };
+                        self.session.handle(cx, Input::Looked(found));
+                    }
+                    Output::Finished => {
+                        self.entries.push(*self.session.take_finished().expect("is finished"));
+                    }
+                    Output::Spool
+                    | Output::Acquire { .. }
+                    | Output::LeaveQueue
+                    | Output::Connect(_)
+                    | Output::Release(..)
+                    | Output::Shutdown
+                    | Output::Close => self.orders.push(output),
+                }
+            }
+        }
+
+        fn receive(&mut self, text: &str) {
+            self.feed(Input::Received(text.as_bytes()));
+        }
+
+        /// Everything pending goes out; returns what went out since the last call.
+        fn write(&mut self) -> String {
+            let count = self.session.pending().len();
+            self.sent.extend_from_slice(self.session.pending());
+            self.feed(Input::Wrote(count));
+            String::from_utf8(std::mem::take(&mut self.sent)).expect("text")
+        }
+
+        fn orders(&mut self) -> Vec<Output> {
+            std::mem::take(&mut self.orders)
+        }
+
+        fn pass(&mut self, span: Duration) {
+            self.now = self.now + span;
+            if self.session.deadline().is_some_and(|deadline| deadline <= self.now) {
+                self.feed(Input::Expired);
+            }
+        }
+
+        /// To the point where the request is at a peer.
+        fn talk(&mut self, host: HostId) {
+            self.feed(Input::Assigned(host));
+            self.feed(Input::Connected);
+            let count = self.session.exchange().map_or(0, |exchange| exchange.pending().len());
+            assert!(count > 0);
+            self.feed(Input::UpstreamWrote(count));
+        }
+
+        fn answer(&mut self, bytes: &[u8]) {
+            self.feed(Input::Answered { bytes, is_closing: false });
+        }
+    }
+
+    const HELLO: &[u8] = &[
+        1, 6, 0, 1, 0, 7, 0, 0, b'\r', b'\n', b'h', b'e', b'l', b'l', b'o', 1, 3, 0, 1, 0, 8, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    #[test]
+    fn a_file_is_answered_and_the_connection_goes_on() {
+        let mut desk = Desk::new();
+        desk.receive("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(desk.session.file(), Some(Span { offset: 0, length: 3 }));
+        desk.feed(Input::FileBytes(b"abc"));
+        assert!(desk.write().ends_with("\r\n\r\nabc"));
+        assert_eq!(desk.entries[0].status, 200);
+        assert!(desk.session.wants_client() && !desk.session.is_in_flight());
+        assert_eq!(desk.session.inbound.capacity() + desk.session.outbound.capacity(), 0);
+        assert_eq!(desk.orders(), []);
+    }
+
+    #[test]
+    fn a_pipelined_request_waits_for_proceed() {
+        let mut desk = Desk::new();
+        desk.receive(&[GET_PHP, GET_PHP].concat());
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
+        desk.talk(First);
+        desk.answer(HELLO);
+        assert_eq!(desk.orders(), [Output::Connect(First), Output::Release(First, None)]);
+        assert!(desk.session.is_head_due() && !desk.session.wants_client());
+        desk.feed(Input::Proceed);
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
+    }
+
+    #[test]
+    fn a_late_connection_goes_to_the_other_peer_even_for_post() {
+        let mut desk = Desk::new();
+        desk.receive(POST_PHP);
+        desk.feed(Input::Assigned(First));
+        desk.orders();
+        desk.pass(desk.config.connect_limit);
+        let late = Some(Evidence::ConnectLate);
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
+        assert_eq!(desk.orders(), [Output::Release(First, late), acquire]);
+        desk.talk(Second);
+        desk.answer(HELLO);
+        assert!(desk.write().ends_with("hello"));
+        assert_eq!((desk.entries[0].tries, desk.entries[0].upstream), (2, Some(Second)));
+    }
+
+    #[test]
+    fn a_silent_peer_costs_a_get_one_retry_and_a_post_504() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.talk(First);
+        desk.orders();
+        desk.pass(desk.config.answer_limit);
+        let acquire = Output::Acquire { tried: [true, false], is_charged: true };
+        assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
+        desk.talk(Second);
+        desk.pass(desk.config.answer_limit);
+        assert_eq!(desk.entries[0].status, 504);
+        let mut desk = Desk::new();
+        desk.receive(POST_PHP);
+        desk.talk(First);
+        desk.pass(desk.config.answer_limit);
+        assert_eq!(desk.entries[0].status, 504);
+        assert!(desk.write().starts_with("HTTP/1.1 504 "));
+    }
+
+    #[test]
+    fn waiting_too_long_for_a_peer_is_503() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.orders();
+        desk.pass(desk.config.queue_limit);
+        assert_eq!(desk.orders(), [Output::LeaveQueue]);
+        assert!(desk.write().contains("Retry-After: 1\r\n"));
+        assert_eq!(desk.entries[0].status, 503);
+    }
+
+    #[test]
+    fn a_lost_host_gives_back_its_gets_at_once() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.talk(First);
+        desk.orders();
+        desk.feed(Input::HostLost(Second));
+        assert_eq!(desk.orders(), []);
+        desk.feed(Input::HostLost(First));
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
+        assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
+        let mut desk = Desk::new();
+        desk.receive(POST_PHP);
+        desk.talk(First);
+        desk.orders();
+        desk.feed(Input::HostLost(First));
+        assert_eq!(desk.orders(), [], "a POST that may be running is waited for");
+    }
+
+    #[test]
+    fn a_client_that_leaves_gives_back_its_peer_or_its_place() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.orders();
+        desk.feed(Input::Gone);
+        assert_eq!(desk.orders(), [Output::LeaveQueue, Output::Close]);
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.talk(First);
+        desk.orders();
+        desk.feed(Input::Gone);
+        assert_eq!(desk.orders(), [Output::Release(First, None), Output::Close]);
+        assert_eq!(desk.entries[0].status, 499);
+    }
+
+    #[test]
+    fn idle_and_half_sent_connections_end_in_time() {
+        let mut desk = Desk::new();
+        desk.pass(desk.config.request_limit);
+        assert_eq!(desk.orders(), [Output::Close]);
+        let mut desk = Desk::new();
+        desk.receive("GET / HT");
+        desk.pass(desk.config.request_limit);
+        assert!(desk.write().starts_with("HTTP/1.1 408 "));
+        assert_eq!(desk.orders(), [Output::Shutdown]);
+        desk.pass(limits::WEB_LINGER_LIMIT);
+        assert_eq!(desk.orders(), [Output::Close]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_cut() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.talk(First);
+        desk.orders();
+        desk.answer(&HELLO[..15]);
+        desk.feed(Input::Wrote(1));
+        desk.pass(desk.config.request_limit);
+        assert_eq!(desk.orders(), [Output::Release(First, None), Output::Close]);
+    }
+
+    #[test]
+    fn draining_ends_keep_alive() {
+        let mut desk = Desk::new();
+        desk.receive(GET_PHP);
+        desk.talk(First);
+        desk.is_draining = true;
+        desk.feed(Input::Drain);
+        desk.answer(HELLO);
+        desk.orders();
+        assert!(desk.write().contains("Connection: close\r\n"));
+        assert_eq!(desk.orders(), [Output::Close]);
+    }
+
+    #[test]
+    fn any_bytes_at_any_cut_never_panic() {
+        let text =
+            [GET_PHP, POST_PHP, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0\r\n\r\n"]
+                .concat();
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let mut desk = Desk::new();
+            for piece in bytes.chunks(1 + bit % 13) {
+                if desk.session.wants_client() {
+                    desk.feed(Input::Received(piece));
+                }
+                if desk.session.file().is_some() {
+                    desk.feed(Input::FileBytes(b"x"));
+                }
+                if desk.orders().iter().any(|order| matches!(order, Output::Acquire { .. })) {
+                    desk.talk(First);
+                    desk.answer(HELLO);
+                }
+                desk.write();
+                if desk.session.is_head_due() {
+                    desk.feed(Input::Proceed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Session>() <= 512, "{} bytes", size_of::<Session>());
     }
 }

@@ -72,10 +72,12 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     directory: PathBuf,
     child: Option<Child>,
+    /// The binlog is on a file system of a few megabytes, which goes with the process.
+    has_small_disk: bool,
 }
 
 impl Server {
-    fn new(recipe: &'static Recipe, address: SocketAddr) -> Self {
+    fn new(recipe: &'static Recipe, address: SocketAddr, has_small_disk: bool) -> Self {
         let name = format!("tandem-repl-{}-{}", std::process::id(), address).replace(':', "-");
         let directory = std::env::temp_dir().join(name);
         let _none_left = fs::remove_dir_all(&directory);
@@ -100,7 +102,7 @@ impl Server {
             };
         }
         fs::write(directory.join("first.sql"), sql).expect("the first start's SQL");
-        let mut server = Self { recipe, address, directory, child: None };
+        let mut server = Self { recipe, address, directory, child: None, has_small_disk };
         server.start(&["--init-file=../first.sql"]);
         server
     }
@@ -113,18 +115,28 @@ impl Server {
             .append(true)
             .open(self.directory.join("log"))
             .expect("a log file");
-        let mut command = Command::new(&self.recipe.mysqld[0]);
+        // The server ends with the test even when the test is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        let disk = self.directory.join("disk");
+        if self.has_small_disk {
+            fs::create_dir_all(&disk).expect("a mount point");
+            let script = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
+            command.args(["unshare", "-m", "sh", "-c", script]).arg(&disk);
+        }
         command
-            .args(&self.recipe.mysqld[1..])
+            .args(&self.recipe.mysqld)
             .args(&self.recipe.options)
             .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}/s", self.directory.display()))
+            .arg(format!("--tmpdir={}", self.directory.display()))
+            .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}/pid", data.display()))
             .arg(format!("--port={}", address.port()))
             .arg(format!("--bind-address={}", address.ip()))
             .arg(format!("--report-host={}", address.ip()))
             .arg(format!("--server-id={}", address.ip().octets()[3]))
             .args(["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"])
+            .args(self.has_small_disk.then(|| format!("--log-bin={}/binlog", disk.display())))
             .args(extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log again"))
@@ -137,6 +149,10 @@ impl Server {
             }
             sleep(Duration::from_millis(20));
         }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("s")
     }
 
     fn log(&self) -> String {
@@ -319,7 +335,20 @@ impl Pair {
         Self::with(recipe, |_| {})
     }
 
+    /// The binlogs are on file systems of a few megabytes.
+    pub(crate) fn on_small_disks(recipe: &'static Recipe) -> Self {
+        Self::build(recipe, |_| {}, true)
+    }
+
     pub(crate) fn with(recipe: &'static Recipe, change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(recipe, change, false)
+    }
+
+    fn build(
+        recipe: &'static Recipe,
+        change: impl FnOnce(&mut Config),
+        has_small_disk: bool,
+    ) -> Self {
         let addresses = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
         let port = free_port(addresses);
         let mut config = Config {
@@ -333,7 +362,8 @@ impl Pair {
             probe_interval: Duration::from_millis(100),
         };
         change(&mut config);
-        let server = |index: usize| Server::new(recipe, (addresses[index], port).into());
+        let server =
+            |index: usize| Server::new(recipe, (addresses[index], port).into(), has_small_disk);
         let host = |me: HostId| {
             let names = ["first".to_owned(), "second".to_owned()];
             Host::new(&config, Site { me, addresses, names })

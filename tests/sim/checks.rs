@@ -16,7 +16,7 @@ use tandem::node::Output;
 use tandem::repl::{Dialect, Rows, ServerError};
 use tandem::routes::Flow;
 use tandem::time::Instant;
-use tandem::vrrp::packet::Advertisement;
+use tandem::vrrp::packet::Received;
 use tandem::vrrp::router::LISTEN_MAX;
 use tandem::wire::{HostId, LinkId, Role};
 
@@ -278,7 +278,7 @@ impl World {
     /// S7: no address and no writable database before a run's first advertisement as Master.
     /// S8: no such advertisement between a stall and the next election.
     fn clean_restart(&mut self, host: HostId, datagram: &[u8]) {
-        let Ok((_, advertisement)) = Advertisement::parse(datagram) else {
+        let Ok(Received { advertisement, .. }) = Received::parse(datagram) else {
             return self.fail("model", "an advertisement that does not parse".into());
         };
         if advertisement.priority == 0 {

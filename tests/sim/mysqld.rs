@@ -259,6 +259,7 @@ impl Mysqld {
             ("is_closed", on(self.read_only || self.seems_closed)),
             ("position", state.join(",")),
             ("replica_position", self.slave_position.map_or_else(String::new, text)),
+            ("binlog_position", self.binlog.last().map_or_else(String::new, |tx| text(tx.gtid))),
             ("server_id", self.id.to_string()),
             ("server_uuid", String::new()),
             ("event_scheduler", if self.events { "ON" } else { "OFF" }.to_owned()),
@@ -346,7 +347,7 @@ impl Mysqld {
             });
             return Some(done());
         }
-        if Some(sql) == words.adopt_position {
+        if let Some(position) = sql.strip_prefix("SET GLOBAL gtid_slave_pos=") {
             if self.replica.as_ref().is_some_and(|r| r.io != Io::Stopped || r.sql) {
                 return Some(refused(
                     1198,
@@ -354,7 +355,9 @@ impl Mysqld {
                     running slave",
                 ));
             }
-            self.slave_position = self.binlog.last().map(|tx| tx.gtid);
+            let position = position.trim_matches('\'');
+            self.slave_position =
+                self.binlog.iter().map(|tx| tx.gtid).find(|gtid| text(*gtid) == position);
             return Some(done());
         }
         if sql == words.forget_source {
@@ -420,8 +423,13 @@ impl Mysqld {
         if sql.starts_with("SELECT EVENT_SCHEMA AS db, EVENT_NAME AS name") {
             return done();
         }
-        if sql.contains("FROM information_schema.PROCESSLIST") {
-            return self.process_list(!sql.contains("INNODB_TRX"));
+        if sql == "SHOW PROCESSLIST" {
+            return self.process_list();
+        }
+        if sql.contains("INNODB_TRX") {
+            let line = |id: u64| vec![Some(id.to_string())];
+            let rows = self.writer.map(line).into_iter().collect();
+            return Answer::Now(Ok(Rows { columns: vec!["id".to_owned()], rows }));
         }
         if let Some(id) = sql.strip_prefix("KILL ") {
             if self.writer.is_some_and(|writer| writer.to_string() == id) {
@@ -434,14 +442,13 @@ impl Mysqld {
     }
 
     /// The writer, where it is alive; and threads that must be left alone.
-    fn process_list(&self, is_whole: bool) -> Answer {
-        let columns = ["ID", "USER", "COMMAND", "STATE"].map(str::to_owned).to_vec();
+    fn process_list(&self) -> Answer {
+        let columns = ["Id", "User", "Command", "State"].map(str::to_owned).to_vec();
         let line = |cells: [&str; 4]| cells.map(|cell| Some(cell.to_owned())).to_vec();
-        let mut rows = Vec::new();
-        if is_whole {
-            rows.push(line(["5", "system user", "Slave_IO", "Waiting for master to send event"]));
-            rows.push(line(["6", "rpl", "Binlog Dump", "Master has sent all binlog to slave"]));
-        }
+        let mut rows = vec![
+            line(["5", "system user", "Slave_IO", "Waiting for master to send event"]),
+            line(["6", "rpl", "Binlog Dump", "Master has sent all binlog to slave"]),
+        ];
         if let Some(writer) = self.writer {
             rows.push(line([&writer.to_string(), "app", "Query", "updating"]));
         }

@@ -7,7 +7,7 @@ use tandem::net::arp::Arp;
 use tandem::net::netlink;
 use tandem::node::Output;
 use tandem::routes::Flow;
-use tandem::vrrp::packet::Advertisement;
+use tandem::vrrp::packet::Received;
 use tandem::wire::HostId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Plant {
                 Some(Output::Routes(routes))
             }
             (Self::ResignsAlways, Output::SendVrrp { link, datagram }) => {
-                let (source, mut advertisement) = Advertisement::parse(&datagram).ok()?;
+                let Received { source, mut advertisement, .. } = Received::parse(&datagram).ok()?;
                 advertisement.priority = 0;
                 Some(Output::SendVrrp { link, datagram: advertisement.emit(source, 1) })
             }

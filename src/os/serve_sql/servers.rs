@@ -6,7 +6,7 @@
 use std::io::{self, Read as _};
 use std::net::TcpStream;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -19,8 +19,9 @@ use crate::sql::session::{Context, Session};
 use crate::time::Instant;
 use crate::wire::HostId;
 
+use super::clients::write;
 use super::slab::Place;
-use super::{READS_PER_TURN, SIDE_SERVER, ServeSql, write};
+use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 
 /// A connection to a database.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Server {
     has_reset: bool,
     pub(super) outbound: Vec<u8>,
     is_unread: bool,
+    /// The server will send no more than what is already there.
+    is_read_closed: bool,
     pub(super) is_postponed: bool,
     deadline: Option<Instant>,
     armed: Option<Instant>,
@@ -67,6 +70,14 @@ impl Server {
 }
 
 impl Server {
+    /// In the pool, or on its way there.
+    pub(super) const fn is_spare(&self) -> bool {
+        match &self.stage {
+            Stage::Cleaning { .. } | Stage::Idle => true,
+            Stage::Opening { .. } | Stage::Leased { .. } => false,
+        }
+    }
+
     /// Writes; a broken connection is noticed by the read that follows.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
@@ -110,7 +121,10 @@ impl ServeSql {
     }
 
     fn refuse(&mut self, turn: &Turn<'_>, client: u32, host: HostId, error: Option<ServerError>) {
-        self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        // A wrong database or user is this session's own trouble.
+        if error.as_ref().is_none_or(|error| FULL.contains(&error.code)) {
+            self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        }
         let (now, salt) = (turn.now, [0; SALT_BYTES]);
         let context = context!(self, now, salt);
         if let Some(lessee) = self.clients.get_mut(client) {
@@ -135,6 +149,11 @@ impl ServeSql {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        // A host that lost power in the middle of a statement has nothing left to acknowledge.
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits::SQL_SERVER_SILENCE)
+            .with_interval(limits::SQL_SERVER_SILENCE / 3);
+        socket.set_tcp_keepalive(&keepalive)?;
         match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error)
@@ -153,6 +172,7 @@ impl ServeSql {
             has_reset: false,
             outbound: Vec::new(),
             is_unread: false,
+            is_read_closed: false,
             is_postponed: false,
             deadline,
             armed: None,
@@ -204,7 +224,8 @@ impl ServeSql {
 
     pub(super) fn server_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        server.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
+        server.is_read_closed |= ready.is_read_closed || ready.is_hung_up;
+        server.is_unread |= ready.is_readable || server.is_read_closed;
         if ready.is_writable && !server.outbound.is_empty() {
             if write(&mut server.socket, &mut server.outbound, &[]).is_err() {
                 self.server_lost(turn, slot);
@@ -258,6 +279,9 @@ impl ServeSql {
                     return;
                 }
             };
+            if count < turn.buffer.len() && !server.is_read_closed {
+                server.is_unread = false;
+            }
             self.server_sent(turn, slot, count);
         }
         self.postpone_server(slot);
@@ -423,6 +447,9 @@ impl ServeSql {
 }
 
 const COM_QUIT: u8 = 1;
+
+/// Too many connections; server shutdown in progress; too many of this user's connections.
+const FULL: [u16; 3] = [1040, 1053, 1203];
 
 /// utf8mb4_general_ci, which every server since 5.5.3 has.
 const PROBE_COLLATION: u8 = 45;

@@ -1,0 +1,242 @@
+//! A real pair with the accounts of the transcripts, and applets run against it.
+//!
+//! In: a recipe. Out: what was said, what is in the databases.
+//! Read first: tests/repl/pair.rs.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use tandem::repl::{Position, ThreadState};
+
+use super::pair::{ADMIN, APP, Pair, Recipe, Server};
+use super::said::{Said, Transcript};
+
+pub(crate) struct Stage {
+    pub(crate) pair: Pair,
+    pub(crate) port: u16,
+    flavour: &'static str,
+}
+
+/// A client under load.
+pub(crate) struct Writer {
+    stops: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Duration)>,
+}
+
+impl Writer {
+    /// Acknowledged writes, and the longest time between two of them.
+    pub(crate) fn stop(self) -> (usize, Duration) {
+        self.stops.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the writer ends")
+    }
+}
+
+fn write_until(servers: &[SocketAddr; 2], stops: &AtomicBool) -> (usize, Duration) {
+    let connect = |address: SocketAddr| {
+        let opts = mysql::OptsBuilder::new()
+            .ip_or_hostname(Some(address.ip().to_string()))
+            .tcp_port(address.port())
+            .user(Some(APP.0))
+            .pass(Some(APP.1))
+            .prefer_socket(false);
+        mysql::Conn::new(opts).expect("both servers are up")
+    };
+    let mut conns = servers.map(connect);
+    let (mut at, mut count, mut id) = (0, 0, 1_000_000);
+    let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+    while !stops.load(Ordering::Relaxed) {
+        id += 1;
+        match conns[at].query_drop(format!("INSERT INTO app.t VALUES ({id})")) {
+            Ok(()) => {
+                gap = gap.max(last.elapsed());
+                (last, count) = (Instant::now(), count + 1);
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(_) => {
+                at = 1 - at;
+                if conns[at].query_drop("SELECT 1").is_err() {
+                    conns[at] = connect(servers[at]);
+                }
+            }
+        }
+    }
+    (count, gap)
+}
+
+impl Stage {
+    /// Two fresh servers that know each other only by their accounts.
+    pub(crate) fn new(recipe: &'static Recipe) -> Self {
+        let pair = Pair::new(recipe);
+        let port = pair.a.address.port();
+        for server in [&pair.a, &pair.b] {
+            let mut conn = server.connect(ADMIN);
+            conn.query_drop("SET SESSION sql_log_bin=0").expect("an administrator");
+            // Without a password, and preferred to the one below.
+            let _not_everywhere = conn.query_drop("DROP USER 'root'@'127.0.0.1'");
+            conn.query_drop("CREATE USER 'root'@'%' IDENTIFIED BY 'pw'").expect("a user");
+            let grant = "GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION";
+            conn.query_drop(grant).expect("a grant");
+        }
+        Self { pair, port, flavour: recipe.flavour }
+    }
+
+    /// Runs an applet; SERVER1 and SERVER2 stand for host and port.
+    pub(crate) fn run(&self, line: &str) -> Said {
+        self.run_with(line, &[])
+    }
+
+    pub(crate) fn ok(&self, line: &str) -> Said {
+        let said = self.run(line);
+        assert_eq!(said.code, 0, "{line}\n{}", said.text);
+        said
+    }
+
+    pub(crate) fn fails(&self, line: &str) -> Said {
+        let said = self.run(line);
+        assert_eq!(said.code, 1, "{line}\n{}", said.text);
+        said
+    }
+
+    pub(crate) fn run_with(&self, line: &str, environment: &[(&str, &str)]) -> Said {
+        let words = self.words(line);
+        Said::of(&words[0], &words[1..], environment)
+    }
+
+    /// Ends the applet with SIGKILL; true when it had ended by itself.
+    pub(crate) fn run_killed(&self, line: &str, after: Duration) -> bool {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tandem"))
+            .args(self.words(line))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        thread::sleep(after);
+        let was_over = child.try_wait().expect("our own child").is_some();
+        let _ended_already = child.kill();
+        child.wait().expect("our own child");
+        was_over
+    }
+
+    fn words(&self, line: &str) -> Vec<String> {
+        let place = |word: &str| {
+            word.replace("SERVER1", &format!("127.0.0.1:{}", self.port))
+                .replace("SERVER2", &format!("127.0.0.2:{}", self.port))
+        };
+        line.split_whitespace().map(place).collect()
+    }
+
+    /// The command of a transcript, and everything that its original said.
+    pub(crate) fn replay(&self, name: &str) {
+        self.replay_but(name, &[]);
+    }
+
+    pub(crate) fn replay_but(&self, name: &str, tolerates: &[&str]) {
+        let transcript = Transcript::load(name);
+        let said = Said::of(&transcript.program, &transcript.arguments_for(self.port), &[]);
+        transcript.compare(name, &said, self.port, tolerates);
+    }
+
+    pub(crate) fn write(&self, ids: Range<u32>) {
+        write(&self.pair.a, ids);
+    }
+
+    pub(crate) fn write_on_b(&self, ids: Range<u32>) {
+        write(&self.pair.b, ids);
+    }
+
+    /// Holds B's applier, as a long statement would, until dropped.
+    pub(crate) fn hold_applier(&self) -> mysql::Conn {
+        let mut conn = self.pair.b.connect(ADMIN);
+        conn.query_drop("LOCK TABLES app.t READ").expect("a lock");
+        conn
+    }
+
+    /// Until B has received all that A has.
+    pub(crate) fn wait_until_received(&mut self) {
+        let flavour = self.pair.host_a.observe().flavour.expect("A is up");
+        let parse = |text: &str| Position::parse(flavour, text).expect("a position");
+        let wanted = parse(&self.pair.host_a.position());
+        eventually("B receives", || {
+            let seen = self.pair.host_b.observe();
+            let received = seen.replica.map(|replica| replica.retrieved).unwrap_or_default();
+            let applied = parse(&seen.position.unwrap_or_default());
+            applied.union(&parse(&received)).contains(&wanted)
+        });
+    }
+
+    pub(crate) fn wait_until_applier_stops(&mut self) {
+        eventually("B's applier stops", || {
+            let seen = self.pair.host_b.observe();
+            seen.replica.is_some_and(|replica| replica.sql == ThreadState::Stopped)
+        });
+    }
+
+    /// A row that only B has, and no binlog knows of.
+    pub(crate) fn plant_on_b(&self, id: u32) {
+        let mut conn = self.pair.b.connect(ADMIN);
+        self.open_b();
+        conn.query_drop("SET SESSION sql_log_bin=0").expect("an administrator");
+        conn.query_drop(format!("INSERT INTO app.t VALUES ({id})")).expect("a write");
+    }
+
+    pub(crate) fn open_b(&self) {
+        if self.is_new() {
+            self.pair.b.run("SET GLOBAL super_read_only=OFF");
+        }
+        self.pair.b.run("SET GLOBAL read_only=OFF");
+    }
+
+    pub(crate) fn forget_source_on_b(&self) {
+        let word = if self.is_new() { "REPLICA" } else { "SLAVE" };
+        self.pair.b.run(&format!("STOP {word}"));
+        self.pair.b.run(&format!("RESET {word} ALL"));
+    }
+
+    fn is_new(&self) -> bool {
+        self.flavour == "mysql97"
+    }
+
+    /// Writes to whichever server takes it, as fast as answers come.
+    pub(crate) fn writer(&self) -> Writer {
+        let opts = [&self.pair.a, &self.pair.b].map(|server| server.address);
+        let stops = Arc::new(AtomicBool::new(false));
+        let seen = stops.clone();
+        let thread = thread::spawn(move || write_until(&opts, &seen));
+        Writer { stops, thread }
+    }
+
+    pub(crate) fn rows_of_both(&self) -> (usize, usize) {
+        (rows(&self.pair.a), rows(&self.pair.b))
+    }
+}
+
+/// As the application; the first rows make their table.
+fn write(server: &Server, ids: Range<u32>) {
+    let mut conn = server.connect(APP);
+    if ids.start == 0 {
+        let mut admin = server.connect(ADMIN);
+        admin.query_drop("CREATE DATABASE IF NOT EXISTS app").expect("a database");
+        admin.query_drop("CREATE TABLE app.t (id INT PRIMARY KEY) ENGINE=InnoDB").expect("a table");
+    }
+    for id in ids {
+        conn.query_drop(format!("INSERT INTO app.t VALUES ({id})")).expect("a write");
+    }
+}
+
+pub(crate) fn rows(server: &Server) -> usize {
+    server.value("SELECT COUNT(*) FROM app.t").parse().expect("a count")
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

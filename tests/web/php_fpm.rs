@@ -1,0 +1,233 @@
+//! The front before real php-fpm 8.2, two pools on ephemeral ports.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::client::{Client, get};
+use crate::front::{Front, Tree};
+
+/// One php-fpm in a process group of its own, ended with it.
+struct Fpm {
+    address: SocketAddr,
+    /// pm.status_listen.
+    status: SocketAddr,
+    child: Child,
+    _tree: Tree,
+}
+
+impl Fpm {
+    fn start(workers: usize) -> Option<Self> {
+        let tree = Tree::new();
+        let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [address, status] = free.each_ref().map(|free| free.local_addr().unwrap());
+        drop(free);
+        let base = tree.base.display();
+        let config = format!(
+            "[global]\nerror_log = {base}/error.log\ndaemonize = no\n\
+             [www]\nuser = root\ngroup = root\nlisten = {address}\npm = static\n\
+             pm.max_children = {workers}\nping.path = /ping\n\
+             pm.status_listen = {status}\npm.status_path = /status\ncatch_workers_output = no\n"
+        );
+        let path = tree.base.join("fpm.conf");
+        std::fs::write(&path, config).unwrap();
+        let spawned = Command::new("php-fpm8.2")
+            .args(["-n", "-F", "-R", "-y"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                println!("skipped: php-fpm8.2 cannot be started: {error}");
+                return None;
+            }
+        };
+        let fpm = Self { address, status, child, _tree: tree };
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < end, "php-fpm did not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(fpm)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        killpg(group, signal).unwrap();
+    }
+}
+
+impl Drop for Fpm {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn pair() -> Option<(Front, [Fpm; 2])> {
+    let pools = [Fpm::start(6)?, Fpm::start(6)?];
+    let php = pools.each_ref().map(|pool| pool.address);
+    let status = pools.each_ref().map(|pool| Some(pool.status));
+    // The pool's status lowers it to five.
+    let front = Front::start_asking(php, status, |config| config.php_requests_max = 50);
+    front.tree.write(
+        "info.php",
+        "<?php $b = file_get_contents('php://input'); header('X-Length: ' . strlen($b));
+         echo $_SERVER['REQUEST_METHOD'], ' ', $_SERVER['CONTENT_LENGTH'], ' ', md5($b), ' ',
+              $_SERVER['PATH_INFO'] ?? '';",
+    );
+    front.tree.write("sleep.php", "<?php usleep(50000); echo 'slept';");
+    front.tree.write("big.php", "<?php for ($i = 0; $i < 500; $i++) echo str_repeat('x', 10000);");
+    front.tree.write("die.php", "<?php shell_exec('kill -9 ' . getmypid());");
+    Some((front, pools))
+}
+
+#[test]
+fn php_answers() {
+    let Some((front, _pools)) = pair() else { return };
+    let mut client = Client::connect(front.address);
+    let answer = client.get("/t.php");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    assert!(answer.header("content-length") == Some("5"), "{}", answer.head);
+    assert_eq!(client.get("/info.php/a/b").text(), "GET  d41d8cd98f00b204e9800998ecf8427e /a/b");
+    client.request("HEAD", "/t.php", "");
+    assert_eq!(client.answer_to("HEAD").status, 200);
+    // G02: md5 of a million times "a"
+    let body = vec![b'a'; 1_000_000];
+    client.request("POST", "/info.php", "Content-Length: 1000000\r\n");
+    client.send(&body);
+    let expected = "POST 1000000 7707d6ae4e027c70eea2a935c2296f21 ";
+    assert_eq!(client.answer().text(), expected);
+    client.request("POST", "/info.php", "Transfer-Encoding: chunked\r\n");
+    for chunk in body.chunks(99_999) {
+        client.send(format!("{:X}\r\n", chunk.len()));
+        client.send(chunk);
+        client.send("\r\n");
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer().text(), expected);
+    assert_eq!(client.get("/big.php").body.len(), 5_000_000);
+    assert_eq!(client.get("/phpdir/").text(), "in");
+    front.wait("both answer pings", |status| status.peers.iter().all(|peer| peer.is_up));
+}
+
+/// GETs by four clients at once until told to stop: how many, how many failed, the slowest.
+fn load(
+    address: SocketAddr,
+    stop: &Arc<AtomicBool>,
+) -> Vec<std::thread::JoinHandle<(u32, u32, Duration)>> {
+    (0..4)
+        .map(|_| {
+            let stop = Arc::clone(stop);
+            std::thread::spawn(move || {
+                let (mut count, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+                while !stop.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    failed += u32::from(get(address, "/sleep.php").status != 200);
+                    count += 1;
+                    slowest = slowest.max(start.elapsed());
+                }
+                (count, failed, slowest)
+            })
+        })
+        .collect()
+}
+
+fn under_load(front: &Front, what: &str, fault: impl FnOnce()) -> Duration {
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = load(front.address, &stop);
+    std::thread::sleep(Duration::from_millis(500));
+    fault();
+    std::thread::sleep(Duration::from_millis(2000));
+    stop.store(true, Ordering::Relaxed);
+    let (mut count, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+    for client in clients {
+        let (clients_count, clients_failed, clients_slowest) = client.join().unwrap();
+        count += clients_count;
+        failed += clients_failed;
+        slowest = slowest.max(clients_slowest);
+    }
+    println!("{what}: {count} GETs, {failed} failed, slowest {slowest:?}");
+    assert_eq!(failed, 0, "{what}");
+    slowest
+}
+
+#[test]
+fn a_killed_pool_fails_no_get() {
+    let Some((front, pools)) = pair() else { return };
+    let slowest = under_load(&front, "SIGKILL", || pools[0].signal(Signal::SIGKILL));
+    assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
+    assert!(!front.status().peers[0].is_up);
+}
+
+#[test]
+fn a_stopped_pool_costs_less_than_a_second() {
+    let Some((front, pools)) = pair() else { return };
+    let slowest = under_load(&front, "SIGSTOP", || pools[1].signal(Signal::SIGSTOP));
+    assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
+    assert!(!front.status().peers[1].is_up);
+    pools[1].signal(Signal::SIGCONT);
+    front.wait("it is back", |status| status.peers[1].is_up);
+}
+
+#[test]
+fn a_pool_whose_workers_are_all_busy_stays_in() {
+    let Some((front, pools)) = pair() else { return };
+    front.wait("both are up", |status| status.peers.iter().all(|peer| peer.is_up));
+    // All six workers of the first pool, five by requests and one past the front.
+    // A connection that says nothing occupies its worker for five seconds.
+    let _past = TcpStream::connect(pools[0].address).unwrap();
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(front.address)).collect();
+    front.tree.write("long.php", "<?php usleep(2500000); echo 'long';");
+    for client in &mut clients {
+        client.request("GET", "/long.php", "");
+    }
+    front.wait("the cap holds", |status| status.in_flight == 10 && status.queued == 0);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(front.status().peers.iter().all(|peer| peer.is_up), "{:?}", front.status());
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "long");
+    }
+}
+
+#[test]
+fn a_restarted_pool_fails_no_get() {
+    let Some((front, pools)) = pair() else { return };
+    under_load(&front, "SIGTERM", || pools[0].signal(Signal::SIGTERM));
+}
+
+#[test]
+fn a_page_that_kills_its_worker_takes_out_nobody() {
+    let Some((front, _pools)) = pair() else { return };
+    let status = get(front.address, "/die.php").status;
+    assert!(status == 502 || status == 500, "{status}");
+    for _ in 0..30 {
+        assert_eq!(get(front.address, "/t.php").status, 200);
+    }
+}
+
+/// By hand, for wrk:
+/// `BENCH_SECONDS=60 cargo test --profile quick --test web bench -- --ignored --nocapture`
+#[test]
+#[ignore = "a server for measurements by hand"]
+fn bench() {
+    let Some((front, _pools)) = pair() else { return };
+    front.tree.write("1k.txt", &"x".repeat(1024));
+    println!("http://{}/1k.txt /large.bin /t.php", front.address);
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok());
+    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(10)));
+    println!("{:?}", front.status());
+}
