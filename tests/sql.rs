@@ -12,6 +12,8 @@ mod client;
 mod kinds;
 #[path = "sql/servers.rs"]
 mod servers;
+#[path = "sql/state.rs"]
+mod state;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -233,8 +233,7 @@ impl Session {
         for host in HostId::ALL {
             self.release_leg(host, out);
         }
-        self.names = None;
-        self.names_version = 0;
+        self.settings.clear();
         self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
         self.is_pinned = false;
         self.statements = Vec::new();

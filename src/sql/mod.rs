@@ -14,6 +14,7 @@ pub mod relay;
 pub mod result;
 pub mod route;
 pub mod session;
+pub mod setting;
 pub mod status;
 pub mod words;
 

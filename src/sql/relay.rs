@@ -14,8 +14,8 @@ use super::route::{Class, Effect};
 use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
 
 impl Session {
-    /// Before its statement, the connection is told the database and the character set that the
-    /// session has meanwhile. Returns whether there was something to tell.
+    /// Before its statement, the connection is told the database and the settings that the session
+    /// has meanwhile. Returns whether there was something to tell.
     pub(super) fn replay(&mut self, host: HostId, out: &mut Outbox) -> bool {
         let Some(leg) = self.leg(host) else { return false };
         let outbound = &mut out.servers[host.index()];
@@ -24,11 +24,9 @@ impl Session {
         {
             packet::command(outbound, code::INIT_DB, database);
             Step::Database
-        } else if let Some(names) = &self.names
-            && leg.names_version != self.names_version
-        {
-            packet::frame(outbound, 0, |out| out.extend_from_slice(names));
-            Step::Names
+        } else if let Some((payload, version)) = self.settings.after(leg.settings) {
+            packet::frame(outbound, 0, |out| out.extend_from_slice(payload));
+            Step::Settings(version)
         } else {
             return false;
         };
@@ -243,7 +241,7 @@ impl Session {
                 leg.status = reply.status.unwrap_or(leg.status);
                 match step {
                     Step::Database => leg.database.clone_from(&self.database),
-                    Step::Names => leg.names_version = self.names_version,
+                    Step::Settings(version) => leg.settings = version,
                 }
             }
             self.dispatch(context, out);

@@ -4,7 +4,8 @@
 //! goes to the source; what may change the session's state keeps the session there.
 //! Read first: facts/sql.md section 3, traps 13 to 46.
 
-use super::lexer::{self, Lexer, Mode, Token};
+use super::lexer::{self, Lexer, Mode, Scope, Token};
+use super::setting::Setting;
 use super::words::{self, is, is_in};
 
 /// Who may run a statement, from the freest to the strictest.
@@ -25,13 +26,8 @@ pub enum Effect {
     None,
     /// The default database changes.
     Use(Vec<u8>),
-    /// SET NAMES and its like; the other connection has to repeat the text.
-    Names {
-        /// SET CHARACTER SET, whose result depends on the default database.
-        follows_database: bool,
-        /// A backslash byte is always a backslash in this character set.
-        is_charset_safe: bool,
-    },
+    /// SET NAMES, SET of variables; the other connection has to repeat the text.
+    Set(Setting),
     /// KILL, which would hit whoever has that number on the server.
     Kill,
 }
@@ -86,7 +82,7 @@ impl Verdict {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
     /// A backslash byte is always a backslash in the client's character set, as the last
-    /// `Effect::Names` or the log-in said.
+    /// `Effect::Set` or the log-in said.
     pub is_charset_safe: bool,
     /// A reply's status flags said that NO_BACKSLASH_ESCAPES is off.
     pub has_escapes: bool,
@@ -97,6 +93,9 @@ pub struct Reading {
 pub fn classify(text: &[u8], reading: Reading) -> Verdict {
     if !reading.is_charset_safe && lexer::has_trail_backslash(text) {
         return Verdict { is_multiple: true, ..Verdict::OPAQUE };
+    }
+    if let Some(setting) = Setting::parse(text) {
+        return Verdict { effect: Effect::Set(setting), ..Verdict::READ };
     }
     let [default, rest @ ..] = Mode::ALL;
     let (mut verdict, has_backslash) = Scan::run(text, default);
@@ -223,7 +222,7 @@ impl<'a> Scan<'a> {
                 self.has_user_variable = true;
                 Before::Nothing
             }
-            Token::SystemVariable(name) => {
+            Token::SystemVariable(_, name) => {
                 if is(name, "WARNING_COUNT") || is(name, "ERROR_COUNT") {
                     self.has_last = true;
                 } else if !is_in(words::PLAIN_VARIABLES, name) {
@@ -393,15 +392,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Only what can be repeated on the other connection, or is seen in the status flags, leaves
-    /// the session free; every other SET keeps it on the source.
+    /// A SET that cannot be repeated on the other connection: only what is seen in the status
+    /// flags leaves the session free, every other keeps it on the source.
     fn set(&self) -> Verdict {
         match self.head.get(1) {
-            Some(Token::Word(word)) if is(word, "NAMES") => self.names(2, false),
-            Some(Token::Word(word)) if is(word, "CHARSET") => self.names(2, true),
-            Some(Token::Word(word)) if is(word, "CHARACTER") && self.nth_is(2, "SET") => {
-                self.names(3, true)
-            }
             Some(_) if self.is_autocommit() => Verdict::WRITE,
             Some(Token::Word(word)) => {
                 let strange: &[&str] = &["DEFAULT", "PASSWORD", "RESOURCE", "ROLE", "STATEMENT"];
@@ -412,28 +406,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn names(&self, at: usize, follows_database: bool) -> Verdict {
-        let name = match self.head.get(at) {
-            Some(Token::Word(name) | Token::Text(name) | Token::Ambiguous(name)) => *name,
-            Some(_) | None => return Verdict::PIN,
-        };
-        let is_plain = match self.tokens - at {
-            1 => true,
-            3 => !follows_database && self.nth_is(at + 1, "COLLATE"),
-            _ => false,
-        };
-        if !is_plain {
-            return Verdict::PIN;
-        }
-        let is_charset_safe = is_in(words::SAFE_CHARSETS, name);
-        Verdict { effect: Effect::Names { follows_database, is_charset_safe }, ..Verdict::READ }
-    }
-
     /// `SET [SESSION] autocommit = 1` alone, also as `@@autocommit`: the status flags tell.
     fn is_autocommit(&self) -> bool {
         let at = 1 + usize::from(self.nth_is(1, "SESSION") || self.nth_is(1, "LOCAL"));
         let is_named = match self.head.get(at) {
-            Some(Token::Word(name) | Token::SystemVariable(name)) => is(name, "AUTOCOMMIT"),
+            Some(
+                Token::Word(name) | Token::SystemVariable(Scope::Plain | Scope::Session, name),
+            ) => is(name, "AUTOCOMMIT"),
             Some(_) | None => false,
         };
         let colons = usize::from(self.head.get(at + 1) == Some(&Token::Symbol(b':')));
@@ -611,7 +590,8 @@ mod tests {
             SELECT 1 INTO @a
             SELECT @c := @c + 1
             SELECT @`x`, @'x'
-            SET sql_mode = ''
+            SET sql_mode = @old
+            SET sql_log_bin = 0
             SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE
             SET TRANSACTION READ ONLY
             SET SESSION autocommit=0, names='x'
@@ -673,21 +653,22 @@ mod tests {
         let of = |text| verdict(text).effect;
         assert_eq!(of("USE x"), Effect::Use(b"x".to_vec()));
         assert_eq!(of("use `a``b`;"), Effect::Use(b"a`b".to_vec()));
-        let names = Effect::Names { follows_database: false, is_charset_safe: true };
         for text in
-            ["SET NAMES utf8mb4", "set names 'utf8' collate utf8_bin", "SET NAMES \"latin1\""]
+            ["SET NAMES utf8mb4", "SET character_set_results = NULL", "SET SESSION sql_mode = ''"]
         {
-            assert_eq!(of(text), names, "{text}");
+            assert!(matches!(of(text), Effect::Set(_)), "{text}");
             assert_eq!(verdict(text).class, Class::Replica);
         }
-        let risky = Effect::Names { follows_database: false, is_charset_safe: false };
-        assert_eq!(of("SET NAMES gbk"), risky);
-        assert_eq!(of("SET NAMES DEFAULT"), risky);
-        let set = Effect::Names { follows_database: true, is_charset_safe: true };
-        assert_eq!(of("SET CHARACTER SET utf8"), set);
-        assert_eq!(of("SET CHARSET utf8"), set);
+        let safe = |text| {
+            let Effect::Set(setting) = of(text) else { panic!("{text}") };
+            setting.is_charset_safe
+        };
+        assert_eq!(safe("SET NAMES utf8"), Some(true));
+        assert_eq!(safe("SET NAMES gbk"), Some(false));
+        assert_eq!(safe("SET NAMES DEFAULT"), Some(false));
+        assert_eq!(safe("SET character_set_client = sjis"), Some(false));
+        assert_eq!(safe("SET time_zone = '+00:00'"), None);
         assert_eq!(of("KILL 5"), Effect::Kill);
-        assert_eq!(of("SET character_set_results = NULL"), Effect::None);
     }
 
     #[test]

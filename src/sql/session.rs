@@ -11,7 +11,7 @@
 //!                                                       | command                          |
 //!                       +---- Routes name a host ----   v   ---- connection there ----+    |
 //!                       v                             (where?)                        v    |
-//!                     Opening --opened--> Replaying --database and charset agree--> Running
+//!                     Opening --opened--> Replaying --database, settings agree--> Running
 //!                       |                    ^                                        |
 //!                       +--cannot connect--> Held (bounded by hold_limit) <---lost, if a read
 //! ```
@@ -32,6 +32,7 @@ use super::login::{Door, Guest};
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect, Reading, Verdict};
+use super::setting::History;
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -74,10 +75,8 @@ pub struct Session {
     pub(super) phase: Phase,
     pub(super) guest: Guest,
     pub(super) database: Option<Vec<u8>>,
-    /// The last SET NAMES, as the payload of a COM_QUERY, and how many there were.
-    pub(super) names: Option<Vec<u8>>,
-    pub(super) names_version: u32,
-    pub(super) names_follow_database: bool,
+    /// SETs that every connection of the session has to be told.
+    pub(super) settings: History,
     /// How statements are to be read.
     pub(super) reading: Reading,
     pub(super) legs: [Option<Leg>; 2],
@@ -113,7 +112,8 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Database,
-    Names,
+    /// The connection then has the settings up to this version.
+    Settings(u32),
 }
 
 /// A leased connection to one host.
@@ -126,7 +126,7 @@ pub(super) struct Leg {
     pub is_stale: bool,
     pub is_dirty: bool,
     pub database: Option<Vec<u8>>,
-    pub names_version: u32,
+    pub settings: u32,
     pub status: u16,
 }
 
@@ -167,9 +167,7 @@ impl Session {
             phase: Phase::Arrived,
             guest,
             database: None,
-            names: None,
-            names_version: 0,
-            names_follow_database: false,
+            settings: History::default(),
             reading: Reading::default(),
             legs: [None, None],
             job: None,
@@ -293,7 +291,7 @@ impl Session {
                 is_stale: false,
                 is_dirty: false,
                 database: None,
-                names_version: 0,
+                settings: 0,
                 status: status::AUTOCOMMIT,
             });
             out.acts.push(Act::Open(host));
@@ -410,19 +408,25 @@ impl Session {
             Effect::Use(name) => {
                 // The other connection cannot be given what SET CHARACTER SET took from the
                 // database that was the default then.
-                self.is_pinned |= self.names_follow_database && self.names.is_some();
+                self.is_pinned |= self.settings.follows_database();
                 self.database = Some(name);
                 if let Some(leg) = &mut self.legs[host.index()] {
                     leg.database.clone_from(&self.database);
                 }
             }
-            Effect::Names { follows_database, is_charset_safe } => {
-                self.names = Some(statement.get(HEADER_BYTES..).unwrap_or(&[]).to_vec());
-                self.names_version += 1;
-                self.names_follow_database = follows_database;
-                self.reading.is_charset_safe = is_charset_safe;
+            Effect::Set(setting) => {
+                if let Some(is_safe) = setting.is_charset_safe {
+                    self.reading.is_charset_safe = is_safe;
+                }
+                if self.is_pinned {
+                    // The source has it and nobody else will be asked.
+                    return;
+                }
+                let payload = statement.get(HEADER_BYTES..).unwrap_or(&[]);
+                let version = self.settings.note(payload, setting);
+                self.is_pinned = self.settings.is_full();
                 if let Some(leg) = &mut self.legs[host.index()] {
-                    leg.names_version = self.names_version;
+                    leg.settings = version;
                 }
             }
         }
