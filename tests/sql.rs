@@ -463,7 +463,7 @@ fn commands_that_are_not_queries_work() {
     .expect("changes the user");
     assert_eq!(one(&mut conn, "SELECT name FROM mark"), "second");
     assert_eq!(one(&mut conn, "SELECT CURRENT_USER()"), "other@127.0.0.1");
-    assert_eq!(code(conn.query_drop("KILL 1")), 1094);
+    assert_eq!(code(conn.query_drop("KILL 99999")), 1094);
     let mut client = RawClient::connect(&front);
     client.send(b"\x12\0\0\0\0");
     assert!(client.reply_contains(b"\xff\xcb\x04"), "COM_BINLOG_DUMP gets 1227");

@@ -19,6 +19,7 @@ macro_rules! context {
 }
 
 mod clients;
+mod kills;
 mod servers;
 mod slab;
 

@@ -3,8 +3,7 @@
 //! In: the payload of a command packet. Out: a `Plan`. Must not: know the session's state.
 //! Read first: MySQL internals, "Command Phase"; facts/sql.md traps 47 to 55.
 
-use crate::wire::Reader;
-
+use super::kill::{self, Kill};
 use super::packet::ServerError;
 use super::result::Kind;
 use super::route::{self, Effect, Reading, Verdict};
@@ -19,6 +18,8 @@ pub enum Plan {
     /// COM_RESET_CONNECTION: both connections are given back and the session starts over.
     Reset,
     ChangeUser,
+    /// KILL and COM_PROCESS_KILL, by the splitter's own numbers.
+    Kill(Kill),
     Refuse(ServerError),
 }
 
@@ -52,10 +53,10 @@ pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
         0x07 => Plan::Forward(Kind::Single, Verdict::WRITE),
         0x09 => Plan::Forward(Kind::Single, Verdict::SOURCE),
         0x0a => Plan::Forward(Kind::Results, Verdict::SOURCE),
-        0x0c => Plan::Refuse(unknown_thread(thread_of(argument))),
+        0x0c => kill_or_refuse(Kill::of_command(argument)),
         0x0e => Plan::Pong,
         0x11 => Plan::ChangeUser,
-        code::STMT_PREPARE => Plan::Forward(Kind::Prepared, prepared(argument, reading)),
+        code::STMT_PREPARE => prepared(argument, reading),
         code::STMT_EXECUTE => Plan::Forward(Kind::Results, Verdict::WRITE),
         code::STMT_SEND_LONG_DATA | code::STMT_CLOSE => {
             Plan::Forward(Kind::Silent, Verdict::SOURCE)
@@ -77,36 +78,33 @@ pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
 fn query(text: &[u8], reading: Reading) -> Plan {
     let verdict = route::classify(text, reading);
     if verdict.effect == Effect::Kill {
-        let digits: String = String::from_utf8_lossy(text)
-            .chars()
-            .skip_while(|c| !c.is_ascii_digit())
-            .take_while(char::is_ascii_digit)
-            .collect();
-        return Plan::Refuse(unknown_thread(&digits));
+        return kill_or_refuse(Kill::parse(text));
     }
     Plan::Forward(Kind::Results, verdict)
 }
 
 /// A prepared statement runs where it was prepared, which is the source.
-fn prepared(text: &[u8], reading: Reading) -> Verdict {
+fn prepared(text: &[u8], reading: Reading) -> Plan {
     let verdict = route::classify(text, reading);
-    if verdict.effect != Effect::None || verdict.is_multiple {
-        return opaque();
+    if verdict.effect == Effect::Kill {
+        let text = "This command is not supported in the prepared statement protocol yet";
+        return refuse(1295, b"HY000", text);
     }
-    Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
+    let verdict = if verdict.effect != Effect::None || verdict.is_multiple {
+        opaque()
+    } else {
+        Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
+    };
+    Plan::Forward(Kind::Prepared, verdict)
 }
 
 fn opaque() -> Verdict {
     Verdict { is_multiple: true, ..Verdict::OPAQUE }
 }
 
-fn thread_of(argument: &[u8]) -> String {
-    Reader::new(argument).u32_le().map(|id| id.to_string()).unwrap_or_default()
-}
-
-/// Numbers on the servers belong to somebody else, so nothing is ever passed on.
-fn unknown_thread(id: impl std::fmt::Display) -> ServerError {
-    ServerError::new(1094, b"HY000", format!("Unknown thread id: {id}"))
+/// Numbers on the servers belong to somebody else, so no KILL is ever passed on as it is.
+fn kill_or_refuse(kill: Option<Kill>) -> Plan {
+    kill.map_or_else(|| Plan::Refuse(kill::unknown("not a number of a session")), Plan::Kill)
 }
 
 fn refuse(code: u16, state: &[u8; 5], text: &str) -> Plan {
@@ -125,8 +123,12 @@ mod tests {
         for payload in
             [&b"\x03KILL 5"[..], b"\x03kill query 5", b"\x0c\x05\0\0\0", b"\x03/*x*/KILL 5"]
         {
-            let Plan::Refuse(error) = plan(payload, true, READING) else { panic!("{payload:?}") };
-            assert_eq!((error.code, error.message.as_str()), (1094, "Unknown thread id: 5"));
+            let Plan::Kill(kill) = plan(payload, true, READING) else { panic!("{payload:?}") };
+            assert_eq!(kill.thread, 5);
+        }
+        for (payload, code) in [(&b"\x03KILL USER app"[..], 1094), (b"\x16KILL 5", 1295)] {
+            let plan = plan(payload, true, READING);
+            assert!(matches!(plan, Plan::Refuse(error) if error.code == code));
         }
     }
 

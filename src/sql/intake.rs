@@ -13,7 +13,7 @@ use super::login::{self, Door, Entry, Guest};
 use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
 use super::result::Kind;
 use super::route::{self, Verdict};
-use super::session::{Context, Job, Outbox, Phase, Session};
+use super::session::{Act, Context, Job, Outbox, Phase, Session};
 
 impl Session {
     /// Bytes from the client.
@@ -58,7 +58,8 @@ impl Session {
                 Phase::Arrived
                 | Phase::Held { .. }
                 | Phase::Opening(_)
-                | Phase::Replaying { .. } => 0,
+                | Phase::Replaying { .. }
+                | Phase::Killing => 0,
             };
             if step == 0 {
                 return used;
@@ -142,6 +143,10 @@ impl Session {
             Plan::Reset => {
                 self.start_over(out);
                 packet::ok(&mut out.client, 1, status::AUTOCOMMIT);
+            }
+            Plan::Kill(kill) => {
+                out.acts.push(Act::Kill(kill));
+                self.phase = Phase::Killing;
             }
             Plan::ChangeUser => self.change_user(context, payload, out),
             Plan::Refuse(error) => self.fail(error, 0, out),

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod command;
 pub mod handshake;
 pub mod intake;
+pub mod kill;
 pub mod lexer;
 pub mod login;
 pub mod packet;

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::command::code;
+use super::kill;
 use super::packet::{self, ServerError, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
@@ -132,6 +133,7 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => 0,
         };
         if used < bytes.len() && self.leg(host).is_some() {
@@ -276,9 +278,12 @@ impl Session {
         let is_here = match &self.phase {
             Phase::Replaying { host: at, .. } | Phase::Running { host: at, .. } => *at == host,
             Phase::Opening(at) => *at == host,
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                false
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => false,
         };
         if !is_here {
             self.doom(had_state, out);
@@ -354,6 +359,7 @@ impl Session {
                 | Phase::Idle
                 | Phase::Held { .. }
                 | Phase::Opening(_)
+                | Phase::Killing
                 | Phase::Closed => (false, false),
             };
             if is_running && is_read && !had_state {
@@ -378,6 +384,68 @@ impl Session {
         }
     }
 
+    /// The connection that somebody who wants this session's end has to end: the one that runs its
+    /// statement; for the end of the session itself, any.
+    #[must_use]
+    pub fn place_to_kill(&self, is_query: bool) -> Option<HostId> {
+        match &self.phase {
+            Phase::Running { host, .. } | Phase::Replaying { host, .. } => Some(*host),
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Opening(_)
+            | Phase::Killing
+            | Phase::Closed => HostId::ALL.into_iter().find(|&at| !is_query && self.is_open(at)),
+        }
+    }
+
+    /// Somebody ended the statement. If a server runs it, the server says so.
+    pub fn interrupted(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        if self.is_held() {
+            self.refuse_held(context, &kill::interrupted(), out);
+        }
+    }
+
+    /// Somebody ended the session.
+    pub fn killed(&mut self, out: &mut Outbox) {
+        let is_answered = matches!(self.phase, Phase::Running { is_delivered: true, .. });
+        if self.job.is_some() && !is_answered {
+            self.fail(kill::interrupted(), 0, out);
+        } else {
+            self.close(out);
+        }
+    }
+
+    /// What came of this session's KILL.
+    pub fn kill_answered(
+        &mut self,
+        context: &Context<'_>,
+        answer: Result<(), ServerError>,
+        out: &mut Outbox,
+    ) {
+        if !matches!(self.phase, Phase::Killing) {
+            return;
+        }
+        match answer {
+            Ok(()) => packet::ok(&mut out.client, 1, self.status()),
+            Err(error) => error.emit(&mut out.client, 1),
+        }
+        self.finish(context, out);
+    }
+
+    /// A statement that waits gets an error instead; the session goes on if it can.
+    fn refuse_held(&mut self, context: &Context<'_>, error: &ServerError, out: &mut Outbox) {
+        out.tally.errors += 1;
+        error.emit(&mut out.client, 1);
+        if self.job.as_ref().is_some_and(|job| job.upload.is_some()) {
+            // The rest of the statement is still to come and has nowhere to go.
+            self.close(out);
+        } else {
+            self.finish(context, out);
+        }
+    }
+
     /// A deadline has passed.
     pub fn expire(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let now = context.now;
@@ -396,15 +464,7 @@ impl Session {
                 let is_due = retry_at.is_some_and(|at| now >= at);
                 let since = self.job.as_ref().map_or(now, |job| job.since);
                 if now.since(since) >= context.config.hold_limit {
-                    out.tally.errors += 1;
-                    held_too_long(context).emit(&mut out.client, 1);
-                    let is_upload = self.job.as_ref().is_some_and(|job| job.upload.is_some());
-                    if is_upload {
-                        // The rest of the statement is still to come and has nowhere to go.
-                        self.close(out);
-                    } else {
-                        self.finish(context, out);
-                    }
+                    self.refuse_held(context, &held_too_long(context), out);
                 } else if is_due {
                     self.dispatch(context, out);
                 }
@@ -415,6 +475,7 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => {}
         }
     }

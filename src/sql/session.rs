@@ -28,6 +28,7 @@ use crate::wire::HostId;
 
 use super::Config;
 use super::handshake::{Facts, Salt, capability};
+use super::kill::Kill;
 use super::login::{Door, Guest};
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
@@ -57,6 +58,8 @@ pub enum Act {
     Drop(HostId),
     /// Clean the connection and keep it for others; it is in this database.
     Release(HostId, Option<Vec<u8>>),
+    /// End another session or its statement, and answer with `kill_answered`.
+    Kill(Kill),
     /// Close the client once everything written for it is sent.
     CloseClient,
 }
@@ -101,10 +104,24 @@ pub(super) enum Phase {
     Arrived,
     Door(Door),
     Idle,
-    Held { retry_at: Option<Instant> },
+    Held {
+        retry_at: Option<Instant>,
+    },
     Opening(HostId),
-    Replaying { host: HostId, reply: Reply, step: Step, answer: Vec<u8> },
-    Running { host: HostId, reply: Reply, held_back: Vec<u8>, is_delivered: bool },
+    Replaying {
+        host: HostId,
+        reply: Reply,
+        step: Step,
+        answer: Vec<u8>,
+    },
+    Running {
+        host: HostId,
+        reply: Reply,
+        held_back: Vec<u8>,
+        is_delivered: bool,
+    },
+    /// A server is asked to end another session.
+    Killing,
     Closed,
 }
 
@@ -235,6 +252,7 @@ impl Session {
             | Phase::Held { .. }
             | Phase::Opening(_)
             | Phase::Replaying { .. }
+            | Phase::Killing
             | Phase::Closed => false,
         }
     }
@@ -249,6 +267,7 @@ impl Session {
             | Phase::Idle
             | Phase::Held { .. }
             | Phase::Opening(_)
+            | Phase::Killing
             | Phase::Closed => None,
         };
         HostId::ALL.into_iter().zip(&self.legs).any(|(host, leg)| {
@@ -263,9 +282,12 @@ impl Session {
             Phase::Opening(host) | Phase::Replaying { host, .. } | Phase::Running { host, .. } => {
                 Some(*host)
             }
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         if let Some(host) = busy {
             self.drop_leg(host, out);
@@ -504,9 +526,11 @@ impl Session {
                 let since = self.job.as_ref().map(|job| job.since);
                 time::earliest(*retry_at, since.map(|since| since + context.config.hold_limit))
             }
-            Phase::Opening(_) | Phase::Replaying { .. } | Phase::Running { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Opening(_)
+            | Phase::Replaying { .. }
+            | Phase::Running { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         time::earliest(own, self.open_transaction_end(context))
     }
@@ -896,7 +920,7 @@ mod tests {
                             Act::Open(host) => self.verb(|session, context, out| {
                                 session.refused(context, host, None, out);
                             }),
-                            Act::Drop(_) | Act::Release(..) | Act::CloseClient => {}
+                            Act::Drop(_) | Act::Release(..) | Act::Kill(_) | Act::CloseClient => {}
                         }
                     }
                 }
