@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod check;
+mod encrypt;
 mod run;
 mod status;
 
@@ -26,6 +27,7 @@ usage: tandem APPLET [ARGUMENTS]
   switchover                          exchange the roles of both hosts, losing nothing
   failover --force                    serve on this host, whatever the other one has
   check [FILE]                        validate a configuration
+  encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
   version
 ";
@@ -45,6 +47,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
              the other host has are lost; `tandem switchover` loses nothing",
         ),
         "check" => check::run(&rest),
+        "encrypt" => encrypt::run(&rest),
         "example" if rest.is_empty() => {
             print!("{EXAMPLE}");
             ExitCode::SUCCESS

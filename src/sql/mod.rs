@@ -2,6 +2,7 @@
 //!
 //! Read first: facts/sql.md sections 3 and 5; `session` for the life of a query.
 
+pub mod atlas;
 pub mod auth;
 pub mod command;
 pub mod handshake;
@@ -54,12 +55,41 @@ pub struct Config {
     pub sessions_max: usize,
 }
 
-/// One user of the splitter.
+/// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenUser")]
 pub struct User {
     pub name: String,
     pub password: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenUser {
+    name: String,
+    password: Option<Secret>,
+    password_encrypted: Option<String>,
+}
+
+impl TryFrom<WrittenUser> for User {
+    type Error = String;
+
+    fn try_from(written: WrittenUser) -> Result<Self, String> {
+        let WrittenUser { name, password, password_encrypted } = written;
+        let password = match (password, password_encrypted) {
+            (Some(password), None) => password,
+            (None, Some(text)) => {
+                let why = |error| format!("user {name:?}: password_encrypted is {error}");
+                Secret::Text(atlas::decrypt(&text).map_err(why)?)
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(format!(
+                    "user {name:?}: write password = \"...\" or password_encrypted = \"...\""
+                ));
+            }
+        };
+        Ok(Self { name, password })
+    }
 }
 
 impl Default for Config {
@@ -73,5 +103,27 @@ impl Default for Config {
             idle_limit: Duration::from_secs(8 * 3600),
             sessions_max: 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(text: &str) -> Result<Vec<User>, String> {
+        toml::from_str::<Config>(text).map(|it| it.users).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_password_is_clear_or_as_atlas_writes_it() {
+        let text = "[[user]]\nname = \"app\"\npassword_encrypted = \"KsWNCR6qyNk=\"";
+        assert_eq!(users(text).expect("parses")[0].password.reveal(), "atlas");
+        let error = users(&format!("{text}\npassword = \"x\"")).expect_err("both");
+        assert!(error.contains("write password"), "{error}");
+        let error = users("[[user]]\nname = \"app\"").expect_err("neither");
+        assert!(error.contains("write password"), "{error}");
+        let error = users(&text.replace("KsW", "KsX")).expect_err("wrong");
+        assert!(error.contains("tandem encrypt"), "{error}");
+        assert!(users(&format!("{text}\npasswort = \"x\"")).is_err());
     }
 }
