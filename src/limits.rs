@@ -181,6 +181,9 @@ pub const SQL_SERVER_SILENCE: Duration = Duration::from_secs(5);
 /// How long a client's socket is kept after the session's last words, so that they arrive.
 pub const SQL_LINGER: Duration = Duration::from_secs(1);
 
+/// Clients of the splitter's admin port at once; one more is closed at once.
+pub const SQL_DESKS_MAX: usize = 16;
+
 /// SETs of session variables that a session remembers for its other connection; with one more it
 /// stays on the source.
 pub const SQL_SETTINGS_MAX: usize = 32;

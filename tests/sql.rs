@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+#[path = "sql/admin.rs"]
+mod admin;
 #[path = "sql/client.rs"]
 mod client;
 #[path = "sql/kinds.rs"]

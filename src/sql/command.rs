@@ -91,7 +91,7 @@ fn prepared(text: &[u8], reading: Reading) -> Plan {
         return refuse(1295, b"HY000", text);
     }
     let verdict = if verdict.effect != Effect::None || verdict.is_multiple {
-        opaque()
+        Verdict { is_risky: verdict.is_risky, ..opaque() }
     } else {
         Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
     };
@@ -105,6 +105,12 @@ fn opaque() -> Verdict {
 /// Numbers on the servers belong to somebody else, so no KILL is ever passed on as it is.
 fn kill_or_refuse(kill: Option<Kill>) -> Plan {
     kill.map_or_else(|| Plan::Refuse(kill::unknown("not a number of a session")), Plan::Kill)
+}
+
+/// What Atlas says to what its blocklist has.
+#[must_use]
+pub fn forbidden() -> ServerError {
+    ServerError::new(1105, b"07000", "Proxy Warning - Syntax Forbidden")
 }
 
 fn refuse(code: u16, state: &[u8; 5], text: &str) -> Plan {

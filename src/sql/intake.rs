@@ -150,6 +150,9 @@ impl Session {
             }
             Plan::ChangeUser => self.change_user(context, payload, out),
             Plan::Refuse(error) => self.fail(error, 0, out),
+            Plan::Forward(_, verdict) if verdict.is_risky && context.config.blocklist => {
+                command::forbidden().emit(&mut out.client, 1);
+            }
             Plan::Forward(kind, verdict) => {
                 let upload = (!is_whole).then(Walker::default);
                 let command = payload.first().copied().unwrap_or(0);

@@ -2,9 +2,11 @@
 //!
 //! Read first: facts/sql.md sections 3 and 5; `session` for the life of a query.
 
+pub mod admin;
 pub mod atlas;
 pub mod auth;
 pub mod command;
+pub mod gate;
 pub mod handshake;
 pub mod intake;
 pub mod kill;
@@ -18,6 +20,7 @@ pub mod route;
 pub mod session;
 pub mod setting;
 pub mod status;
+pub mod table;
 pub mod words;
 
 use std::net::SocketAddr;
@@ -53,6 +56,15 @@ pub struct Config {
     pub idle_limit: Duration,
     /// Client sessions at once; one more gets error 1040.
     pub sessions_max: usize,
+    /// Addresses and networks that may connect; none written: all (Atlas: client-ips).
+    pub clients: Vec<gate::Network>,
+    /// Refuse DELETE and UPDATE without WHERE or LIMIT, and SLEEP, as Atlas does.
+    pub blocklist: bool,
+    /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
+    pub admin_listen: Vec<SocketAddr>,
+    pub admin_user: String,
+    /// Needed with `admin_listen`.
+    pub admin_password: Option<Secret>,
 }
 
 /// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
@@ -102,6 +114,11 @@ impl Default for Config {
             connect_limit: Duration::from_secs(2),
             idle_limit: Duration::from_secs(8 * 3600),
             sessions_max: 1024,
+            clients: Vec::new(),
+            blocklist: false,
+            admin_listen: Vec::new(),
+            admin_user: "admin".to_owned(),
+            admin_password: None,
         }
     }
 }

@@ -41,12 +41,21 @@ pub struct Verdict {
     pub is_dirty: bool,
     /// More than one statement, so that an error does not say that nothing was done.
     pub is_multiple: bool,
+    /// On Atlas's blocklist: DELETE or UPDATE without WHERE or LIMIT, SLEEP.
+    pub is_risky: bool,
     pub effect: Effect,
 }
 
 impl Verdict {
     const fn new(class: Class, is_write: bool, is_dirty: bool) -> Self {
-        Self { class, is_write, is_dirty, is_multiple: false, effect: Effect::None }
+        Self {
+            class,
+            is_write,
+            is_dirty,
+            is_multiple: false,
+            is_risky: false,
+            effect: Effect::None,
+        }
     }
 
     /// A read that any host answers alike.
@@ -68,6 +77,7 @@ impl Verdict {
             is_write: self.is_write || other.is_write,
             is_dirty: self.is_dirty || other.is_dirty,
             is_multiple: self.is_multiple || other.is_multiple,
+            is_risky: self.is_risky || other.is_risky,
             effect: if is_same { self.effect } else { Effect::None },
         };
         if !is_same {
@@ -132,6 +142,11 @@ struct Scan<'a> {
     has_unknown_function: bool,
     has_source_function: bool,
     is_multiple: bool,
+    is_risky: bool,
+    /// Of the statement at hand, among several: it deletes or updates, and what bounds it.
+    is_sweeping: bool,
+    is_bounded: bool,
+    words_of_statement: usize,
     is_broken: bool,
     /// Open parentheses.
     depth: usize,
@@ -163,6 +178,7 @@ impl<'a> Scan<'a> {
             if token == Token::Symbol(b';') {
                 is_ended = true;
                 before = Before::Nothing;
+                scan.end_statement();
                 continue;
             }
             let is_leading = token == Token::Symbol(b'(') && scan.tokens == 0;
@@ -172,6 +188,7 @@ impl<'a> Scan<'a> {
             }
             before = scan.token(token, before, lexer.is_spaced);
         }
+        scan.end_statement();
         let mut verdict = scan.verdict();
         if lexer.has_executable || lexer.has_source_hint || scan.is_broken {
             verdict.class = verdict.class.max(Class::Source);
@@ -187,7 +204,13 @@ impl<'a> Scan<'a> {
             // Whether it is executed depends on the server: nothing to repeat elsewhere.
             verdict = Verdict::OPAQUE;
         }
+        verdict.is_risky = scan.is_risky;
         (verdict, lexer.has_backslash)
+    }
+
+    fn end_statement(&mut self) {
+        self.is_risky |= self.is_sweeping && !self.is_bounded;
+        (self.is_sweeping, self.is_bounded, self.words_of_statement) = (false, false, 0);
     }
 
     fn token(&mut self, token: Token<'a>, before: Before<'a>, is_spaced: bool) -> Before<'a> {
@@ -251,7 +274,12 @@ impl<'a> Scan<'a> {
             || (is(word, "SHARE") && follows("FOR"))
             || (is(word, "VALUE") && (follows("NEXT") || follows("PREVIOUS")));
         self.has_lock_function |= is_in(words::LOCKS, word);
-        if self.tokens == 1 {
+        // The verb is the first word, or the first after the names of a WITH.
+        let is_verb = self.words_of_statement == 0 || (self.is_in_with && self.depth == 0);
+        self.words_of_statement += 1;
+        self.is_sweeping |= is_verb && (is(word, "DELETE") || is(word, "UPDATE"));
+        self.is_bounded |= self.depth == 0 && (is(word, "WHERE") || is(word, "LIMIT"));
+        if self.words_of_statement == 1 {
             self.is_in_with = is(word, "WITH");
         } else if self.depth == 0 && is_in(AFTER_WITH, word) {
             self.is_in_with = false;
@@ -259,6 +287,7 @@ impl<'a> Scan<'a> {
     }
 
     fn call(&mut self, word: &[u8], is_qualified: bool, is_spaced: bool) {
+        self.is_risky |= is(word, "SLEEP");
         if is_qualified {
             self.unknown_function();
         } else if is_in(words::LAST_FUNCTIONS, word) {
@@ -583,6 +612,7 @@ mod tests {
     fn what_leaves_state_behind_keeps_the_session_on_the_source() {
         let texts = r#"
             SELECT 1; DELETE FROM t
+            SELECT 1; WITH x AS (SELECT 1) DELETE FROM t
             SELECT ';'; SELECT 2
             SELECT 'it''s \' ; DELETE FROM t; -- '
             SET @a = 1
@@ -701,6 +731,34 @@ mod tests {
         // Under ANSI_QUOTES, which no flag tells, this is an identifier that ends early.
         let text = b"SELECT \"a\\\" ; DELETE FROM t; -- \"";
         assert_eq!(classify(text, KNOWN).class, Class::SourcePin);
+    }
+
+    #[test]
+    fn the_blocklist_looks_at_tokens() {
+        let texts = "DELETE FROM t
+            /* where */ delete from t
+            UPDATE t SET a = 'where'
+            UPDATE t SET a = (SELECT b FROM u WHERE c)
+            SELECT 1; DELETE FROM t
+            DELETE FROM t; SELECT 1 FROM t WHERE a
+            WITH x AS (SELECT 1 FROM t WHERE a) DELETE FROM t
+            SELECT SLEEP(1)
+            SELECT 1 + sleep (1)";
+        for text in table(texts) {
+            assert!(verdict(text).is_risky, "{text}");
+        }
+        let texts = "DELETE FROM t WHERE a
+            UPDATE t SET a = 1 LIMIT 1
+            UPDATE t SET a = (SELECT b FROM u) WHERE c
+            INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1
+            SELECT * FROM t FOR UPDATE
+            EXPLAIN DELETE FROM t
+            SELECT sleep FROM t
+            SELECT 'SLEEP(1)'
+            WITH x AS (SELECT 1) UPDATE t SET a = 1 WHERE a";
+        for text in table(texts) {
+            assert!(!verdict(text).is_risky, "{text}");
+        }
     }
 
     #[test]

@@ -230,6 +230,26 @@ impl Session {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// One word on what it does, for people.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match &self.phase {
+            Phase::Arrived | Phase::Door(_) => "logging in",
+            Phase::Idle => "idle",
+            Phase::Held { .. } => "held",
+            Phase::Opening(_) => "connecting",
+            Phase::Replaying { .. } | Phase::Running { .. } => "running",
+            Phase::Killing => "killing",
+            Phase::Closed => "closed",
+        }
+    }
+
     /// Whose connections this session leases: the user's place, capabilities, collation.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
