@@ -12,6 +12,8 @@ mod admin;
 mod client;
 #[path = "sql/kinds.rs"]
 mod kinds;
+#[path = "sql/prepared.rs"]
+mod prepared;
 #[path = "sql/servers.rs"]
 mod servers;
 #[path = "sql/state.rs"]
@@ -403,24 +405,6 @@ fn statements_beyond_one_packet_pass() {
         conn.query_drop(text).expect("inserts");
         assert_eq!(pair.sql(0, "SELECT LENGTH(a) FROM t.big"), size.to_string());
     }
-}
-
-#[test]
-fn prepared_statements_run_on_the_source() {
-    let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
-    let mut conn = connect(&front);
-    assert_eq!(mark(&mut conn), "second");
-    let name: Option<String> =
-        conn.exec_first("SELECT name FROM t.mark WHERE ? = 1", (1,)).expect("executes");
-    assert_eq!(name.as_deref(), Some("first"));
-    conn.exec_drop("CREATE TABLE IF NOT EXISTS t.prepared (a INT, b LONGTEXT)", ()).expect("runs");
-    for number in 0..10 {
-        conn.exec_drop("INSERT INTO t.prepared VALUES (?, ?)", (number, "x".repeat(100_000)))
-            .expect("inserts");
-    }
-    assert_eq!(pair.sql(0, "SELECT SUM(a), SUM(LENGTH(b)) FROM t.prepared"), "45\t1000000");
-    assert_eq!(mark(&mut conn), "first", "while statements exist");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub mod code {
     pub const STMT_EXECUTE: u8 = 0x17;
     pub const STMT_SEND_LONG_DATA: u8 = 0x18;
     pub const STMT_CLOSE: u8 = 0x19;
+    pub const STMT_RESET: u8 = 0x1a;
+    pub const STMT_FETCH: u8 = 0x1c;
     pub const RESET_CONNECTION: u8 = 0x1f;
 }
 
@@ -61,10 +63,10 @@ pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
         code::STMT_SEND_LONG_DATA | code::STMT_CLOSE => {
             Plan::Forward(Kind::Silent, Verdict::SOURCE)
         }
-        0x1a => Plan::Forward(Kind::Single, Verdict::SOURCE),
+        code::STMT_RESET => Plan::Forward(Kind::Single, Verdict::SOURCE),
         // COM_SET_OPTION changes what a reset does not change back.
         0x1b => Plan::Forward(Kind::Single, Verdict { is_write: false, ..Verdict::OPAQUE }),
-        0x1c => Plan::Forward(Kind::Rows, Verdict::SOURCE),
+        code::STMT_FETCH => Plan::Forward(Kind::Rows, Verdict::SOURCE),
         code::RESET_CONNECTION => Plan::Reset,
         // COM_SHUTDOWN, COM_BINLOG_DUMP, COM_TABLE_DUMP, COM_REGISTER_SLAVE, COM_BINLOG_DUMP_GTID.
         0x08 | 0x12 | 0x13 | 0x15 | 0x1e => {
@@ -83,7 +85,7 @@ fn query(text: &[u8], reading: Reading) -> Plan {
     Plan::Forward(Kind::Results, verdict)
 }
 
-/// A prepared statement runs where it was prepared, which is the source.
+/// A proved read may be prepared on the replica, and again on the source when it must run there.
 fn prepared(text: &[u8], reading: Reading) -> Plan {
     let verdict = route::classify(text, reading);
     if verdict.effect == Effect::Kill {
@@ -93,7 +95,9 @@ fn prepared(text: &[u8], reading: Reading) -> Plan {
     let verdict = if verdict.effect != Effect::None || verdict.is_multiple {
         Verdict { is_risky: verdict.is_risky, ..opaque() }
     } else {
-        Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
+        let is_about_last = verdict.class == route::Class::Last;
+        let class = if is_about_last { route::Class::Source } else { verdict.class };
+        Verdict { class, ..verdict }
     };
     Plan::Forward(Kind::Prepared, verdict)
 }
@@ -155,11 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_read_is_no_pin_but_runs_on_the_source() {
+    fn a_prepared_read_is_a_read() {
         let Plan::Forward(Kind::Prepared, verdict) = plan(b"\x16SELECT ?", true, READING) else {
             panic!()
         };
-        assert_eq!((verdict.class, verdict.is_write), (Class::Source, false));
+        assert_eq!((verdict.class, verdict.is_write), (Class::Replica, false));
+        let text = b"\x16SELECT FOUND_ROWS()";
+        let Plan::Forward(_, verdict) = plan(text, true, READING) else { panic!() };
+        assert_eq!(verdict.class, Class::Source);
         let Plan::Forward(_, verdict) = plan(b"\x16USE x", true, READING) else { panic!() };
         assert_eq!(verdict.class, Class::SourcePin);
     }

@@ -14,6 +14,7 @@ use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker
 use super::result::Kind;
 use super::route::{self, Verdict};
 use super::session::{Act, Context, Job, Outbox, Phase, Session};
+use super::statement::LAST_ID;
 
 impl Session {
     /// Bytes from the client.
@@ -102,6 +103,7 @@ impl Session {
         self.job = Some(Job {
             bytes: Vec::new(),
             kind: Kind::Results,
+            statement: None,
             verdict: Verdict::READ,
             since: context.now,
             is_retried: false,
@@ -172,26 +174,28 @@ impl Session {
         mut upload: Option<Walker>,
         out: &mut Outbox,
     ) {
-        let statement = packets
-            .get(HEADER_BYTES + 1..HEADER_BYTES + 5)
-            .and_then(|id| id.try_into().ok())
-            .map(u32::from_le_bytes);
-        if command == code::STMT_CLOSE {
-            self.statements.retain(|(id, _)| Some(*id) != statement);
-        }
-        let source = context.routes.source;
-        let has_source = source.is_some_and(|host| self.is_open(host));
-        if kind == Kind::Silent && !has_source {
-            // The statement went with its connection, and nobody waits for an answer.
-            if upload.is_some() {
-                self.close(out);
+        let payload = packets.get(HEADER_BYTES..).unwrap_or(&[]);
+        let mut statement = None;
+        if NAME_A_STATEMENT.contains(&command) {
+            let mut reader = Reader::new(payload.get(1..).unwrap_or(&[]));
+            let id = match reader.u32_le().unwrap_or(0) {
+                LAST_ID => self.last_statement,
+                id => id,
+            };
+            if command == code::STMT_CLOSE {
+                self.close_statement(id, out);
+                return;
             }
-            return;
-        }
-        if command == code::STMT_EXECUTE
-            && self.statements.iter().any(|(id, is_write)| Some(*id) == statement && !is_write)
-        {
-            verdict.is_write = false;
+            let is_on_source = HostId::ALL
+                .into_iter()
+                .filter_map(|host| self.leg(host))
+                .any(|leg| leg.is_source && leg.prepared.iter().any(|handle| handle.id == id));
+            let Some(known) = self.statements.iter_mut().find(|it| it.id == id) else {
+                self.unknown_statement(id, kind, upload.is_some(), out);
+                return;
+            };
+            verdict = known.verdict(payload, is_on_source);
+            statement = Some(id);
         }
         if let Some(walker) = &mut upload {
             let (mut used, mut is_whole) = (0, false);
@@ -207,6 +211,7 @@ impl Session {
         self.job = Some(Job {
             bytes: packets.to_vec(),
             kind,
+            statement,
             verdict,
             since: context.now,
             is_retried: false,
@@ -215,6 +220,29 @@ impl Session {
             admission: None,
         });
         self.dispatch(context, out);
+    }
+
+    /// Closes a statement on every connection that has it. Nobody waits for an answer.
+    fn close_statement(&mut self, id: u32, out: &mut Outbox) {
+        self.statements.retain(|it| it.id != id);
+        for (leg, outbound) in self.legs.iter_mut().zip(&mut out.servers) {
+            let Some(leg) = leg else { continue };
+            if let Some(at) = leg.prepared.iter().position(|handle| handle.id == id) {
+                let handle = leg.prepared.swap_remove(at);
+                packet::command(outbound, code::STMT_CLOSE, &handle.server.to_le_bytes());
+            }
+        }
+    }
+
+    fn unknown_statement(&mut self, id: u32, kind: Kind, is_upload: bool, out: &mut Outbox) {
+        if kind != Kind::Silent {
+            let text = format!("Unknown prepared statement handler ({id}) given to the splitter");
+            out.tally.errors += 1;
+            ServerError::new(1243, b"HY000", text).emit(&mut out.client, 1);
+        }
+        if is_upload {
+            self.close(out);
+        }
     }
 
     /// The rest of a long command, on its way to the server.
@@ -245,6 +273,7 @@ impl Session {
         self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
         self.is_pinned = false;
         self.statements = Vec::new();
+        self.last_statement = 0;
         self.last_host = None;
     }
 
@@ -267,6 +296,15 @@ impl Session {
         self.phase = Phase::Door(door);
     }
 }
+
+/// Commands whose first argument is a statement's number.
+const NAME_A_STATEMENT: [u8; 5] = [
+    code::STMT_EXECUTE,
+    code::STMT_SEND_LONG_DATA,
+    code::STMT_CLOSE,
+    code::STMT_RESET,
+    code::STMT_FETCH,
+];
 
 fn is_collation_safe(id: u8) -> bool {
     use mysql_common::collations::{Collation, CollationId};

@@ -19,6 +19,7 @@ pub mod result;
 pub mod route;
 pub mod session;
 pub mod setting;
+pub mod statement;
 pub mod status;
 pub mod table;
 pub mod words;

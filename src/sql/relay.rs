@@ -9,10 +9,11 @@ use crate::wire::HostId;
 
 use super::command::code;
 use super::kill;
-use super::packet::{self, ServerError, status};
+use super::packet::{self, HEADER_BYTES, ServerError, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
 use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
+use super::statement::{Handle, Statement};
 
 impl Session {
     /// Before its statement, the connection is told the database and the settings that the session
@@ -28,10 +29,21 @@ impl Session {
         } else if let Some((payload, version)) = self.settings.after(leg.settings) {
             packet::frame(outbound, 0, |out| out.extend_from_slice(payload));
             Step::Settings(version)
+        } else if let Some(id) = self.job.as_ref().and_then(|job| job.statement)
+            && leg.prepared.iter().all(|handle| handle.id != id)
+            && let Some(text) =
+                self.statements.iter().find(|it| it.id == id).and_then(|it| it.text.as_ref())
+        {
+            packet::frame(outbound, 0, |out| out.extend_from_slice(text));
+            Step::Prepared(id)
         } else {
             return false;
         };
-        let reply = Reply::new(Kind::Results, self.is_eof_deprecated());
+        let kind = match step {
+            Step::Prepared(_) => Kind::Prepared,
+            Step::Database | Step::Settings(_) => Kind::Results,
+        };
+        let reply = Reply::new(kind, self.is_eof_deprecated());
         self.phase = Phase::Replaying { host, reply, step, answer: Vec::new() };
         true
     }
@@ -81,9 +93,7 @@ impl Session {
             }
             (Some(error), _) => {
                 // The source is there and does not want this user or this database.
-                out.tally.errors += 1;
-                error.emit(&mut out.client, 1);
-                self.finish(context, out);
+                self.refuse_job(context, &error, out);
             }
             (None, _) => {
                 self.hold(Some(context.now + limits::SQL_RECONNECT), out);
@@ -100,6 +110,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let can_retry = self.can_retry(host);
+        let is_prepare = self.job.as_ref().is_some_and(|job| job.kind == Kind::Prepared);
         let used = match &mut self.phase {
             Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
                 let used = reply.feed(bytes);
@@ -111,7 +122,14 @@ impl Session {
                     out.client.extend_from_slice(part);
                 } else {
                     held_back.extend_from_slice(part);
-                    if !can_retry || (reply.is_begun && !is_refusal) {
+                    if let Some(place) =
+                        held_back.get_mut(5..9).filter(|_| reply.statement.is_some())
+                    {
+                        // The client knows it by the session's own number.
+                        place.copy_from_slice(&(self.last_statement + 1).to_le_bytes());
+                    }
+                    let is_numbered = is_prepare && !reply.is_begun;
+                    if (!can_retry && !is_numbered) || (reply.is_begun && !is_refusal) {
                         self.deliver(out);
                     }
                 }
@@ -178,6 +196,7 @@ impl Session {
             return;
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
+        let parameters = reply.parameters;
         let Some(job) = self.job.take() else { return };
         if let Some(status) = status {
             self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
@@ -197,7 +216,7 @@ impl Session {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
         if let (None, Some(id)) = (error, statement) {
-            self.statements.push((id, job.verdict.is_write));
+            self.prepared(&job, host, id, parameters);
         }
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
@@ -208,6 +227,36 @@ impl Session {
             return;
         }
         self.finish(context, out);
+    }
+
+    /// A server has prepared a statement.
+    fn prepared(&mut self, job: &Job, host: HostId, server: u32, parameters: u16) {
+        self.last_statement += 1;
+        let id = self.last_statement;
+        let text = job.bytes.get(HEADER_BYTES..).unwrap_or(&[]);
+        let kept: usize =
+            self.statements.iter().filter_map(|it| it.text.as_ref()).map(|it| it.len()).sum();
+        let is_kept = job.verdict.class < Class::SourcePin
+            && !text.is_empty()
+            && kept + text.len() <= limits::SQL_PREPARED_BYTES_MAX;
+        self.statements.push(Statement {
+            id,
+            text: is_kept.then(|| text.into()),
+            class: job.verdict.class,
+            is_write: job.verdict.is_write,
+            parameters,
+            types: Box::default(),
+            is_bound: false,
+        });
+        if let Some(leg) = &mut self.legs[host.index()] {
+            leg.prepared.push(Handle { id, server, has_types: false });
+        }
+    }
+
+    /// The statement cannot be run on the connection that it would have to run on.
+    pub(super) fn refuse_statement(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let text = "Prepared statement needs to be re-prepared";
+        self.refuse_job(context, &ServerError::new(1615, b"HY000", text), out);
     }
 
     /// The job is over: the next command, if the client sent it ahead.
@@ -244,6 +293,10 @@ impl Session {
                 match step {
                     Step::Database => leg.database.clone_from(&self.database),
                     Step::Settings(version) => leg.settings = version,
+                    Step::Prepared(id) => {
+                        let server = reply.statement.unwrap_or(0);
+                        leg.prepared.push(Handle { id, server, has_types: false });
+                    }
                 }
             }
             self.dispatch(context, out);
@@ -403,7 +456,7 @@ impl Session {
     /// Somebody ended the statement. If a server runs it, the server says so.
     pub fn interrupted(&mut self, context: &Context<'_>, out: &mut Outbox) {
         if self.is_held() {
-            self.refuse_held(context, &kill::interrupted(), out);
+            self.refuse_job(context, &kill::interrupted(), out);
         }
     }
 
@@ -434,12 +487,13 @@ impl Session {
         self.finish(context, out);
     }
 
-    /// A statement that waits gets an error instead; the session goes on if it can.
-    fn refuse_held(&mut self, context: &Context<'_>, error: &ServerError, out: &mut Outbox) {
+    /// A statement that was not sent gets an error instead; the session goes on if it can.
+    fn refuse_job(&mut self, context: &Context<'_>, error: &ServerError, out: &mut Outbox) {
         out.tally.errors += 1;
         error.emit(&mut out.client, 1);
-        if self.job.as_ref().is_some_and(|job| job.upload.is_some()) {
-            // The rest of the statement is still to come and has nowhere to go.
+        if self.job.as_ref().is_some_and(|job| job.upload.is_some() || job.kind == Kind::Silent) {
+            // The rest of the statement is still to come and has nowhere to go, or no answer was
+            // expected.
             self.close(out);
         } else {
             self.finish(context, out);
@@ -464,7 +518,7 @@ impl Session {
                 let is_due = retry_at.is_some_and(|at| now >= at);
                 let since = self.job.as_ref().map_or(now, |job| job.since);
                 if now.since(since) >= context.config.hold_limit {
-                    self.refuse_held(context, &held_too_long(context), out);
+                    self.refuse_job(context, &held_too_long(context), out);
                 } else if is_due {
                     self.dispatch(context, out);
                 }

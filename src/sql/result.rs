@@ -55,6 +55,8 @@ pub struct Reply {
     pub error: Option<u16>,
     /// The id that COM_STMT_PREPARE gave out.
     pub statement: Option<u32>,
+    /// How many parameters that statement has.
+    pub parameters: u16,
     /// Whether at least one packet of the reply is complete.
     pub is_begun: bool,
     /// The server broke the protocol (or asked for a local file, which was not offered).
@@ -76,6 +78,7 @@ impl Reply {
             status: None,
             error: None,
             statement: None,
+            parameters: 0,
             is_begun: false,
             is_broken: false,
         }
@@ -182,7 +185,7 @@ impl Reply {
         else {
             return self.breach();
         };
-        self.statement = Some(id);
+        (self.statement, self.parameters) = (Some(id), parameters);
         let block = |count: u16| u64::from(count) + u64::from(count > 0 && !self.is_eof_deprecated);
         match block(columns) + block(parameters) {
             0 => Stage::Done,

@@ -34,6 +34,7 @@ use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect, Reading, Verdict};
 use super::setting::History;
+use super::statement::{Handle, Statement};
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -88,8 +89,9 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
-    /// Prepared statements, and whether each may write.
-    pub(super) statements: Vec<(u32, bool)>,
+    pub(super) statements: Vec<Statement>,
+    /// The number that the last one got.
+    pub(super) last_statement: u32,
     /// Reads go to the source until then, so that they see the session's own writes.
     pub(super) own_writes_until: Instant,
     pub(super) last_host: Option<HostId>,
@@ -131,6 +133,8 @@ pub(super) enum Step {
     Database,
     /// The connection then has the settings up to this version.
     Settings(u32),
+    /// The connection then has the statement of this number.
+    Prepared(u32),
 }
 
 /// A leased connection to one host.
@@ -145,6 +149,7 @@ pub(super) struct Leg {
     pub database: Option<Vec<u8>>,
     pub settings: u32,
     pub status: u16,
+    pub prepared: Vec<Handle>,
 }
 
 impl Leg {
@@ -163,6 +168,8 @@ pub(super) struct Job {
     /// Its packets, or the start of them while `upload` goes on.
     pub bytes: Vec<u8>,
     pub kind: Kind,
+    /// The statement that it names.
+    pub statement: Option<u32>,
     pub verdict: Verdict,
     pub since: Instant,
     pub is_retried: bool,
@@ -191,6 +198,7 @@ impl Session {
             inbox: Vec::new(),
             is_pinned: false,
             statements: Vec::new(),
+            last_statement: 0,
             own_writes_until: Instant::ZERO,
             last_host: None,
             doom: None,
@@ -335,15 +343,15 @@ impl Session {
                 database: None,
                 settings: 0,
                 status: status::AUTOCOMMIT,
+                prepared: Vec::new(),
             });
             out.acts.push(Act::Open(host));
             self.phase = Phase::Opening(host);
             return;
         };
-        let is_silent = self.job.as_ref().is_some_and(|job| job.kind == Kind::Silent);
         if !leg.is_open {
             self.phase = Phase::Opening(host);
-        } else if is_silent || !self.replay(host, out) {
+        } else if !self.replay(host, out) {
             self.send(context, host, out);
         }
     }
@@ -400,7 +408,6 @@ impl Session {
     /// Whether reads may go to the replica at all.
     fn is_free(&self, context: &Context<'_>) -> bool {
         !self.is_pinned
-            && self.statements.is_empty()
             && context.now >= self.own_writes_until
             && self.legs.iter().flatten().all(|leg| !leg.has_transaction() && leg.has_autocommit())
     }
@@ -410,7 +417,7 @@ impl Session {
         self.leg(host).is_some_and(|leg| {
             leg.is_source
                 && (self.is_pinned
-                    || !self.statements.is_empty()
+                    || self.statements.iter().any(Statement::is_state)
                     || leg.has_transaction()
                     || !leg.has_autocommit())
         })
@@ -422,7 +429,21 @@ impl Session {
             return;
         }
         let Some(job) = &mut self.job else { return };
-        out.servers[host.index()].extend_from_slice(&job.bytes);
+        let outbound = &mut out.servers[host.index()];
+        if let Some(id) = job.statement {
+            let leg = self.legs[host.index()].as_mut();
+            let handle = leg.and_then(|leg| leg.prepared.iter_mut().find(|it| it.id == id));
+            let statement = self.statements.iter_mut().find(|it| it.id == id);
+            let is_sent = handle.zip(statement).and_then(|(handle, statement)| {
+                statement.emit(&job.bytes, job.upload.is_none(), handle, outbound)
+            });
+            if is_sent.is_none() {
+                self.refuse_statement(context, out);
+                return;
+            }
+        } else {
+            outbound.extend_from_slice(&job.bytes);
+        }
         if job.verdict.is_write {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
@@ -448,6 +469,9 @@ impl Session {
         match effect {
             Effect::None | Effect::Kill => {}
             Effect::Use(name) => {
+                if self.database.as_ref() != Some(&name) {
+                    self.statements.iter_mut().for_each(Statement::freeze);
+                }
                 // The other connection cannot be given what SET CHARACTER SET took from the
                 // database that was the default then.
                 self.is_pinned |= self.settings.follows_database();
@@ -457,6 +481,7 @@ impl Session {
                 }
             }
             Effect::Set(setting) => {
+                self.statements.iter_mut().for_each(Statement::freeze);
                 if let Some(is_safe) = setting.is_charset_safe {
                     self.reading.is_charset_safe = is_safe;
                 }
@@ -746,13 +771,44 @@ mod tests {
     fn a_closing_statement_never_waits_and_never_answers() {
         let mut world = World::new();
         world.client(b"\x0a\0\0\0\x16SELECT ?1");
-        world.opened(HostId::First);
-        world.reply(HostId::First, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
-        world.sent(HostId::First);
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(world.told()[5..9], [1, 0, 0, 0], "the session's own number");
+        world.sent(HostId::Second);
         world.route(None, Flow::Flowing);
-        world.client(b"\x05\0\0\0\x19\x07\0\0\0");
+        world.client(b"\x05\0\0\0\x19\x01\0\0\0");
         assert!(!world.session.is_held());
+        assert_eq!(world.sent(HostId::Second), b"\x05\0\0\0\x19\x07\0\0\0");
+        assert_eq!(world.told(), b"");
         assert!(world.session.statements.is_empty());
+    }
+
+    #[test]
+    fn a_prepared_read_is_prepared_again_where_it_has_to_run() {
+        let mut world = World::new();
+        let prepared = |server: u8| [b"\x0c\0\0\x01\0", &[server, 0, 0, 0][..], &[0; 7]].concat();
+        let execute = b"\x0a\0\0\0\x17\x01\0\0\0\0\x01\0\0\0";
+        world.client(b"\x0a\0\0\0\x16SELECT 11");
+        world.opened(HostId::Second);
+        world.sent(HostId::Second);
+        world.reply(HostId::Second, &prepared(7));
+        world.client(execute);
+        assert_eq!(world.sent(HostId::Second)[5..9], [7, 0, 0, 0]);
+        world.reply(HostId::Second, OK);
+        world.query("BEGIN");
+        world.opened(HostId::First);
+        world.sent(HostId::First);
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        world.client(execute);
+        assert!(world.sent(HostId::First).ends_with(b"\x16SELECT 11"));
+        world.told();
+        world.reply(HostId::First, &prepared(9));
+        assert_eq!(world.told(), b"", "the client knows nothing of it");
+        assert_eq!(world.sent(HostId::First)[5..9], [9, 0, 0, 0]);
+        world.reply(HostId::First, OK);
+        assert_eq!(world.told(), OK);
+        world.client(b"\x05\0\0\0\x1a\x02\0\0\0");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\xdb\x04"), "1243");
     }
 
     /// Random commands, replies, losses, routes and times: whatever happens, a write is sent at
