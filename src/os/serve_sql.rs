@@ -325,6 +325,9 @@ impl ServeSql {
         for other in self.facts.iter().flatten() {
             facts.capabilities &= other.capabilities;
         }
+        if !self.config.local_infile {
+            facts.capabilities &= !handshake::capability::LOCAL_FILES;
+        }
         let thread = self.clients.get(slot).map_or(0, |client| client.thread);
         self.with_session(turn, slot, |session, context, out| {
             session.greet(context, &facts, thread, out);

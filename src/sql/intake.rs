@@ -95,6 +95,10 @@ impl Session {
         self.reading.is_charset_safe = is_collation_safe(guest.collation);
         self.database.clone_from(&guest.database);
         self.guest = guest;
+        if !context.config.local_infile {
+            // Whatever the client claims: no server may ask it for a file.
+            self.guest.capabilities &= !capability::LOCAL_FILES;
+        }
         self.phase = Phase::Idle;
         if self.database.is_none() {
             packet::ok(&mut out.client, sequence, status::AUTOCOMMIT);
@@ -108,6 +112,7 @@ impl Session {
             since: context.now,
             is_retried: false,
             needs_source: false,
+            is_file: false,
             upload: None,
             admission: Some(sequence),
         });
@@ -216,6 +221,7 @@ impl Session {
             since: context.now,
             is_retried: false,
             needs_source: false,
+            is_file: false,
             upload,
             admission: None,
         });
@@ -250,7 +256,12 @@ impl Session {
         let Some(job) = &mut self.job else { return 0 };
         let Some(walker) = &mut job.upload else { return 0 };
         let (used, packet) = walker.walk(bytes);
-        if packet.is_some_and(|packet| packet.length < PAYLOAD_MAX) {
+        let is_last = packet.is_some_and(|packet| {
+            // A file ends with an empty packet, a command with one that is not full.
+            let is_empty = packet.length == 0 && !packet.is_continuation;
+            if job.is_file { is_empty } else { packet.length < PAYLOAD_MAX }
+        });
+        if is_last {
             job.upload = None;
         }
         if let (Some(outbound), Some(part)) = (out.servers.get_mut(host.index()), bytes.get(..used))

@@ -303,7 +303,9 @@ impl Login {
             Plugin::Unknown => Plugin::Native,
             known @ (Plugin::Native | Plugin::CachingSha2) => known,
         };
-        let missing = self.capabilities & handshake::RELAYED & !greeting.facts.capabilities;
+        // A server that reads no local files says so when it is asked to.
+        let needed = handshake::RELAYED & !handshake::capability::LOCAL_FILES;
+        let missing = self.capabilities & needed & !greeting.facts.capabilities;
         self.facts = Some(greeting.facts);
         if missing != 0 {
             return failed(&format!(

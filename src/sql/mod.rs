@@ -3,6 +3,7 @@
 //! Read first: facts/sql.md sections 3 and 5; `session` for the life of a query.
 
 pub mod admin;
+mod aim;
 pub mod atlas;
 pub mod auth;
 pub mod command;
@@ -61,6 +62,8 @@ pub struct Config {
     pub clients: Vec<gate::Network>,
     /// Refuse DELETE and UPDATE without WHERE or LIMIT, and SLEEP, as Atlas does.
     pub blocklist: bool,
+    /// Relay LOAD DATA LOCAL: the server then asks the client for the file that it names.
+    pub local_infile: bool,
     /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
     pub admin_listen: Vec<SocketAddr>,
     pub admin_user: String,
@@ -117,6 +120,7 @@ impl Default for Config {
             sessions_max: 1024,
             clients: Vec::new(),
             blocklist: false,
+            local_infile: false,
             admin_listen: Vec::new(),
             admin_user: "admin".to_owned(),
             admin_password: None,

@@ -9,7 +9,7 @@ use crate::wire::HostId;
 
 use super::command::code;
 use super::kill;
-use super::packet::{self, HEADER_BYTES, ServerError, status};
+use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
 use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
@@ -181,11 +181,19 @@ impl Session {
 
     /// Looks at a reply after it grew.
     fn progress(&mut self, context: &Context<'_>, out: &mut Outbox) {
-        let Phase::Running { host, reply, is_delivered, .. } = &self.phase else { return };
+        let Phase::Running { host, reply, is_delivered, .. } = &mut self.phase else { return };
         let host = *host;
         if reply.is_broken {
             out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
+            return;
+        }
+        if std::mem::take(&mut reply.is_file_wanted) && *is_delivered {
+            if let Some(job) = &mut self.job {
+                job.is_file = true;
+                job.upload = Some(Walker::default());
+            }
+            self.process_inbox(context, out);
             return;
         }
         if !reply.is_done() {

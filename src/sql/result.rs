@@ -59,6 +59,10 @@ pub struct Reply {
     pub parameters: u16,
     /// Whether at least one packet of the reply is complete.
     pub is_begun: bool,
+    /// The client offered to send local files, and the server asked for one: its bytes go to the
+    /// server before the reply goes on.
+    pub may_ask_for_file: bool,
+    pub is_file_wanted: bool,
     /// The server broke the protocol (or asked for a local file, which was not offered).
     pub is_broken: bool,
 }
@@ -80,6 +84,8 @@ impl Reply {
             statement: None,
             parameters: 0,
             is_begun: false,
+            may_ask_for_file: false,
+            is_file_wanted: false,
             is_broken: false,
         }
     }
@@ -145,6 +151,10 @@ impl Reply {
                 Some(mark::OK) => {
                     self.status = ok_status(packet.head);
                     self.end()
+                }
+                Some(mark::LOCAL_INFILE) if self.may_ask_for_file => {
+                    self.is_file_wanted = true;
+                    Stage::Head
                 }
                 Some(mark::LOCAL_INFILE) | None => self.breach(),
                 Some(_) => match packet::lenenc(&mut Reader::new(packet.head)) {
@@ -317,6 +327,17 @@ mod tests {
     fn a_request_for_a_local_file_is_a_breach() {
         assert!(follow(Kind::Results, false, &[b"\xfb/etc/passwd"]).is_broken);
         assert!(follow(Kind::Results, false, &[b""]).is_broken);
+    }
+
+    #[test]
+    fn a_file_may_be_asked_for_where_it_was_offered() {
+        let stream = packets(&[b"\xfb/tmp/x", OK]);
+        let mut reply = Reply::new(Kind::Results, false);
+        reply.may_ask_for_file = true;
+        assert_eq!(reply.feed(&stream[..11]), 11);
+        assert!(reply.is_file_wanted && !reply.is_done());
+        assert_eq!(reply.feed(&stream[11..]), stream.len() - 11);
+        assert!(reply.is_done() && !reply.is_broken);
     }
 
     #[test]

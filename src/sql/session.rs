@@ -157,7 +157,7 @@ impl Leg {
         self.status & status::IN_TRANS != 0
     }
 
-    const fn has_autocommit(&self) -> bool {
+    pub(super) const fn has_autocommit(&self) -> bool {
         self.status & status::AUTOCOMMIT != 0
     }
 }
@@ -175,7 +175,9 @@ pub(super) struct Job {
     pub is_retried: bool,
     /// The replica refused or lost it.
     pub needs_source: bool,
-    /// Follows the rest of a command that is too long to keep.
+    /// What is uploaded is not the command but the file that it names.
+    pub is_file: bool,
+    /// Follows the rest of a command that is too long to keep, or a file.
     pub upload: Option<Walker>,
     /// Not a command: the client is logged in as soon as its database was found, by a packet with
     /// this sequence number.
@@ -377,57 +379,13 @@ impl Session {
         true
     }
 
-    /// The host that the job may go to at this moment; `None` when it has to wait.
-    fn target(&self, context: &Context<'_>) -> Option<HostId> {
-        let job = self.job.as_ref()?;
-        let source = context.routes.source;
-        let host = match job.verdict.class {
-            Class::Replica if !job.needs_source && self.is_free(context) => {
-                let read = context.routes.read_target();
-                let is_avoided = read.is_some_and(|host| {
-                    context.avoid_until[host.index()] > context.now && !self.is_open(host)
-                });
-                if is_avoided { source } else { read }
-            }
-            Class::Last => self.last_host.filter(|&host| self.is_open(host)).or(source),
-            Class::Replica | Class::Source | Class::SourcePin => source,
-        }?;
-        // What gets no reply must not wait for one; it ends or feeds a statement that exists.
-        let flows = source != Some(host)
-            || job.kind == Kind::Silent
-            || match context.routes.writes {
-                Flow::Flowing => true,
-                Flow::Held { open_limit } => {
-                    self.leg(host).is_some_and(Leg::has_transaction)
-                        && context.held_since.is_none_or(|since| context.now < since + open_limit)
-                }
-            };
-        flows.then_some(host)
-    }
-
-    /// Whether reads may go to the replica at all.
-    fn is_free(&self, context: &Context<'_>) -> bool {
-        !self.is_pinned
-            && context.now >= self.own_writes_until
-            && self.legs.iter().flatten().all(|leg| !leg.has_transaction() && leg.has_autocommit())
-    }
-
-    /// Whether something that cannot be repeated elsewhere lives on this connection.
-    pub(super) fn has_state_on(&self, host: HostId) -> bool {
-        self.leg(host).is_some_and(|leg| {
-            leg.is_source
-                && (self.is_pinned
-                    || self.statements.iter().any(Statement::is_state)
-                    || leg.has_transaction()
-                    || !leg.has_autocommit())
-        })
-    }
-
     /// Writes the statement; from here on it may have been executed.
     fn send(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
         if self.admitted(out) {
             return;
         }
+        let has_files = self.guest.capabilities & capability::LOCAL_FILES != 0;
+        let is_eof_deprecated = self.is_eof_deprecated();
         let Some(job) = &mut self.job else { return };
         let outbound = &mut out.servers[host.index()];
         if let Some(id) = job.statement {
@@ -459,7 +417,8 @@ impl Session {
             self.phase = Phase::Idle;
             return;
         }
-        let reply = Reply::new(job.kind, self.is_eof_deprecated());
+        let mut reply = Reply::new(job.kind, is_eof_deprecated);
+        reply.may_ask_for_file = has_files && job.verdict.class != Class::Replica;
         let is_delivered = false;
         self.phase = Phase::Running { host, reply, held_back: Vec::new(), is_delivered };
     }

@@ -1,4 +1,4 @@
-//! Prepared statements in the binary protocol, on both connections of a session.
+//! Prepared statements in the binary protocol, on both connections of a session; local files.
 //!
 //! In: a pair and a splitter. Out: laws. Must not: know how a pair is made (`servers`).
 
@@ -98,4 +98,57 @@ fn a_statement_whose_names_may_mean_something_else_is_not_prepared_again() {
     // Another text, because the driver keeps statements by theirs.
     let read = conn.prep("SELECT CONCAT(name, '-', ?) FROM mark").expect("prepares");
     assert_eq!(run(&mut conn, &read, 4), "second-u-4");
+}
+
+/// What the command line client says to LOAD DATA LOCAL of this many lines, and the rows then.
+fn load(pair: &Pair, front: &Front, table: &str, lines: usize) -> (bool, String, String) {
+    use std::fmt::Write as _;
+    let path = std::env::temp_dir().join(format!("tandem-{table}-{}", std::process::id()));
+    let mut text = String::new();
+    for line in 0..lines {
+        writeln!(text, "{line}").expect("writes");
+    }
+    std::fs::write(&path, text).expect("a file");
+    pair.sql(0, &format!("CREATE TABLE t.{table} (a INT)"));
+    let output = Command::new("mariadb")
+        .args(["--no-defaults", "--local-infile=1", "-h127.0.0.1", "-uapp"])
+        .arg(format!("-p{PASSWORD}"))
+        .arg(format!("-P{}", front.address.port()))
+        .arg("-N")
+        .arg("-e")
+        .arg(format!(
+            "LOAD DATA LOCAL INFILE '{}' INTO TABLE t.{table}; SELECT name FROM t.mark",
+            path.display()
+        ))
+        .output()
+        .expect("the client runs");
+    let _ = std::fs::remove_file(&path);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let count = pair.sql(0, &format!("SELECT COUNT(*), COALESCE(SUM(a), 0) FROM t.{table}"));
+    (output.status.success(), said, count)
+}
+
+#[test]
+fn a_local_file_is_loaded_where_that_is_allowed() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |config| {
+        config.local_infile = true;
+        config.lag_limit = Duration::ZERO;
+    });
+    connect(&front);
+    let (_, said, count) = load(&pair, &front, "loaded", 500_000);
+    assert_eq!(count, "500000\t124999750000", "{said}");
+    assert!(said.contains("second"), "the session goes on: {said}");
+    let (_, said, count) = load(&pair, &front, "loaded_nothing", 0);
+    assert_eq!(count, "0\t0", "{said}");
+    assert!(said.contains("second"), "the session goes on: {said}");
+}
+
+#[test]
+fn a_local_file_is_not_loaded_by_default() {
+    let pair = Pair::shared();
+    let front = front(&pair);
+    connect(&front);
+    let (is_done, said, count) = load(&pair, &front, "not_loaded", 10);
+    assert!(!is_done && count == "0\t0", "{said}");
 }
