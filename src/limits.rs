@@ -221,3 +221,18 @@ pub const SQL_SERVER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long a client's socket is kept after the session's last words, so that they arrive.
 pub const SQL_LINGER: Duration = Duration::from_secs(1);
+
+/// Clients of the splitter's admin port at once; one more is closed at once.
+pub const SQL_DESKS_MAX: usize = 16;
+
+/// Bytes of prepared texts that a session keeps to prepare them on another connection; what comes
+/// after them stays where it was prepared.
+pub const SQL_PREPARED_BYTES_MAX: usize = 256 * 1024;
+
+/// SETs of session variables that a session remembers for its other connection; with one more it
+/// stays on the source.
+pub const SQL_SETTINGS_MAX: usize = 32;
+
+/// Bytes of such statements, one of them or all together; beyond them the session stays on the
+/// source. Two kilobytes hold what any framework sets.
+pub const SQL_SETTINGS_BYTES_MAX: usize = 2048;

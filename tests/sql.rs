@@ -6,12 +6,18 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+#[path = "sql/admin.rs"]
+mod admin;
 #[path = "sql/client.rs"]
 mod client;
 #[path = "sql/kinds.rs"]
 mod kinds;
+#[path = "sql/prepared.rs"]
+mod prepared;
 #[path = "sql/servers.rs"]
 mod servers;
+#[path = "sql/state.rs"]
+mod state;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -402,24 +408,6 @@ fn statements_beyond_one_packet_pass() {
 }
 
 #[test]
-fn prepared_statements_run_on_the_source() {
-    let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
-    let mut conn = connect(&front);
-    assert_eq!(mark(&mut conn), "second");
-    let name: Option<String> =
-        conn.exec_first("SELECT name FROM t.mark WHERE ? = 1", (1,)).expect("executes");
-    assert_eq!(name.as_deref(), Some("first"));
-    conn.exec_drop("CREATE TABLE IF NOT EXISTS t.prepared (a INT, b LONGTEXT)", ()).expect("runs");
-    for number in 0..10 {
-        conn.exec_drop("INSERT INTO t.prepared VALUES (?, ?)", (number, "x".repeat(100_000)))
-            .expect("inserts");
-    }
-    assert_eq!(pair.sql(0, "SELECT SUM(a), SUM(LENGTH(b)) FROM t.prepared"), "45\t1000000");
-    assert_eq!(mark(&mut conn), "first", "while statements exist");
-}
-
-#[test]
 fn pipelined_queries_and_single_bytes_are_answered_in_order() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
@@ -461,7 +449,7 @@ fn commands_that_are_not_queries_work() {
     .expect("changes the user");
     assert_eq!(one(&mut conn, "SELECT name FROM mark"), "second");
     assert_eq!(one(&mut conn, "SELECT CURRENT_USER()"), "other@127.0.0.1");
-    assert_eq!(code(conn.query_drop("KILL 1")), 1094);
+    assert_eq!(code(conn.query_drop("KILL 99999")), 1094);
     let mut client = RawClient::connect(&front);
     client.send(b"\x12\0\0\0\0");
     assert!(client.reply_contains(b"\xff\xcb\x04"), "COM_BINLOG_DUMP gets 1227");

@@ -19,6 +19,8 @@ macro_rules! context {
 }
 
 mod clients;
+mod desks;
+mod kills;
 mod servers;
 mod slab;
 
@@ -31,6 +33,7 @@ use crate::limits;
 use crate::os::plane::{Key, Plane, Ready, Service, Turn};
 use crate::routes::{Flow, Routes};
 use crate::sql;
+use crate::sql::gate;
 use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
 use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
@@ -39,6 +42,7 @@ use crate::time::{self, Instant};
 use crate::wire::HostId;
 
 use clients::Client;
+use desks::Visitor;
 use servers::Server;
 use slab::{Place, Slab, Timers};
 
@@ -53,10 +57,14 @@ pub struct Site {
 pub struct ServeSql {
     config: sql::Config,
     site: Site,
+    /// The control plane's word, and what is left of it under the operator's mask.
+    given: Routes,
     routes: Routes,
+    is_offline: [bool; 2],
     held_since: Option<Instant>,
     listeners: Vec<TcpListener>,
     clients: Slab<Client>,
+    desks: Slab<Visitor>,
     servers: Slab<Server>,
     pool: Pool,
     /// What each server said of itself when it was last logged in to.
@@ -83,7 +91,8 @@ impl ServeSql {
     /// Binds the listeners.
     pub fn new(config: &sql::Config, site: Site, plane: &Plane) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for (slot, address) in (0u32..).zip(&config.listen) {
+        // The admin port's listeners have the slots after the splitter's own.
+        for (slot, address) in (0u32..).zip(config.listen.iter().chain(&config.admin_listen)) {
             let listener = TcpListener::bind(address)
                 .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
             listener.set_nonblocking(true)?;
@@ -94,10 +103,13 @@ impl ServeSql {
         Ok(Self {
             config: config.clone(),
             site,
+            given: Routes::unknown(),
             routes: Routes::unknown(),
+            is_offline: [false; 2],
             held_since: None,
             listeners,
             clients: Slab::new(),
+            desks: Slab::new(),
             servers: Slab::new(),
             pool: Pool::default(),
             facts: [None, None],
@@ -113,14 +125,17 @@ impl ServeSql {
         })
     }
 
-    /// The addresses that clients connect to.
+    /// The addresses that clients connect to; the admin port's after them.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 
     /// The control plane's word on who is what.
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
-        let old = std::mem::replace(&mut self.routes, routes.clone());
+        self.given = routes.clone();
+        let masked = self.masked(routes);
+        let old = std::mem::replace(&mut self.routes, masked);
+        let routes = self.routes.clone();
         self.held_since = match routes.writes {
             Flow::Flowing => None,
             Flow::Held { .. } => self.held_since.or(Some(turn.now)),
@@ -149,6 +164,9 @@ impl ServeSql {
             SIDE_CLIENT if self.clients.is_current(slot, generation) => {
                 self.client_ready(turn, slot, ready);
             }
+            SIDE_DESK if self.desks.is_current(slot, generation) => {
+                self.desk_ready(turn, slot, ready);
+            }
             SIDE_SERVER if self.servers.is_current(slot, generation) => {
                 self.server_ready(turn, slot, ready);
             }
@@ -169,6 +187,7 @@ impl ServeSql {
             match place {
                 Place::Client(slot) => self.expire_client(turn, slot),
                 Place::Server(slot) => self.expire_server(turn, slot),
+                Place::Desk(slot) => self.expire_desk(turn, slot),
                 Place::Listener(_) => {}
             }
         }
@@ -191,6 +210,7 @@ impl ServeSql {
                     }
                 }
                 Some(Place::Listener(slot)) => self.accept(turn, slot),
+                Some(Place::Desk(slot)) => self.read_desk(turn, slot),
                 None => break,
             }
         }
@@ -229,9 +249,12 @@ impl ServeSql {
 
     fn accept(&mut self, turn: &mut Turn<'_>, slot: u32) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let listener = usize::try_from(slot).ok().and_then(|at| self.listeners.get(at));
-            let Some(listener) = listener else { return };
+            let at = usize::try_from(slot).unwrap_or(usize::MAX);
+            let Some(listener) = self.listeners.get(at) else { return };
             match listener.accept() {
+                Ok((socket, peer)) if at >= self.config.listen.len() => {
+                    self.admit_desk(turn, socket, peer);
+                }
                 Ok((socket, peer)) => self.admit(turn, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -252,9 +275,16 @@ impl ServeSql {
             return;
         }
         let _ = socket.set_nodelay(true);
-        if self.clients.len() >= self.config.sessions_max {
+        let refusal = if !gate::is_allowed(&self.config.clients, peer.ip()) {
+            let text = format!("Host '{}' is not allowed to connect to this server", peer.ip());
+            Some(ServerError::new(1130, b"HY000", text))
+        } else if self.clients.len() >= self.config.sessions_max {
+            Some(ServerError::new(1040, b"08004", "Too many connections"))
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
             let mut bytes = Vec::new();
-            let error = ServerError::new(1040, b"08004", "Too many connections");
             error.emit(&mut bytes, 0);
             let _ = socket.write(&bytes);
             self.status.refused += 1;
@@ -295,6 +325,9 @@ impl ServeSql {
         for other in self.facts.iter().flatten() {
             facts.capabilities &= other.capabilities;
         }
+        if !self.config.local_infile {
+            facts.capabilities &= !handshake::capability::LOCAL_FILES;
+        }
         let thread = self.clients.get(slot).map_or(0, |client| client.thread);
         self.with_session(turn, slot, |session, context, out| {
             session.greet(context, &facts, thread, out);
@@ -333,6 +366,7 @@ impl ServeSql {
 const SIDE_LISTENER: u8 = 0;
 const SIDE_CLIENT: u8 = 1;
 const SIDE_SERVER: u8 = 2;
+const SIDE_DESK: u8 = 3;
 
 /// Reads from one socket before the others get their turn.
 const READS_PER_TURN: usize = 16;

@@ -13,7 +13,8 @@ use super::login::{self, Door, Entry, Guest};
 use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
 use super::result::Kind;
 use super::route::{self, Verdict};
-use super::session::{Context, Job, Outbox, Phase, Session};
+use super::session::{Act, Context, Job, Outbox, Phase, Session};
+use super::statement::LAST_ID;
 
 impl Session {
     /// Bytes from the client.
@@ -58,7 +59,8 @@ impl Session {
                 Phase::Arrived
                 | Phase::Held { .. }
                 | Phase::Opening(_)
-                | Phase::Replaying { .. } => 0,
+                | Phase::Replaying { .. }
+                | Phase::Killing => 0,
             };
             if step == 0 {
                 return used;
@@ -93,6 +95,10 @@ impl Session {
         self.reading.is_charset_safe = is_collation_safe(guest.collation);
         self.database.clone_from(&guest.database);
         self.guest = guest;
+        if !context.config.local_infile {
+            // Whatever the client claims: no server may ask it for a file.
+            self.guest.capabilities &= !capability::LOCAL_FILES;
+        }
         self.phase = Phase::Idle;
         if self.database.is_none() {
             packet::ok(&mut out.client, sequence, status::AUTOCOMMIT);
@@ -101,10 +107,12 @@ impl Session {
         self.job = Some(Job {
             bytes: Vec::new(),
             kind: Kind::Results,
+            statement: None,
             verdict: Verdict::READ,
             since: context.now,
             is_retried: false,
             needs_source: false,
+            is_file: false,
             upload: None,
             admission: Some(sequence),
         });
@@ -143,8 +151,15 @@ impl Session {
                 self.start_over(out);
                 packet::ok(&mut out.client, 1, status::AUTOCOMMIT);
             }
+            Plan::Kill(kill) => {
+                out.acts.push(Act::Kill(kill));
+                self.phase = Phase::Killing;
+            }
             Plan::ChangeUser => self.change_user(context, payload, out),
             Plan::Refuse(error) => self.fail(error, 0, out),
+            Plan::Forward(_, verdict) if verdict.is_risky && context.config.blocklist => {
+                command::forbidden().emit(&mut out.client, 1);
+            }
             Plan::Forward(kind, verdict) => {
                 let upload = (!is_whole).then(Walker::default);
                 let command = payload.first().copied().unwrap_or(0);
@@ -164,26 +179,28 @@ impl Session {
         mut upload: Option<Walker>,
         out: &mut Outbox,
     ) {
-        let statement = packets
-            .get(HEADER_BYTES + 1..HEADER_BYTES + 5)
-            .and_then(|id| id.try_into().ok())
-            .map(u32::from_le_bytes);
-        if command == code::STMT_CLOSE {
-            self.statements.retain(|(id, _)| Some(*id) != statement);
-        }
-        let source = context.routes.source;
-        let has_source = source.is_some_and(|host| self.is_open(host));
-        if kind == Kind::Silent && !has_source {
-            // The statement went with its connection, and nobody waits for an answer.
-            if upload.is_some() {
-                self.close(out);
+        let payload = packets.get(HEADER_BYTES..).unwrap_or(&[]);
+        let mut statement = None;
+        if NAME_A_STATEMENT.contains(&command) {
+            let mut reader = Reader::new(payload.get(1..).unwrap_or(&[]));
+            let id = match reader.u32_le().unwrap_or(0) {
+                LAST_ID => self.last_statement,
+                id => id,
+            };
+            if command == code::STMT_CLOSE {
+                self.close_statement(id, out);
+                return;
             }
-            return;
-        }
-        if command == code::STMT_EXECUTE
-            && self.statements.iter().any(|(id, is_write)| Some(*id) == statement && !is_write)
-        {
-            verdict.is_write = false;
+            let is_on_source = HostId::ALL
+                .into_iter()
+                .filter_map(|host| self.leg(host))
+                .any(|leg| leg.is_source && leg.prepared.iter().any(|handle| handle.id == id));
+            let Some(known) = self.statements.iter_mut().find(|it| it.id == id) else {
+                self.unknown_statement(id, kind, upload.is_some(), out);
+                return;
+            };
+            verdict = known.verdict(payload, is_on_source);
+            statement = Some(id);
         }
         if let Some(walker) = &mut upload {
             let (mut used, mut is_whole) = (0, false);
@@ -199,14 +216,39 @@ impl Session {
         self.job = Some(Job {
             bytes: packets.to_vec(),
             kind,
+            statement,
             verdict,
             since: context.now,
             is_retried: false,
             needs_source: false,
+            is_file: false,
             upload,
             admission: None,
         });
         self.dispatch(context, out);
+    }
+
+    /// Closes a statement on every connection that has it. Nobody waits for an answer.
+    fn close_statement(&mut self, id: u32, out: &mut Outbox) {
+        self.statements.retain(|it| it.id != id);
+        for (leg, outbound) in self.legs.iter_mut().zip(&mut out.servers) {
+            let Some(leg) = leg else { continue };
+            if let Some(at) = leg.prepared.iter().position(|handle| handle.id == id) {
+                let handle = leg.prepared.swap_remove(at);
+                packet::command(outbound, code::STMT_CLOSE, &handle.server.to_le_bytes());
+            }
+        }
+    }
+
+    fn unknown_statement(&mut self, id: u32, kind: Kind, is_upload: bool, out: &mut Outbox) {
+        if kind != Kind::Silent {
+            let text = format!("Unknown prepared statement handler ({id}) given to the splitter");
+            out.tally.errors += 1;
+            ServerError::new(1243, b"HY000", text).emit(&mut out.client, 1);
+        }
+        if is_upload {
+            self.close(out);
+        }
     }
 
     /// The rest of a long command, on its way to the server.
@@ -214,7 +256,12 @@ impl Session {
         let Some(job) = &mut self.job else { return 0 };
         let Some(walker) = &mut job.upload else { return 0 };
         let (used, packet) = walker.walk(bytes);
-        if packet.is_some_and(|packet| packet.length < PAYLOAD_MAX) {
+        let is_last = packet.is_some_and(|packet| {
+            // A file ends with an empty packet, a command with one that is not full.
+            let is_empty = packet.length == 0 && !packet.is_continuation;
+            if job.is_file { is_empty } else { packet.length < PAYLOAD_MAX }
+        });
+        if is_last {
             job.upload = None;
         }
         if let (Some(outbound), Some(part)) = (out.servers.get_mut(host.index()), bytes.get(..used))
@@ -233,11 +280,11 @@ impl Session {
         for host in HostId::ALL {
             self.release_leg(host, out);
         }
-        self.names = None;
-        self.names_version = 0;
+        self.settings.clear();
         self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
         self.is_pinned = false;
         self.statements = Vec::new();
+        self.last_statement = 0;
         self.last_host = None;
     }
 
@@ -260,6 +307,15 @@ impl Session {
         self.phase = Phase::Door(door);
     }
 }
+
+/// Commands whose first argument is a statement's number.
+const NAME_A_STATEMENT: [u8; 5] = [
+    code::STMT_EXECUTE,
+    code::STMT_SEND_LONG_DATA,
+    code::STMT_CLOSE,
+    code::STMT_RESET,
+    code::STMT_FETCH,
+];
 
 fn is_collation_safe(id: u8) -> bool {
     use mysql_common::collations::{Collation, CollationId};

@@ -206,6 +206,8 @@ pub struct Login {
     pub collation: u8,
     /// What the server's greeting said, once it came.
     pub facts: Option<Facts>,
+    /// The number that the server gave to this connection.
+    pub thread: u32,
     salt: Salt,
     plugin: Plugin,
     is_key_awaited: bool,
@@ -222,6 +224,7 @@ impl Login {
             capabilities,
             collation,
             facts: None,
+            thread: 0,
             salt: [0; handshake::SALT_BYTES],
             plugin: Plugin::Native,
             is_key_awaited: false,
@@ -295,11 +298,14 @@ impl Login {
             return failed("the server's greeting is not of protocol 10");
         };
         self.salt = greeting.salt;
+        self.thread = greeting.thread;
         self.plugin = match greeting.facts.plugin {
             Plugin::Unknown => Plugin::Native,
             known @ (Plugin::Native | Plugin::CachingSha2) => known,
         };
-        let missing = self.capabilities & handshake::RELAYED & !greeting.facts.capabilities;
+        // A server that reads no local files says so when it is asked to.
+        let needed = handshake::RELAYED & !handshake::capability::LOCAL_FILES;
+        let missing = self.capabilities & needed & !greeting.facts.capabilities;
         self.facts = Some(greeting.facts);
         if missing != 0 {
             return failed(&format!(

@@ -8,14 +8,16 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::command::code;
-use super::packet::{self, ServerError, status};
+use super::kill;
+use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
 use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
+use super::statement::{Handle, Statement};
 
 impl Session {
-    /// Before its statement, the connection is told the database and the character set that the
-    /// session has meanwhile. Returns whether there was something to tell.
+    /// Before its statement, the connection is told the database and the settings that the session
+    /// has meanwhile. Returns whether there was something to tell.
     pub(super) fn replay(&mut self, host: HostId, out: &mut Outbox) -> bool {
         let Some(leg) = self.leg(host) else { return false };
         let outbound = &mut out.servers[host.index()];
@@ -24,15 +26,24 @@ impl Session {
         {
             packet::command(outbound, code::INIT_DB, database);
             Step::Database
-        } else if let Some(names) = &self.names
-            && leg.names_version != self.names_version
+        } else if let Some((payload, version)) = self.settings.after(leg.settings) {
+            packet::frame(outbound, 0, |out| out.extend_from_slice(payload));
+            Step::Settings(version)
+        } else if let Some(id) = self.job.as_ref().and_then(|job| job.statement)
+            && leg.prepared.iter().all(|handle| handle.id != id)
+            && let Some(text) =
+                self.statements.iter().find(|it| it.id == id).and_then(|it| it.text.as_ref())
         {
-            packet::frame(outbound, 0, |out| out.extend_from_slice(names));
-            Step::Names
+            packet::frame(outbound, 0, |out| out.extend_from_slice(text));
+            Step::Prepared(id)
         } else {
             return false;
         };
-        let reply = Reply::new(Kind::Results, self.is_eof_deprecated());
+        let kind = match step {
+            Step::Prepared(_) => Kind::Prepared,
+            Step::Database | Step::Settings(_) => Kind::Results,
+        };
+        let reply = Reply::new(kind, self.is_eof_deprecated());
         self.phase = Phase::Replaying { host, reply, step, answer: Vec::new() };
         true
     }
@@ -82,9 +93,7 @@ impl Session {
             }
             (Some(error), _) => {
                 // The source is there and does not want this user or this database.
-                out.tally.errors += 1;
-                error.emit(&mut out.client, 1);
-                self.finish(context, out);
+                self.refuse_job(context, &error, out);
             }
             (None, _) => {
                 self.hold(Some(context.now + limits::SQL_RECONNECT), out);
@@ -101,6 +110,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let can_retry = self.can_retry(host);
+        let is_prepare = self.job.as_ref().is_some_and(|job| job.kind == Kind::Prepared);
         let used = match &mut self.phase {
             Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
                 let used = reply.feed(bytes);
@@ -112,7 +122,14 @@ impl Session {
                     out.client.extend_from_slice(part);
                 } else {
                     held_back.extend_from_slice(part);
-                    if !can_retry || (reply.is_begun && !is_refusal) {
+                    if let Some(place) =
+                        held_back.get_mut(5..9).filter(|_| reply.statement.is_some())
+                    {
+                        // The client knows it by the session's own number.
+                        place.copy_from_slice(&(self.last_statement + 1).to_le_bytes());
+                    }
+                    let is_numbered = is_prepare && !reply.is_begun;
+                    if (!can_retry && !is_numbered) || (reply.is_begun && !is_refusal) {
                         self.deliver(out);
                     }
                 }
@@ -134,6 +151,7 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => 0,
         };
         if used < bytes.len() && self.leg(host).is_some() {
@@ -163,11 +181,19 @@ impl Session {
 
     /// Looks at a reply after it grew.
     fn progress(&mut self, context: &Context<'_>, out: &mut Outbox) {
-        let Phase::Running { host, reply, is_delivered, .. } = &self.phase else { return };
+        let Phase::Running { host, reply, is_delivered, .. } = &mut self.phase else { return };
         let host = *host;
         if reply.is_broken {
             out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
+            return;
+        }
+        if std::mem::take(&mut reply.is_file_wanted) && *is_delivered {
+            if let Some(job) = &mut self.job {
+                job.is_file = true;
+                job.upload = Some(Walker::default());
+            }
+            self.process_inbox(context, out);
             return;
         }
         if !reply.is_done() {
@@ -178,6 +204,7 @@ impl Session {
             return;
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
+        let parameters = reply.parameters;
         let Some(job) = self.job.take() else { return };
         if let Some(status) = status {
             self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
@@ -197,7 +224,7 @@ impl Session {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
         if let (None, Some(id)) = (error, statement) {
-            self.statements.push((id, job.verdict.is_write));
+            self.prepared(&job, host, id, parameters);
         }
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
@@ -208,6 +235,36 @@ impl Session {
             return;
         }
         self.finish(context, out);
+    }
+
+    /// A server has prepared a statement.
+    fn prepared(&mut self, job: &Job, host: HostId, server: u32, parameters: u16) {
+        self.last_statement += 1;
+        let id = self.last_statement;
+        let text = job.bytes.get(HEADER_BYTES..).unwrap_or(&[]);
+        let kept: usize =
+            self.statements.iter().filter_map(|it| it.text.as_ref()).map(|it| it.len()).sum();
+        let is_kept = job.verdict.class < Class::SourcePin
+            && !text.is_empty()
+            && kept + text.len() <= limits::SQL_PREPARED_BYTES_MAX;
+        self.statements.push(Statement {
+            id,
+            text: is_kept.then(|| text.into()),
+            class: job.verdict.class,
+            is_write: job.verdict.is_write,
+            parameters,
+            types: Box::default(),
+            is_bound: false,
+        });
+        if let Some(leg) = &mut self.legs[host.index()] {
+            leg.prepared.push(Handle { id, server, has_types: false });
+        }
+    }
+
+    /// The statement cannot be run on the connection that it would have to run on.
+    pub(super) fn refuse_statement(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let text = "Prepared statement needs to be re-prepared";
+        self.refuse_job(context, &ServerError::new(1615, b"HY000", text), out);
     }
 
     /// The job is over: the next command, if the client sent it ahead.
@@ -243,7 +300,11 @@ impl Session {
                 leg.status = reply.status.unwrap_or(leg.status);
                 match step {
                     Step::Database => leg.database.clone_from(&self.database),
-                    Step::Names => leg.names_version = self.names_version,
+                    Step::Settings(version) => leg.settings = version,
+                    Step::Prepared(id) => {
+                        let server = reply.statement.unwrap_or(0);
+                        leg.prepared.push(Handle { id, server, has_types: false });
+                    }
                 }
             }
             self.dispatch(context, out);
@@ -278,9 +339,12 @@ impl Session {
         let is_here = match &self.phase {
             Phase::Replaying { host: at, .. } | Phase::Running { host: at, .. } => *at == host,
             Phase::Opening(at) => *at == host,
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                false
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => false,
         };
         if !is_here {
             self.doom(had_state, out);
@@ -356,6 +420,7 @@ impl Session {
                 | Phase::Idle
                 | Phase::Held { .. }
                 | Phase::Opening(_)
+                | Phase::Killing
                 | Phase::Closed => (false, false),
             };
             if is_running && is_read && !had_state {
@@ -380,6 +445,69 @@ impl Session {
         }
     }
 
+    /// The connection that somebody who wants this session's end has to end: the one that runs its
+    /// statement; for the end of the session itself, any.
+    #[must_use]
+    pub fn place_to_kill(&self, is_query: bool) -> Option<HostId> {
+        match &self.phase {
+            Phase::Running { host, .. } | Phase::Replaying { host, .. } => Some(*host),
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Opening(_)
+            | Phase::Killing
+            | Phase::Closed => HostId::ALL.into_iter().find(|&at| !is_query && self.is_open(at)),
+        }
+    }
+
+    /// Somebody ended the statement. If a server runs it, the server says so.
+    pub fn interrupted(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        if self.is_held() {
+            self.refuse_job(context, &kill::interrupted(), out);
+        }
+    }
+
+    /// Somebody ended the session.
+    pub fn killed(&mut self, out: &mut Outbox) {
+        let is_answered = matches!(self.phase, Phase::Running { is_delivered: true, .. });
+        if self.job.is_some() && !is_answered {
+            self.fail(kill::interrupted(), 0, out);
+        } else {
+            self.close(out);
+        }
+    }
+
+    /// What came of this session's KILL.
+    pub fn kill_answered(
+        &mut self,
+        context: &Context<'_>,
+        answer: Result<(), ServerError>,
+        out: &mut Outbox,
+    ) {
+        if !matches!(self.phase, Phase::Killing) {
+            return;
+        }
+        match answer {
+            Ok(()) => packet::ok(&mut out.client, 1, self.status()),
+            Err(error) => error.emit(&mut out.client, 1),
+        }
+        self.finish(context, out);
+    }
+
+    /// A statement that was not sent gets an error instead; the session goes on if it can.
+    fn refuse_job(&mut self, context: &Context<'_>, error: &ServerError, out: &mut Outbox) {
+        out.tally.errors += 1;
+        error.emit(&mut out.client, 1);
+        if self.job.as_ref().is_some_and(|job| job.upload.is_some() || job.kind == Kind::Silent) {
+            // The rest of the statement is still to come and has nowhere to go, or no answer was
+            // expected.
+            self.close(out);
+        } else {
+            self.finish(context, out);
+        }
+    }
+
     /// A deadline has passed.
     pub fn expire(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let now = context.now;
@@ -398,15 +526,7 @@ impl Session {
                 let is_due = retry_at.is_some_and(|at| now >= at);
                 let since = self.job.as_ref().map_or(now, |job| job.since);
                 if now.since(since) >= context.config.hold_limit {
-                    out.tally.errors += 1;
-                    held_too_long(context).emit(&mut out.client, 1);
-                    let is_upload = self.job.as_ref().is_some_and(|job| job.upload.is_some());
-                    if is_upload {
-                        // The rest of the statement is still to come and has nowhere to go.
-                        self.close(out);
-                    } else {
-                        self.finish(context, out);
-                    }
+                    self.refuse_job(context, &held_too_long(context), out);
                 } else if is_due {
                     self.dispatch(context, out);
                 }
@@ -417,6 +537,7 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => {}
         }
     }

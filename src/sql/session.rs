@@ -11,7 +11,7 @@
 //!                                                       | command                          |
 //!                       +---- Routes name a host ----   v   ---- connection there ----+    |
 //!                       v                             (where?)                        v    |
-//!                     Opening --opened--> Replaying --database and charset agree--> Running
+//!                     Opening --opened--> Replaying --database, settings agree--> Running
 //!                       |                    ^                                        |
 //!                       +--cannot connect--> Held (bounded by hold_limit) <---lost, if a read
 //! ```
@@ -28,10 +28,13 @@ use crate::wire::HostId;
 
 use super::Config;
 use super::handshake::{Facts, Salt, capability};
+use super::kill::Kill;
 use super::login::{Door, Guest};
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect, Reading, Verdict};
+use super::setting::History;
+use super::statement::{Handle, Statement};
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -56,6 +59,8 @@ pub enum Act {
     Drop(HostId),
     /// Clean the connection and keep it for others; it is in this database.
     Release(HostId, Option<Vec<u8>>),
+    /// End another session or its statement, and answer with `kill_answered`.
+    Kill(Kill),
     /// Close the client once everything written for it is sent.
     CloseClient,
 }
@@ -74,10 +79,8 @@ pub struct Session {
     pub(super) phase: Phase,
     pub(super) guest: Guest,
     pub(super) database: Option<Vec<u8>>,
-    /// The last SET NAMES, as the payload of a COM_QUERY, and how many there were.
-    pub(super) names: Option<Vec<u8>>,
-    pub(super) names_version: u32,
-    pub(super) names_follow_database: bool,
+    /// SETs that every connection of the session has to be told.
+    pub(super) settings: History,
     /// How statements are to be read.
     pub(super) reading: Reading,
     pub(super) legs: [Option<Leg>; 2],
@@ -86,8 +89,9 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
-    /// Prepared statements, and whether each may write.
-    pub(super) statements: Vec<(u32, bool)>,
+    pub(super) statements: Vec<Statement>,
+    /// The number that the last one got.
+    pub(super) last_statement: u32,
     /// Reads go to the source until then, so that they see the session's own writes.
     pub(super) own_writes_until: Instant,
     pub(super) last_host: Option<HostId>,
@@ -102,10 +106,24 @@ pub(super) enum Phase {
     Arrived,
     Door(Door),
     Idle,
-    Held { retry_at: Option<Instant> },
+    Held {
+        retry_at: Option<Instant>,
+    },
     Opening(HostId),
-    Replaying { host: HostId, reply: Reply, step: Step, answer: Vec<u8> },
-    Running { host: HostId, reply: Reply, held_back: Vec<u8>, is_delivered: bool },
+    Replaying {
+        host: HostId,
+        reply: Reply,
+        step: Step,
+        answer: Vec<u8>,
+    },
+    Running {
+        host: HostId,
+        reply: Reply,
+        held_back: Vec<u8>,
+        is_delivered: bool,
+    },
+    /// A server is asked to end another session.
+    Killing,
     Closed,
 }
 
@@ -113,7 +131,10 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Database,
-    Names,
+    /// The connection then has the settings up to this version.
+    Settings(u32),
+    /// The connection then has the statement of this number.
+    Prepared(u32),
 }
 
 /// A leased connection to one host.
@@ -126,8 +147,9 @@ pub(super) struct Leg {
     pub is_stale: bool,
     pub is_dirty: bool,
     pub database: Option<Vec<u8>>,
-    pub names_version: u32,
+    pub settings: u32,
     pub status: u16,
+    pub prepared: Vec<Handle>,
 }
 
 impl Leg {
@@ -135,7 +157,7 @@ impl Leg {
         self.status & status::IN_TRANS != 0
     }
 
-    const fn has_autocommit(&self) -> bool {
+    pub(super) const fn has_autocommit(&self) -> bool {
         self.status & status::AUTOCOMMIT != 0
     }
 }
@@ -146,12 +168,16 @@ pub(super) struct Job {
     /// Its packets, or the start of them while `upload` goes on.
     pub bytes: Vec<u8>,
     pub kind: Kind,
+    /// The statement that it names.
+    pub statement: Option<u32>,
     pub verdict: Verdict,
     pub since: Instant,
     pub is_retried: bool,
     /// The replica refused or lost it.
     pub needs_source: bool,
-    /// Follows the rest of a command that is too long to keep.
+    /// What is uploaded is not the command but the file that it names.
+    pub is_file: bool,
+    /// Follows the rest of a command that is too long to keep, or a file.
     pub upload: Option<Walker>,
     /// Not a command: the client is logged in as soon as its database was found, by a packet with
     /// this sequence number.
@@ -167,15 +193,14 @@ impl Session {
             phase: Phase::Arrived,
             guest,
             database: None,
-            names: None,
-            names_version: 0,
-            names_follow_database: false,
+            settings: History::default(),
             reading: Reading::default(),
             legs: [None, None],
             job: None,
             inbox: Vec::new(),
             is_pinned: false,
             statements: Vec::new(),
+            last_statement: 0,
             own_writes_until: Instant::ZERO,
             last_host: None,
             doom: None,
@@ -215,6 +240,26 @@ impl Session {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// One word on what it does, for people.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match &self.phase {
+            Phase::Arrived | Phase::Door(_) => "logging in",
+            Phase::Idle => "idle",
+            Phase::Held { .. } => "held",
+            Phase::Opening(_) => "connecting",
+            Phase::Replaying { .. } | Phase::Running { .. } => "running",
+            Phase::Killing => "killing",
+            Phase::Closed => "closed",
+        }
+    }
+
     /// Whose connections this session leases: the user's place, capabilities, collation.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
@@ -237,6 +282,7 @@ impl Session {
             | Phase::Held { .. }
             | Phase::Opening(_)
             | Phase::Replaying { .. }
+            | Phase::Killing
             | Phase::Closed => false,
         }
     }
@@ -251,6 +297,7 @@ impl Session {
             | Phase::Idle
             | Phase::Held { .. }
             | Phase::Opening(_)
+            | Phase::Killing
             | Phase::Closed => None,
         };
         HostId::ALL.into_iter().zip(&self.legs).any(|(host, leg)| {
@@ -265,9 +312,12 @@ impl Session {
             Phase::Opening(host) | Phase::Replaying { host, .. } | Phase::Running { host, .. } => {
                 Some(*host)
             }
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         if let Some(host) = busy {
             self.drop_leg(host, out);
@@ -293,17 +343,17 @@ impl Session {
                 is_stale: false,
                 is_dirty: false,
                 database: None,
-                names_version: 0,
+                settings: 0,
                 status: status::AUTOCOMMIT,
+                prepared: Vec::new(),
             });
             out.acts.push(Act::Open(host));
             self.phase = Phase::Opening(host);
             return;
         };
-        let is_silent = self.job.as_ref().is_some_and(|job| job.kind == Kind::Silent);
         if !leg.is_open {
             self.phase = Phase::Opening(host);
-        } else if is_silent || !self.replay(host, out) {
+        } else if !self.replay(host, out) {
             self.send(context, host, out);
         }
     }
@@ -329,60 +379,29 @@ impl Session {
         true
     }
 
-    /// The host that the job may go to at this moment; `None` when it has to wait.
-    fn target(&self, context: &Context<'_>) -> Option<HostId> {
-        let job = self.job.as_ref()?;
-        let source = context.routes.source;
-        let host = match job.verdict.class {
-            Class::Replica if !job.needs_source && self.is_free(context) => {
-                let read = context.routes.read_target();
-                let is_avoided = read.is_some_and(|host| {
-                    context.avoid_until[host.index()] > context.now && !self.is_open(host)
-                });
-                if is_avoided { source } else { read }
-            }
-            Class::Last => self.last_host.filter(|&host| self.is_open(host)).or(source),
-            Class::Replica | Class::Source | Class::SourcePin => source,
-        }?;
-        // What gets no reply must not wait for one; it ends or feeds a statement that exists.
-        let flows = source != Some(host)
-            || job.kind == Kind::Silent
-            || match context.routes.writes {
-                Flow::Flowing => true,
-                Flow::Held { open_limit } => {
-                    self.leg(host).is_some_and(Leg::has_transaction)
-                        && context.held_since.is_none_or(|since| context.now < since + open_limit)
-                }
-            };
-        flows.then_some(host)
-    }
-
-    /// Whether reads may go to the replica at all.
-    fn is_free(&self, context: &Context<'_>) -> bool {
-        !self.is_pinned
-            && self.statements.is_empty()
-            && context.now >= self.own_writes_until
-            && self.legs.iter().flatten().all(|leg| !leg.has_transaction() && leg.has_autocommit())
-    }
-
-    /// Whether something that cannot be repeated elsewhere lives on this connection.
-    pub(super) fn has_state_on(&self, host: HostId) -> bool {
-        self.leg(host).is_some_and(|leg| {
-            leg.is_source
-                && (self.is_pinned
-                    || !self.statements.is_empty()
-                    || leg.has_transaction()
-                    || !leg.has_autocommit())
-        })
-    }
-
     /// Writes the statement; from here on it may have been executed.
     fn send(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
         if self.admitted(out) {
             return;
         }
+        let has_files = self.guest.capabilities & capability::LOCAL_FILES != 0;
+        let is_eof_deprecated = self.is_eof_deprecated();
         let Some(job) = &mut self.job else { return };
-        out.servers[host.index()].extend_from_slice(&job.bytes);
+        let outbound = &mut out.servers[host.index()];
+        if let Some(id) = job.statement {
+            let leg = self.legs[host.index()].as_mut();
+            let handle = leg.and_then(|leg| leg.prepared.iter_mut().find(|it| it.id == id));
+            let statement = self.statements.iter_mut().find(|it| it.id == id);
+            let is_sent = handle.zip(statement).and_then(|(handle, statement)| {
+                statement.emit(&job.bytes, job.upload.is_none(), handle, outbound)
+            });
+            if is_sent.is_none() {
+                self.refuse_statement(context, out);
+                return;
+            }
+        } else {
+            outbound.extend_from_slice(&job.bytes);
+        }
         if job.verdict.is_write {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
@@ -398,7 +417,8 @@ impl Session {
             self.phase = Phase::Idle;
             return;
         }
-        let reply = Reply::new(job.kind, self.is_eof_deprecated());
+        let mut reply = Reply::new(job.kind, is_eof_deprecated);
+        reply.may_ask_for_file = has_files && job.verdict.class != Class::Replica;
         let is_delivered = false;
         self.phase = Phase::Running { host, reply, held_back: Vec::new(), is_delivered };
     }
@@ -408,21 +428,31 @@ impl Session {
         match effect {
             Effect::None | Effect::Kill => {}
             Effect::Use(name) => {
+                if self.database.as_ref() != Some(&name) {
+                    self.statements.iter_mut().for_each(Statement::freeze);
+                }
                 // The other connection cannot be given what SET CHARACTER SET took from the
                 // database that was the default then.
-                self.is_pinned |= self.names_follow_database && self.names.is_some();
+                self.is_pinned |= self.settings.follows_database();
                 self.database = Some(name);
                 if let Some(leg) = &mut self.legs[host.index()] {
                     leg.database.clone_from(&self.database);
                 }
             }
-            Effect::Names { follows_database, is_charset_safe } => {
-                self.names = Some(statement.get(HEADER_BYTES..).unwrap_or(&[]).to_vec());
-                self.names_version += 1;
-                self.names_follow_database = follows_database;
-                self.reading.is_charset_safe = is_charset_safe;
+            Effect::Set(setting) => {
+                self.statements.iter_mut().for_each(Statement::freeze);
+                if let Some(is_safe) = setting.is_charset_safe {
+                    self.reading.is_charset_safe = is_safe;
+                }
+                if self.is_pinned {
+                    // The source has it and nobody else will be asked.
+                    return;
+                }
+                let payload = statement.get(HEADER_BYTES..).unwrap_or(&[]);
+                let version = self.settings.note(payload, setting);
+                self.is_pinned = self.settings.is_full();
                 if let Some(leg) = &mut self.legs[host.index()] {
-                    leg.names_version = self.names_version;
+                    leg.settings = version;
                 }
             }
         }
@@ -500,9 +530,11 @@ impl Session {
                 let since = self.job.as_ref().map(|job| job.since);
                 time::earliest(*retry_at, since.map(|since| since + context.config.hold_limit))
             }
-            Phase::Opening(_) | Phase::Replaying { .. } | Phase::Running { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Opening(_)
+            | Phase::Replaying { .. }
+            | Phase::Running { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         time::earliest(own, self.open_transaction_end(context))
     }
@@ -698,13 +730,44 @@ mod tests {
     fn a_closing_statement_never_waits_and_never_answers() {
         let mut world = World::new();
         world.client(b"\x0a\0\0\0\x16SELECT ?1");
-        world.opened(HostId::First);
-        world.reply(HostId::First, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
-        world.sent(HostId::First);
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(world.told()[5..9], [1, 0, 0, 0], "the session's own number");
+        world.sent(HostId::Second);
         world.route(None, Flow::Flowing);
-        world.client(b"\x05\0\0\0\x19\x07\0\0\0");
+        world.client(b"\x05\0\0\0\x19\x01\0\0\0");
         assert!(!world.session.is_held());
+        assert_eq!(world.sent(HostId::Second), b"\x05\0\0\0\x19\x07\0\0\0");
+        assert_eq!(world.told(), b"");
         assert!(world.session.statements.is_empty());
+    }
+
+    #[test]
+    fn a_prepared_read_is_prepared_again_where_it_has_to_run() {
+        let mut world = World::new();
+        let prepared = |server: u8| [b"\x0c\0\0\x01\0", &[server, 0, 0, 0][..], &[0; 7]].concat();
+        let execute = b"\x0a\0\0\0\x17\x01\0\0\0\0\x01\0\0\0";
+        world.client(b"\x0a\0\0\0\x16SELECT 11");
+        world.opened(HostId::Second);
+        world.sent(HostId::Second);
+        world.reply(HostId::Second, &prepared(7));
+        world.client(execute);
+        assert_eq!(world.sent(HostId::Second)[5..9], [7, 0, 0, 0]);
+        world.reply(HostId::Second, OK);
+        world.query("BEGIN");
+        world.opened(HostId::First);
+        world.sent(HostId::First);
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        world.client(execute);
+        assert!(world.sent(HostId::First).ends_with(b"\x16SELECT 11"));
+        world.told();
+        world.reply(HostId::First, &prepared(9));
+        assert_eq!(world.told(), b"", "the client knows nothing of it");
+        assert_eq!(world.sent(HostId::First)[5..9], [9, 0, 0, 0]);
+        world.reply(HostId::First, OK);
+        assert_eq!(world.told(), OK);
+        world.client(b"\x05\0\0\0\x1a\x02\0\0\0");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\xdb\x04"), "1243");
     }
 
     /// Random commands, replies, losses, routes and times: whatever happens, a write is sent at
@@ -892,7 +955,7 @@ mod tests {
                             Act::Open(host) => self.verb(|session, context, out| {
                                 session.refused(context, host, None, out);
                             }),
-                            Act::Drop(_) | Act::Release(..) | Act::CloseClient => {}
+                            Act::Drop(_) | Act::Release(..) | Act::Kill(_) | Act::CloseClient => {}
                         }
                     }
                 }

@@ -42,7 +42,7 @@ fn php_works_with_mysqli_and_pdo() {
     );
     let output = Command::new("php8.2").arg("-r").arg(script).output().expect("php runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    let expected = "second\n1 1\né'\nsecond\nfirst\nfirst\nfirst\n1045\n";
+    let expected = "second\n1 1\né'\nsecond\nfirst\nsecond\nfirst\n1045\n";
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 

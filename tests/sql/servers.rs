@@ -240,6 +240,8 @@ enum Order {
 /// A splitter on its own thread.
 pub(super) struct Front {
     pub(super) address: SocketAddr,
+    /// The admin port, where the configuration has one.
+    pub(super) admin: Option<SocketAddr>,
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
 }
@@ -267,11 +269,12 @@ impl Front {
         let thread = Some(thread::spawn(move || {
             let plane = Plane::new().expect("an epoll");
             let front = ServeSql::new(&config, site, &plane).expect("binds");
-            bound.send(front.addresses().expect("bound")[0]).expect("the test waits");
+            bound.send(front.addresses().expect("bound")).expect("the test waits");
             serve(front, plane, &inbox);
         }));
-        let address = binding.recv().expect("bound");
-        let front = Self { address, orders, thread };
+        let addresses = binding.recv().expect("bound");
+        let (address, admin) = (addresses[0], addresses.get(1).copied());
+        let front = Self { address, admin, orders, thread };
         front.route(&routes(Some(HostId::First), [false, true]));
         front
     }

@@ -226,6 +226,7 @@ impl ServeSql {
                     self.clean(turn, leg, database);
                 }
             }
+            Act::Kill(kill) => self.kill(turn, slot, kill),
             Act::CloseClient => {
                 let Some(client) = self.clients.get_mut(slot) else { return };
                 if client.outbound.is_empty() && !has_last_words {

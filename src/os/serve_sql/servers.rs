@@ -20,6 +20,7 @@ use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::clients::write;
+use super::kills::{self, Errand};
 use super::slab::Place;
 use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 
@@ -29,7 +30,9 @@ pub(super) struct Server {
     pub(super) socket: TcpStream,
     pub(super) host: HostId,
     key: pool::Key,
-    stage: Stage,
+    pub(super) stage: Stage,
+    /// The number that the server gave to this connection.
+    pub(super) thread: u32,
     has_reset: bool,
     pub(super) outbound: Vec<u8>,
     is_unread: bool,
@@ -40,12 +43,22 @@ pub(super) struct Server {
     armed: Option<Instant>,
 }
 
+/// What a connection is opened for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The session of a client.
+    Lease(u32),
+    /// To learn what the server is.
+    Probe,
+    Kill(Errand),
+}
+
 #[derive(Debug)]
-enum Stage {
-    /// Connecting and logging in, for a client, or to learn what the server is.
+pub(super) enum Stage {
+    /// Connecting and logging in.
     Opening {
         login: Box<Login>,
-        client: Option<u32>,
+        purpose: Box<Purpose>,
     },
     Leased {
         client: u32,
@@ -55,6 +68,11 @@ enum Stage {
         left: u8,
         database: Option<Vec<u8>>,
     },
+    Killing {
+        errand: Box<Errand>,
+        reply: Box<Reply>,
+        answer: Vec<u8>,
+    },
     Idle,
 }
 
@@ -62,19 +80,31 @@ impl Server {
     /// The client whose session uses this connection or waits for it.
     pub(super) const fn lessee(&self) -> Option<u32> {
         match &self.stage {
-            Stage::Opening { client, .. } => *client,
+            Stage::Opening { purpose, .. } => match **purpose {
+                Purpose::Lease(client) => Some(client),
+                Purpose::Probe | Purpose::Kill(_) => None,
+            },
             Stage::Leased { client } => Some(*client),
-            Stage::Cleaning { .. } | Stage::Idle => None,
+            Stage::Cleaning { .. } | Stage::Killing { .. } | Stage::Idle => None,
         }
     }
-}
 
-impl Server {
+    fn errand(&self) -> Option<&Errand> {
+        match &self.stage {
+            Stage::Opening { purpose, .. } => match &**purpose {
+                Purpose::Kill(errand) => Some(errand),
+                Purpose::Lease(_) | Purpose::Probe => None,
+            },
+            Stage::Killing { errand, .. } => Some(errand),
+            Stage::Leased { .. } | Stage::Cleaning { .. } | Stage::Idle => None,
+        }
+    }
+
     /// In the pool, or on its way there.
     pub(super) const fn is_spare(&self) -> bool {
         match &self.stage {
             Stage::Cleaning { .. } | Stage::Idle => true,
-            Stage::Opening { .. } | Stage::Leased { .. } => false,
+            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Killing { .. } => false,
         }
     }
 
@@ -107,7 +137,7 @@ impl ServeSql {
             }
             return;
         }
-        match self.connect(turn, key, database, Some(client)) {
+        match self.connect(turn, key, database, Purpose::Lease(client)) {
             Ok(slot) => {
                 if let Some(lessee) = self.clients.get_mut(client) {
                     lessee.legs[host.index()] = Some(slot);
@@ -133,12 +163,12 @@ impl ServeSql {
         }
     }
 
-    fn connect(
+    pub(super) fn connect(
         &mut self,
         turn: &Turn<'_>,
         key: pool::Key,
         database: Option<Vec<u8>>,
-        client: Option<u32>,
+        purpose: Purpose,
     ) -> io::Result<u32> {
         let Some(user) = self.config.users.get(key.user) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
@@ -168,7 +198,8 @@ impl ServeSql {
             socket: socket.into(),
             host: key.host,
             key,
-            stage: Stage::Opening { login: Box::new(login), client },
+            stage: Stage::Opening { login: Box::new(login), purpose: Box::new(purpose) },
+            thread: 0,
             has_reset: false,
             outbound: Vec::new(),
             is_unread: false,
@@ -212,7 +243,10 @@ impl ServeSql {
         self.timers.disarm(Place::Server(slot), server.armed);
         match server.stage {
             Stage::Idle => self.pool.forget(server.key, slot),
-            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Cleaning { .. } => {}
+            Stage::Opening { .. }
+            | Stage::Leased { .. }
+            | Stage::Cleaning { .. }
+            | Stage::Killing { .. } => {}
         }
         if server.outbound.is_empty() {
             let mut quit = Vec::new();
@@ -322,6 +356,17 @@ impl ServeSql {
                     self.keep(turn.now, slot);
                 }
             }
+            Stage::Killing { errand, reply, answer } => {
+                reply.feed(bytes);
+                answer.extend_from_slice(bytes);
+                if reply.is_done() {
+                    let errand = errand.clone();
+                    let error = packet::split(answer)
+                        .and_then(|(_, payload, _)| ServerError::parse(payload).ok());
+                    self.close_server(slot);
+                    self.finish_errand(turn, &errand, error.map_or(Ok(()), Err));
+                }
+            }
             // An idle connection has nothing to say but goodbye.
             Stage::Idle => self.close_server(slot),
         }
@@ -346,8 +391,8 @@ impl ServeSql {
         self.consume_salt();
         let Some(server) = self.servers.get_mut(slot) else { return };
         let host = server.host;
-        let Stage::Opening { login, client } = &mut server.stage else { return };
-        let client = *client;
+        let Stage::Opening { login, purpose } = &mut server.stage else { return };
+        let purpose = Purpose::clone(purpose);
         let mut bytes = Vec::new();
         let progress = login.feed(turn.buffer.get(..count).unwrap_or(&[]), seed, &mut bytes);
         let is_written = write(&mut server.socket, &mut server.outbound, &bytes).is_ok();
@@ -356,6 +401,7 @@ impl ServeSql {
         let is_news = facts.is_some() && self.facts.iter().all(Option::is_none);
         if let Some(facts) = facts {
             server.has_reset = facts.has_reset();
+            server.thread = login.thread;
             self.facts[host.index()] = Some(facts);
         }
         match progress {
@@ -364,23 +410,28 @@ impl ServeSql {
             Progress::Done => {
                 self.status.logins += 1;
                 self.avoid_until[host.index()] = Instant::ZERO;
-                match client {
-                    Some(client) => {
+                match purpose {
+                    Purpose::Lease(client) => {
                         server.stage = Stage::Leased { client };
                         server.deadline = None;
                         self.with_session(turn, client, |session, context, out| {
                             session.opened(context, host, database, out);
                         });
                     }
-                    None => self.close_server(slot),
+                    Purpose::Probe => self.close_server(slot),
+                    Purpose::Kill(errand) => self.send_errand(turn, slot, errand),
                 }
             }
             Progress::Failed(error) => {
                 log::debug!("{}: {error}", self.site.servers[host.index()]);
                 self.close_server(slot);
-                if let Some(client) = client {
-                    self.refuse(turn, client, host, Some(error));
-                    self.settle(turn, client);
+                match purpose {
+                    Purpose::Lease(client) => {
+                        self.refuse(turn, client, host, Some(error));
+                        self.settle(turn, client);
+                    }
+                    Purpose::Probe => {}
+                    Purpose::Kill(errand) => self.finish_errand(turn, &errand, Err(error)),
                 }
             }
         }
@@ -390,12 +441,17 @@ impl ServeSql {
     }
 
     /// The server closed the connection, or the network did.
-    fn server_lost(&mut self, turn: &mut Turn<'_>, slot: u32) {
+    pub(super) fn server_lost(&mut self, turn: &mut Turn<'_>, slot: u32) {
         let Some(server) = self.servers.get(slot) else { return };
         let host = server.host;
         let lessee = server.lessee();
         let is_opening = matches!(server.stage, Stage::Opening { .. });
+        let errand = server.errand().cloned();
         self.close_server(slot);
+        if let Some(errand) = errand {
+            self.finish_errand(turn, &errand, Err(kills::lost()));
+            return;
+        }
         let Some(client) = lessee else { return };
         if is_opening {
             self.refuse(turn, client, host, None);
@@ -438,7 +494,7 @@ impl ServeSql {
                 self.probe_at[host.index()] =
                     turn.now + limits::SQL_AVOID.max(self.config.connect_limit);
                 let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
-                if let Err(error) = self.connect(turn, key, None, None) {
+                if let Err(error) = self.connect(turn, key, None, Purpose::Probe) {
                     log::debug!("{}: {error}", self.site.servers[host.index()]);
                 }
             }
@@ -452,4 +508,4 @@ const COM_QUIT: u8 = 1;
 const FULL: [u16; 3] = [1040, 1053, 1203];
 
 /// utf8mb4_general_ci, which every server since 5.5.3 has.
-const PROBE_COLLATION: u8 = 45;
+pub(super) const PROBE_COLLATION: u8 = 45;
