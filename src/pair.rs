@@ -204,7 +204,8 @@ const fn promoting(event: Event) -> Next {
         E::Promoted => (Role::Active, &[]),
         // The web needs nothing more than the addresses; writes wait for a promotion that works.
         E::PromotionFailed => (STAY, &[Act::Promote]),
-        E::CatchUpFailed => (Role::Standby, &[Act::RefuseHandover, Act::Follow]),
+        // The addresses may have come meanwhile: the peer fell silent, or let go of them.
+        E::CatchUpFailed => (Role::Standby, &[Act::DropVips, Act::RefuseHandover, Act::Follow]),
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
         E::PeerServes | E::Outranked => YIELD,
         E::EpochOvertaken => (STAY, &[Act::RaiseEpoch]),

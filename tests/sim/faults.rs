@@ -68,6 +68,19 @@ pub const KINDS: [Kind; 22] = [
     Kind::Force,
 ];
 
+const BROKEN_HANDOVERS: [Kind; 7] = [
+    Kind::Switchover,
+    Kind::Switchover,
+    Kind::CutBothLinks,
+    Kind::OneWay,
+    Kind::LongWrite,
+    Kind::Stall,
+    Kind::SlowApply,
+];
+
+const DIVERGENCE: [Kind; 5] =
+    [Kind::Force, Kind::Stall, Kind::OneWay, Kind::CutBothLinks, Kind::PowerLoss];
+
 /// One fault in progress; `number` tells two of a kind apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
@@ -82,12 +95,16 @@ pub struct Fault {
 /// What the seed decided for a run.
 #[derive(Debug)]
 pub struct Plan {
+    /// Faults have their own numbers, so that the packets of a run do not move them.
+    pub rng: Rng,
     pub kinds: Vec<Kind>,
     pub mean_pause: Duration,
     pub mean_length: Duration,
     pub boot_delays: [Duration; 2],
     /// The inside link is one cable: it loses carrier at both ends.
     pub is_inside_a_cable: bool,
+    /// One role change in this many is followed by a fault.
+    pub bad_moments: u64,
     /// The operator mends refused hosts.
     pub reseeds: bool,
     /// The applier is busy now and then.
@@ -126,18 +143,25 @@ impl Plan {
                 kinds.push(kind);
             }
         }
-        if seed.is_multiple_of(20) {
-            kinds = vec![Kind::Switchover];
+        // Mixtures that rare cells of the table need.
+        match seed % 20 {
+            0 => kinds = vec![Kind::Switchover],
+            7 => kinds = vec![Kind::Filter, Kind::Noise],
+            3 | 13 => kinds = BROKEN_HANDOVERS.to_vec(),
+            9 => kinds = DIVERGENCE.to_vec(),
+            _ => {}
         }
         let seconds = |rng: &mut Rng, low, span| Duration::from_secs(low + rng.below(span));
         let apart = if rng.below(4) == 0 { 40 } else { 2 };
         let heal_after = seconds(rng, 90, 90);
         Self {
+            rng: Rng::new(rng.next_u64()),
             kinds,
             mean_pause: seconds(rng, 5, 25),
             mean_length: seconds(rng, 1, 20),
             boot_delays: [0, 1].map(|_| Duration::from_millis(rng.below(apart * 1000))),
             is_inside_a_cable: rng.below(2) == 0,
+            bad_moments: if matches!(seed % 20, 3 | 9 | 13) { 1 } else { 3 },
             reseeds: rng.below(2) == 0,
             has_long_transactions: rng.below(3) == 0,
             calm_before: seconds(rng, 5, 40),
@@ -162,10 +186,10 @@ impl World {
             return;
         }
         // Some come on the heels of another.
-        let pause = if self.rng.below(4) == 0 {
-            Duration::from_millis(self.rng.below(3000))
+        let pause = if self.plan.rng.below(4) == 0 {
+            Duration::from_millis(self.plan.rng.below(3000))
         } else {
-            around(&mut self.rng, self.plan.mean_pause)
+            around(&mut self.plan.rng, self.plan.mean_pause)
         };
         self.after(pause, Event::NextFault);
         self.draw_fault();
@@ -174,14 +198,14 @@ impl World {
     /// A role changes: a bad moment for the next fault, within microseconds or seconds.
     pub fn role_changed(&mut self, host: HostId, to: Role) {
         if to == Role::Refused && self.plan.reseeds {
-            let delay = Duration::from_millis(2000 + self.rng.below(20_000));
+            let delay = Duration::from_millis(2000 + self.plan.rng.below(20_000));
             self.after(delay, Event::Reseed { host });
         }
         if self.plan.is_healed || self.now < Instant::ZERO + self.plan.calm_before {
             return;
         }
-        if self.rng.below(3) == 0 {
-            let delay = Duration::from_micros(1 << self.rng.below(22));
+        if self.plan.rng.below(self.plan.bad_moments) == 0 {
+            let delay = Duration::from_micros(1 << self.plan.rng.below(22));
             self.after(delay, Event::BadMoment);
         }
     }
@@ -206,15 +230,15 @@ impl World {
         if self.plan.is_healed {
             return;
         }
-        let index = self.rng.below(self.plan.kinds.len() as u64);
+        let index = self.plan.rng.below(self.plan.kinds.len() as u64);
         let kind = self.plan.kinds[usize::try_from(index).unwrap()];
         self.plan.count += 1;
         let fault = Fault {
             kind,
-            host: HostId::ALL[usize::try_from(self.rng.below(2)).unwrap()],
-            link: LinkId::ALL[usize::try_from(self.rng.below(2)).unwrap()],
+            host: HostId::ALL[usize::try_from(self.plan.rng.below(2)).unwrap()],
+            link: LinkId::ALL[usize::try_from(self.plan.rng.below(2)).unwrap()],
             number: self.plan.count,
-            twist: self.rng.below(2) == 0,
+            twist: self.plan.rng.below(2) == 0,
         };
         self.begin_fault(fault);
     }
@@ -224,8 +248,8 @@ impl World {
         let twisted = if twist { ", twisted" } else { "" };
         let name = self.name(host).to_owned();
         self.note(format!("!! {kind:?} ({name}, {link}{twisted})"));
-        let mut length = around(&mut self.rng, self.plan.mean_length);
-        if self.rng.below(8) == 0 {
+        let mut length = around(&mut self.plan.rng, self.plan.mean_length);
+        if self.plan.rng.below(8) == 0 {
             length += Duration::from_secs(30);
         }
         let target = self.host(host);
@@ -237,7 +261,7 @@ impl World {
                 if kind == Kind::NodeCrash {
                     return;
                 }
-                length = Duration::from_millis(800 + self.rng.below(2000));
+                length = Duration::from_millis(800 + self.plan.rng.below(2000));
             }
             Kind::Stall => self.stall(host),
             Kind::Freeze => self.freeze(host),
@@ -366,10 +390,10 @@ impl World {
             Kind::Filter => self.links.iter_mut().for_each(|link| link.has_filter = true),
             _ => {
                 let noise = Noise {
-                    lost: self.rng.below(250),
-                    doubled: self.rng.below(100),
-                    bent: self.rng.below(100),
-                    jitter: Duration::from_millis(self.rng.below(60)),
+                    lost: self.plan.rng.below(250),
+                    doubled: self.plan.rng.below(100),
+                    bent: self.plan.rng.below(100),
+                    jitter: Duration::from_millis(self.plan.rng.below(60)),
                 };
                 self.links[link.index()].noise = noise;
                 if twist {
@@ -398,7 +422,7 @@ impl World {
             Kind::PowerLoss => self.restore_power(host),
             Kind::PowerLossOfBoth => {
                 for host in HostId::ALL {
-                    let delay = Duration::from_millis(self.rng.below(8000));
+                    let delay = Duration::from_millis(self.plan.rng.below(8000));
                     self.restore_power_after(host, delay);
                 }
             }

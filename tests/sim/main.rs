@@ -122,8 +122,8 @@ fn the_pair_keeps_its_invariants() {
     }
     let first: String = found.iter().take(2).map(|(_, text)| text.as_str()).collect();
     assert!(found.is_empty(), "{} seeds fail\n{first}", found.len());
-    if number("SEEDS").is_none() {
-        marks::check();
+    if number("SEEDS").is_none() || seeds.len() >= 2000 {
+        marks::check(seeds.len());
     }
 }
 

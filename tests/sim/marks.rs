@@ -71,11 +71,11 @@ pub fn report(sweep: u64) -> String {
     format!("cells not reached: {:?}\n{late}", unreached())
 }
 
-/// Cells that the sweep does not reach, and why.
+/// Cells that no run reaches, and why.
 const EXPLAINED: &[(&str, &str)] = &[
+    ("joining ForeignServes", "no keepalived here: both hosts run tandem"),
     ("standby Diverged", "needs an administrator's write on the replica, which nobody makes here"),
-    ("promoting Outranked", "a takeover raises its epoch above every one it heard"),
-    ("promoting EpochOvertaken", "the same"),
+    ("promoting EpochOvertaken", "a takeover raises its epoch above every one it heard"),
     ("promoting PeerResigned", "judge_serving sees it as PeerReleased or PeerGone"),
     ("active PeerResigned", "the same"),
     ("promoting PromotionFailed", "judge::retry_promotion orders it again without the table"),
@@ -87,8 +87,29 @@ const EXPLAINED: &[(&str, &str)] = &[
     ),
 ];
 
-pub fn check() {
-    let expected: BTreeSet<String> = EXPLAINED.iter().map(|(cell, _)| (*cell).to_owned()).collect();
-    let found: BTreeSet<String> = unreached().into_iter().collect();
-    assert_eq!(found, expected, "cells that the sweep does not reach (left) and their list");
+/// Runs of this many seeds reach every other cell; the fixed sweep misses those below, which take
+/// two faults within one handover, or a rare order of three.
+const LONG_RUN: usize = 2000;
+const RARE: &[&str] = &[
+    "standby FailoverForced",
+    "promoting Outranked",
+    "promoting PeerServesWrongly",
+    "promoting PeerReleased",
+    "promoting PeerGone",
+    "active Outranked",
+    "active EpochOvertaken",
+    "demoting CloseFailed",
+    "refused ElectionWon",
+    "refused FailoverForced",
+];
+
+pub fn check(seeds: usize) {
+    let explained = EXPLAINED.iter().map(|(cell, _)| *cell);
+    let rare = RARE.iter().filter(|_| seeds < LONG_RUN).copied();
+    let expected: BTreeSet<&str> = explained.clone().chain(rare).collect();
+    let found = unreached();
+    let wrong: Vec<_> = found.iter().filter(|cell| !expected.contains(cell.as_str())).collect();
+    assert!(wrong.is_empty(), "not reached, and not explained: {wrong:?}");
+    let reached: Vec<_> = explained.filter(|cell| !found.iter().any(|f| f == cell)).collect();
+    assert!(reached.is_empty(), "explained as out of reach, and reached: {reached:?}");
 }
