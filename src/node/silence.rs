@@ -100,7 +100,10 @@ impl Node {
             }
         }
         let note = if is_peer {
-            let why = format!("{} is silent but still answers for {address}", self.peer_name());
+            let why = format!(
+                "{} is silent but still answers for the virtual addresses",
+                self.peer_name()
+            );
             Note::TakeoverHeld { why }
         } else {
             Note::AddressConflict { link, address, mac: mac.to_string() }
