@@ -15,6 +15,7 @@ mod find;
 mod hear;
 mod judge;
 mod report;
+mod silence;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

@@ -4,9 +4,9 @@
 //! Must not: decide a role, know what a position means, open sockets.
 //! Read first: facts/vrrp.md 6.5. A beacon is "TDM1", 16 bytes of HMAC-SHA256, a postcard `Report`.
 //!
-//! Replay: within one run of the peer's daemon (`boot_id`) the sequence must rise, also when another
-//! run was heard in between: a run that ended has nothing newer to say, and a straggler of it must
-//! not ban the present one.
+//! Replay: within one run of the peer's daemon (`boot_id`) the sequence must rise, also when
+//! another run was heard in between: a run that ended has nothing newer to say, and a straggler of
+//! it must not ban the present one.
 
 use std::fmt;
 use std::time::Duration;
