@@ -368,6 +368,7 @@ impl World {
 
     /// S4 `closed_before_drop`, and the epoch on disk: what must hold after every turn.
     pub fn check_turn(&mut self, host: HostId) {
+        self.checks.dead_holder_since[host.index()] = None;
         let (id, target) = (host.index(), &self.hosts[host.index()]);
         let routes = &target.data.routes;
         let flows_here = routes.writes == Flow::Flowing && routes.source == Some(host);
