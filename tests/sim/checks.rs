@@ -92,7 +92,7 @@ impl World {
         self.one_holder();
         self.no_dead_holder();
         self.served();
-        if self.checks.samples % 20 == 0 {
+        if self.checks.samples.is_multiple_of(20) {
             self.writes_go_to_writer();
             self.never_standby_while_errant();
         }
@@ -479,7 +479,7 @@ impl World {
         let is_reported = other.role == Role::Refused && !is_planned;
         let has = &self.hosts[active.index()].database.has;
         let lost = self.client.acknowledged.iter().find(|(_, (gtid, _))| {
-            !has.contains(gtid) && !(is_reported && other.database.has.contains(gtid))
+            !(has.contains(gtid) || is_reported && other.database.has.contains(gtid))
         });
         if let Some((row, (gtid, at))) = lost {
             let what = format!("row {row} ({gtid:?}), acknowledged at {at:?}, is gone");

@@ -126,7 +126,7 @@ impl Plan {
                 kinds.push(kind);
             }
         }
-        if seed % 20 == 0 {
+        if seed.is_multiple_of(20) {
             kinds = vec![Kind::Switchover];
         }
         let seconds = |rng: &mut Rng, low, span| Duration::from_secs(low + rng.below(span));

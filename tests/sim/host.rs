@@ -448,7 +448,7 @@ impl World {
                 match database.execute(now, &query.sql, waited) {
                     Answer::Now(result) => result,
                     Answer::Waits { seconds } => {
-                        query.waits_until.get_or_insert(now + Duration::from_secs(seconds));
+                        query.waits_until.get_or_insert_with(|| now + Duration::from_secs(seconds));
                         query.mysqld_run = database.run;
                         self.after(Duration::from_millis(20), Event::Query(query));
                         return;
