@@ -80,7 +80,8 @@ const BACKLOG_MAX: usize = 512;
 
 impl Clock {
     pub fn local(&self, now: Instant) -> Instant {
-        let passed = i128::from(now.since(self.booted_at).as_nanos() as u64 - self.missed);
+        let passed = now.as_nanos() - self.booted_at.as_nanos() - self.missed;
+        let passed = i128::from(passed);
         let local = passed + passed * i128::from(self.rate) / 1_000_000_000;
         Instant::from_nanos(self.offset + u64::try_from(local).unwrap())
     }
@@ -448,7 +449,8 @@ impl World {
                 match database.execute(now, &query.sql, waited) {
                     Answer::Now(result) => result,
                     Answer::Waits { seconds } => {
-                        query.waits_until.get_or_insert_with(|| now + Duration::from_secs(seconds));
+                        let until = now + Duration::from_secs(seconds);
+                        query.waits_until.get_or_insert(until);
                         query.mysqld_run = database.run;
                         self.after(Duration::from_millis(20), Event::Query(query));
                         return;

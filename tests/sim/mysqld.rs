@@ -360,6 +360,11 @@ impl Mysqld {
             }
             return Some(done());
         }
+        self.start_or_stop(now, sql)
+    }
+
+    fn start_or_stop(&mut self, now: Instant, sql: &str) -> Option<Answer> {
+        let words = Dialect::Mariadb.statements();
         let is_start = sql == words.start || sql == words.start_applier;
         let is_stop = sql == words.stop || sql == words.stop_receiver;
         if !is_start && !is_stop {
