@@ -120,6 +120,7 @@ impl Config {
             .into_iter()
             .chain([&mut self.repl.replication_password])
             .chain(self.vrrp.password.as_mut())
+            .chain(self.sql.admin_password.as_mut())
             .chain(self.sql.users.iter_mut().map(|user| &mut user.password));
         for secret in secrets {
             if let Secret::File(path) = secret {
@@ -236,15 +237,18 @@ impl Config {
         if self.sql.users.is_empty() {
             return refuse("no [[sql.user]]: nobody could log in to the splitter");
         }
-        if !self.web.root.starts_with('/') {
-            return refuse("web.root: write an absolute path");
+        if !self.sql.admin_listen.is_empty() && self.sql.admin_password.is_none() {
+            return refuse("sql.admin_listen needs sql.admin_password: anybody could hold writes");
         }
-        Ok(())
+        self.web.check().map_err(Error)
     }
 
     fn check_secrets(&self) -> Result<(), Error> {
         if self.peer.key.reveal().len() < 16 {
             return Err(Error("peer.key: write at least 16 characters".into()));
+        }
+        if self.sql.admin_password.as_ref().is_some_and(|it| it.reveal().is_empty()) {
+            return Err(Error("sql.admin_password: an empty password lets anybody in".into()));
         }
         if let Some(password) = &self.vrrp.password {
             let length = password.reveal().len();
@@ -304,6 +308,8 @@ mod tests {
             ("10.96.153.239/24", "10.96.153.110/24", "is a host's own address"),
             ("device = \"eth1\"", "device = \"eth0\"", "the same device"),
             ("/var/www/html", "html", "absolute path"),
+            ("hold_limit", "admin_listen = [\"127.0.0.1:1\"]\nhold_limit", "admin_password"),
+            ("hold_limit", "clients = [\"192.168\"]\nhold_limit", "192.168.3.0/24"),
         ];
         for (from, to, expected) in cases {
             let text = EXAMPLE.replacen(from, to, 1);

@@ -8,6 +8,10 @@ use std::time::Duration;
 /// as lost before anything else is sent, because the peer may have taken over meanwhile.
 pub const STALL_MAX: Duration = Duration::from_millis(1500);
 
+/// The same where advertisements are so frequent that a peer takes over sooner; shorter would
+/// make every hiccup of a busy machine a change of roles.
+pub const STALL_MIN: Duration = Duration::from_millis(500);
+
 /// Datagrams and frames read from one control-plane socket in a turn; the rest waits for the next
 /// turn, so that a flood on one socket cannot starve the timers.
 pub const DATAGRAMS_PER_TURN: usize = 64;
@@ -18,6 +22,9 @@ pub const INPUTS_QUEUED: usize = 256;
 
 /// Data-plane events taken from epoll in one turn before the control plane gets its turn.
 pub const PLANE_EVENTS_PER_TURN: usize = 128;
+
+/// Turns of a busy data plane in a row before the control plane gets its turn.
+pub const PLANE_TURNS_MAX: usize = 4;
 
 /// The data plane's one shared read buffer, in bytes: the largest single read.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -101,12 +108,30 @@ pub const ROWS_MAX: usize = 10_000;
 /// Requests waiting for a free php-fpm worker; one more gets 503 at once.
 pub const WEB_QUEUE_MAX: usize = 4096;
 
-/// Time between two FastCGI pings of one host. With the limit and two failures a hung host is out
-/// after 1 s at the latest; more often would cost workers.
-pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(400);
+/// Time between two FastCGI pings of one host. With its jitter, the limit and two failures a hung
+/// host is out after 670 ms at the latest (facts/web.md 6: below 0.7 s); more often would cost
+/// workers.
+pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time limit of one ping, connection included; beyond it the ping failed.
-pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(300);
+pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(200);
+
+/// Half the width of the jitter of pings, so that two fronts do not ping in step.
+pub const WEB_PROBE_JITTER: Duration = Duration::from_millis(20);
+
+const _: () = assert!(
+    700 > WEB_PROBE_INTERVAL.as_millis()
+        + WEB_PROBE_JITTER.as_millis()
+        + WEB_PROBE_LIMIT.as_millis() * 2
+        && WEB_PROBE_FAILURES == 2
+);
+
+/// Bytes kept of a probe's answer; the rest is read and dropped (a pool's status is about 500).
+pub const WEB_PROBE_BYTES_MAX: usize = 4096;
+
+/// Requests that earn one retry after an unknown outcome: at most a fifth more load on a slow
+/// application. Without budget the client gets 502 or 504.
+pub const WEB_RETRY_REQUESTS: u32 = 5;
 
 /// Pings in a row that must fail before a host's php-fpm gets no more requests.
 pub const WEB_PROBE_FAILURES: u8 = 2;
@@ -122,6 +147,26 @@ pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 
 /// Files up to this size go out in one write with their head; larger ones by sendfile.
 pub const WEB_SMALL_FILE_BYTES: u64 = 16 * 1024;
+
+/// Bytes of an operator's error page; a larger one is told and not used.
+pub const WEB_ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a PROXY protocol header, its TLVs included; a longer one closes the connection.
+pub const WEB_PROXY_BYTES_MAX: usize = 4096;
+
+/// Virtual hosts; more are refused when the configuration is read.
+pub const WEB_SITES_MAX: usize = 256;
+
+/// Bytes of small files and their names in memory, all sites together; beyond them the longest
+/// unused leave.
+pub const WEB_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Files in memory; the same.
+pub const WEB_CACHE_FILES_MAX: usize = 1024;
+
+/// How long a file in memory, or the knowledge that a script is there, counts without a look at
+/// the file system: one look a second, however many requests.
+pub const WEB_CACHE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes that one session may move in one turn before the others get theirs.
 pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;
@@ -176,3 +221,18 @@ pub const SQL_SERVER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long a client's socket is kept after the session's last words, so that they arrive.
 pub const SQL_LINGER: Duration = Duration::from_secs(1);
+
+/// Clients of the splitter's admin port at once; one more is closed at once.
+pub const SQL_DESKS_MAX: usize = 16;
+
+/// Bytes of prepared texts that a session keeps to prepare them on another connection; what comes
+/// after them stays where it was prepared.
+pub const SQL_PREPARED_BYTES_MAX: usize = 256 * 1024;
+
+/// SETs of session variables that a session remembers for its other connection; with one more it
+/// stays on the source.
+pub const SQL_SETTINGS_MAX: usize = 32;
+
+/// Bytes of such statements, one of them or all together; beyond them the session stays on the
+/// source. Two kilobytes hold what any framework sets.
+pub const SQL_SETTINGS_BYTES_MAX: usize = 2048;

@@ -3,16 +3,19 @@
 //! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
 //! Must not: open a socket, read a clock, wait.
 //! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds), `act`
-//! (how an order is carried out), `report` (what the peer, the data plane and operators are told).
+//! (how an order is carried out), `report` (what the peer, the data plane and operators are told),
+//! `find` (what is wrong with the network).
 //!
 //! ```text
 //!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
 //! ```
 
 mod act;
+mod find;
 mod hear;
 mod judge;
 mod report;
+mod silence;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -28,7 +31,7 @@ use crate::net::addresses::Addresses;
 use crate::net::arp::Mac;
 use crate::net::netlink;
 use crate::pair::{self, Event, Role};
-use crate::peer::{Handover, Peer};
+use crate::peer::{self, Handover, Peer};
 use crate::repl;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
@@ -43,6 +46,11 @@ pub enum Input {
     Vrrp {
         link: LinkId,
         datagram: Vec<u8>,
+    },
+    /// A frame of VRRP from this address was on the link, seen before any firewall.
+    VrrpFrame {
+        link: LinkId,
+        source: Ipv4Addr,
     },
     Arp {
         link: LinkId,
@@ -143,8 +151,9 @@ const QUIET_LIMIT: Duration = Duration::from_millis(800);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Between two attempts of what failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long before the takeover the probes are sent (facts/vrrp.md 6.3).
-const PROBE_LEAD: Duration = Duration::from_millis(150);
+/// How long an answer to a probe may take. Three rounds end with the master-down timer, and begin
+/// after the lease of a host that hung has run out (facts/vrrp.md 6.2 and 6.3).
+const PROBE_LEAD: Duration = Duration::from_millis(120);
 /// How long the election waits for a database that does not answer.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the source's database may be unreachable before a healthy standby takes over.
@@ -159,8 +168,25 @@ struct LinkFacts {
     peer: Ipv4Addr,
     index: Option<u32>,
     mac: Mac,
+    /// Who answered by ARP for the peer's own address, and when.
     peer_mac: Option<Mac>,
+    peer_answered_at: Option<Instant>,
     was_heard: bool,
+}
+
+impl LinkFacts {
+    fn new(config: &Config, me: HostId, link: LinkId) -> Self {
+        Self {
+            device: config.link(link).device.clone(),
+            own: config.host(me).address(link).address,
+            peer: config.host(me.other()).address(link).address,
+            index: None,
+            mac: Mac::default(),
+            peer_mac: None,
+            peer_answered_at: None,
+            was_heard: false,
+        }
+    }
 }
 
 /// A planned handover, or a leave, on the giving side.
@@ -186,6 +212,10 @@ struct Probes {
     sent_at: Option<Instant>,
     /// Somebody answered for a virtual address: whoever it is.
     answered_by: Option<(LinkId, Ipv4Addr, Mac)>,
+    /// Rounds in a row that nobody answered, and how many there must be: one more for every round
+    /// that was answered, so that a peer who keeps answering is not overtaken for a lost frame.
+    unanswered: u32,
+    wanted: u32,
 }
 
 #[derive(Debug)]
@@ -218,6 +248,7 @@ pub struct Node {
     retry_at: Instant,
     unreachable_since: Option<Instant>,
     replica_stopped_since: Option<Instant>,
+    outranked_since: Option<Instant>,
 
     stage: Stage,
     is_leaving: bool,
@@ -228,8 +259,15 @@ pub struct Node {
     /// Who waits for the end of a switchover, and since when.
     operators: Vec<(u64, Instant)>,
 
+    ears: [find::Ears; 2],
+    find_at: Instant,
     probes: Probes,
     vrrp_resigned: bool,
+    /// Another Master of a virtual router of ours: its priority and address, and when.
+    rival: Option<(Instant, u8, Ipv4Addr)>,
+    /// Since when the peer answers for a virtual address without serving it.
+    held_since: Option<Instant>,
+    hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
     announce_next: Option<(usize, Instant)>,
@@ -247,6 +285,8 @@ struct Findings {
     database: Option<String>,
     diverged: Option<String>,
     conflict: Option<String>,
+    /// By `find`, anew in every turn.
+    network: Vec<String>,
 }
 
 impl Node {
@@ -263,15 +303,7 @@ impl Node {
             addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
             names: HostId::ALL.map(|host| config.host(host).name.clone()),
         };
-        let links = LinkId::ALL.map(|link| LinkFacts {
-            device: config.link(link).device.clone(),
-            own: config.host(me).address(link).address,
-            peer: config.host(me.other()).address(link).address,
-            index: None,
-            mac: Mac::default(),
-            peer_mac: None,
-            was_heard: false,
-        });
+        let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
@@ -297,6 +329,7 @@ impl Node {
             retry_at: Instant::ZERO,
             unreachable_since: None,
             replica_stopped_since: None,
+            outranked_since: None,
             stage: Stage::None,
             is_leaving: false,
             handover: Handover::None,
@@ -304,8 +337,13 @@ impl Node {
             wish: None,
             handled_wish: None,
             operators: Vec::new(),
+            ears: Default::default(),
+            find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
+            rival: None,
+            held_since: None,
+            hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
             announce_next: None,
@@ -331,6 +369,7 @@ impl Node {
         }
         match input {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
+            Input::VrrpFrame { link, source } => self.handle_frame(now, link, source),
             Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
@@ -356,6 +395,7 @@ impl Node {
         self.run_machines(now);
         self.judge(now);
         self.run_machines(now);
+        self.find(now);
         self.speak(now);
     }
 
@@ -387,7 +427,10 @@ impl Node {
     fn check_stall(&mut self, now: Instant) {
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
-        if let Some(span) = stalled.filter(|span| *span > limits::STALL_MAX) {
+        // A fast peer takes over sooner; a slow one does not make a late loop any better.
+        let interval = self.config.vrrp.interval;
+        let limit = (interval * 3 / 2).clamp(limits::STALL_MIN, limits::STALL_MAX);
+        if let Some(span) = stalled.filter(|span| *span > limit) {
             let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
             self.note(Note::Stalled { milliseconds });
             self.peer.listen_again();
@@ -401,9 +444,16 @@ impl Node {
         self.netlink_sequence
     }
 
+    /// Whether the other host runs a plain keepalived.
+    fn has_foreign_peer(&self) -> bool {
+        self.config.peer.kind == peer::Kind::Keepalived
+    }
+
     /// Applies an event to the table and carries out its orders.
     fn apply(&mut self, now: Instant, event: Event, why: String) {
         let from = self.role;
+        // The simulator collects these, to see which cells of the table it reaches.
+        log::debug!(target: "pair", "{from} {event:?}");
         let (to, acts) = pair::next(from, event);
         if to != from {
             self.role = to;
@@ -455,6 +505,7 @@ fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
         interval: config.vrrp.interval,
         password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
         source: config.host(me).address(link).address,
+        peer: config.host(me.other()).address(link).address,
         addresses,
     }
 }

@@ -12,7 +12,7 @@
 //!   |  +-------> Refused    +--- CatchUpFailed ---                         v
 //!   |                                                                   Active
 //!   +---- WebDrained, ClosedToLeave ---- Demoting <--- SwitchoverAsked ----+
-//!   +---- PeerServes, Stalled, Isolated, DatabaseLost ---------------------+
+//!   +---- PeerServes, Outranked, Stalled, Isolated, DatabaseLost ----------+
 //! ```
 
 use std::fmt;
@@ -24,8 +24,14 @@ pub use crate::wire::Role;
 pub enum Event {
     /// The peer is Active, and by right: its epoch is newer, or we do not serve at all.
     PeerServes,
+    /// The peer, a plain keepalived, serves: it says so in VRRP and nothing else.
+    ForeignServes,
     /// The peer serves too, with an older epoch (or the tie decided for us): it will step down.
     PeerServesWrongly,
+    /// The peer does not serve, but did after us (its epoch is newer), and has what we lack.
+    Outranked,
+    /// The peer does not serve, its epoch is newer, and it has nothing that we lack.
+    EpochOvertaken,
     /// The peer began a planned handover to us and holds its writes.
     PeerHandsOver,
     /// The peer's database is closed for us and its last position is known.
@@ -99,6 +105,8 @@ pub enum Act {
     RaiseEpoch,
     /// Write to disk that the peer's epoch rules.
     RecordStandby,
+    /// Write to disk that our data are not the service's any more.
+    RecordRefused,
     /// Bind the virtual addresses and announce them.
     TakeVips,
     DropVips,
@@ -148,13 +156,16 @@ const fn joining(event: Event) -> Next {
     match event {
         E::PeerServes => (STAY, &[Act::Follow]),
         E::Followed => (Role::Standby, &[Act::RecordStandby]),
-        E::Diverged => (Role::Refused, &[Act::Fence]),
+        // Nothing is known of its database: ours stays closed, and as it is.
+        E::ForeignServes => (Role::Standby, &[]),
+        E::Diverged => (Role::Refused, &[Act::Fence, Act::RecordRefused]),
         E::ElectionWon | E::AloneEntitled | E::FailoverForced => TAKE_OVER,
         E::Stalled => (STAY, &[Act::Fence, Act::ListenAgain]),
         E::Terminated => (STAY, &[Act::Leave]),
         // Silence entitles only the last source; the others wait for the peer or for the operator.
         E::PeerGone | E::PeerResigned => (STAY, &[]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerRefused => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::PeerReleased | E::ReplicaStopped | E::Promoted | E::PromotionFailed => (STAY, &[]),
         E::CatchUpFailed | E::Closed | E::ClosedToLeave | E::CloseFailed => (STAY, &[]),
         E::HandoverOverdue | E::WebDrained | E::DatabaseLost | E::LinkLost => (STAY, &[]),
@@ -173,15 +184,16 @@ const fn standby(event: Event) -> Next {
             (Role::Promoting, &[Act::RaiseEpoch, Act::HoldWrites, Act::CatchUpAndPromote])
         }
         E::ReplicaStopped => (STAY, &[Act::Follow]),
-        E::Diverged => (Role::Refused, &[Act::Fence]),
+        E::Diverged => (Role::Refused, &[Act::Fence, Act::RecordRefused]),
         E::Stalled => (STAY, &[Act::ListenAgain]),
         E::SwitchoverAsked => (STAY, &[Act::AskPeer]),
         E::Terminated => (STAY, &[Act::Leave]),
         E::PeerServes | E::PeerServesWrongly | E::PeerRefused | E::PeerReleased => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
-        E::LinkLost | E::Isolated => (STAY, &[]),
+        E::LinkLost | E::Isolated | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -194,7 +206,8 @@ const fn promoting(event: Event) -> Next {
         E::PromotionFailed => (STAY, &[Act::Promote]),
         E::CatchUpFailed => (Role::Standby, &[Act::RefuseHandover, Act::Follow]),
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
-        E::PeerServes => YIELD,
+        E::PeerServes | E::Outranked => YIELD,
+        E::EpochOvertaken => (STAY, &[Act::RaiseEpoch]),
         E::PeerServesWrongly => (STAY, &[Act::Announce]),
         E::Stalled => {
             (Role::Joining, &[Act::HoldWrites, Act::DropVips, Act::Fence, Act::ListenAgain])
@@ -205,7 +218,7 @@ const fn promoting(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Closed | E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue => (STAY, &[]),
         E::WebDrained | E::DatabaseLost | E::LinkLost | E::SwitchoverAsked => (STAY, &[]),
-        E::FailoverForced => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -217,7 +230,8 @@ const fn active(event: Event) -> Next {
             (Role::Demoting, &[Act::HoldWrites, Act::Close])
         }
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
-        E::PeerServes => YIELD,
+        E::PeerServes | E::Outranked => YIELD,
+        E::EpochOvertaken => (STAY, &[Act::RaiseEpoch]),
         E::PeerServesWrongly => (STAY, &[Act::Announce]),
         E::DatabaseLost => {
             (Role::Joining, &[Act::HoldWrites, Act::DropVips, Act::Resign, Act::Fence])
@@ -230,7 +244,7 @@ const fn active(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Promoted | E::PromotionFailed | E::CatchUpFailed | E::Closed => (STAY, &[]),
         E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue | E::WebDrained => (STAY, &[]),
-        E::FailoverForced => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -252,9 +266,10 @@ const fn demoting(event: Event) -> Next {
         // The handover under way turns into a leave; node remembers it.
         E::Terminated | E::LinkLost => (STAY, &[]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerReleased => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
-        E::SwitchoverAsked | E::FailoverForced => (STAY, &[]),
+        E::SwitchoverAsked | E::FailoverForced | E::ForeignServes => (STAY, &[]),
     }
 }
 
@@ -265,23 +280,27 @@ const fn refused(event: Event) -> Next {
         // Looked at again now and then: an operator may have mended it.
         E::PeerServes => (STAY, &[Act::Follow]),
         E::Followed => (Role::Standby, &[Act::RecordStandby]),
-        E::FailoverForced => TAKE_OVER,
+        E::ElectionWon | E::FailoverForced => TAKE_OVER,
         E::Stalled => (STAY, &[Act::ListenAgain]),
         E::Terminated => (STAY, &[Act::Leave]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerRefused => (STAY, &[]),
-        E::PeerReleased | E::PeerResigned | E::PeerGone | E::ElectionWon => (STAY, &[]),
+        E::Outranked | E::EpochOvertaken => (STAY, &[]),
+        E::PeerReleased | E::PeerResigned | E::PeerGone => (STAY, &[]),
         E::AloneEntitled | E::Diverged | E::ReplicaStopped | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
-        E::LinkLost | E::Isolated | E::SwitchoverAsked => (STAY, &[]),
+        E::LinkLost | E::Isolated | E::SwitchoverAsked | E::ForeignServes => (STAY, &[]),
     }
 }
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::PeerServes,
+        Self::ForeignServes,
         Self::PeerServesWrongly,
+        Self::Outranked,
+        Self::EpochOvertaken,
         Self::PeerHandsOver,
         Self::PeerClosed,
         Self::PeerRefused,

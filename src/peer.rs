@@ -4,8 +4,9 @@
 //! Must not: decide a role, know what a position means, open sockets.
 //! Read first: facts/vrrp.md 6.5. A beacon is "TDM1", 16 bytes of HMAC-SHA256, a postcard `Report`.
 //!
-//! Replay: within one run of the peer's daemon (`boot_id`) the sequence must rise; a run that was
-//! replaced by another is never believed again.
+//! Replay: within one run of the peer's daemon (`boot_id`) the sequence must rise, also when
+//! another run was heard in between: a run that ended has nothing newer to say, and a straggler of
+//! it must not ban the present one.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,6 +32,19 @@ pub struct Config {
     /// Time between two beacons on each link.
     #[serde(default = "default_interval", deserialize_with = "units::duration")]
     pub interval: Duration,
+    /// What runs on the other host.
+    #[serde(default)]
+    pub kind: Kind,
+}
+
+/// What the other host runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    #[default]
+    Tandem,
+    /// VRRP alone: no beacons, so nothing is known of its database, and roles follow VRRP's rules.
+    Keepalived,
 }
 
 const fn default_port() -> u16 {
@@ -118,7 +132,7 @@ impl fmt::Display for Refusal {
 
 const MAGIC: &[u8; 4] = b"TDM1";
 const TAG_BYTES: usize = 16;
-/// Earlier runs of the peer's daemon that are remembered, so that none is believed again.
+/// Earlier runs of the peer's daemon that are remembered, each with its last sequence.
 const BOOTS_REMEMBERED: usize = 8;
 
 #[derive(Debug)]
@@ -132,7 +146,7 @@ pub struct Peer {
     heard_at: [Option<Instant>; 2],
     /// By link: the last sequence of the peer's present run.
     sequences: [u64; 2],
-    past_boots: heapless::Deque<u64, BOOTS_REMEMBERED>,
+    past_boots: heapless::Deque<(u64, u64), BOOTS_REMEMBERED>,
 }
 
 impl Peer {
@@ -167,16 +181,20 @@ impl Peer {
         }
         let mut is_new_run = false;
         if let Some(last) = &self.report {
-            if self.past_boots.iter().any(|boot| *boot == report.boot_id) {
-                return Err(Refusal::Replayed);
-            }
+            let past = self.past_boots.iter().find(|(boot, _)| *boot == report.boot_id);
+            let said = past.map_or(0, |(_, sequence)| *sequence);
             is_new_run = last.boot_id != report.boot_id;
             if is_new_run {
+                if report.sequence <= said {
+                    return Err(Refusal::Replayed);
+                }
                 if self.past_boots.is_full() {
                     self.past_boots.pop_front();
                 }
-                self.past_boots.push_back(last.boot_id).expect("room was made above");
-                self.sequences = [0; 2];
+                let ended = (last.boot_id, self.sequences.into_iter().max().unwrap_or(0));
+                self.past_boots.retain(|(boot, _)| ![ended.0, report.boot_id].contains(boot));
+                self.past_boots.push_back(ended).expect("room was made above");
+                self.sequences = [said; 2];
             } else if report.sequence <= self.sequences[link.index()] {
                 return Err(Refusal::Replayed);
             }
@@ -274,7 +292,12 @@ mod tests {
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
 
     fn config(key: &str) -> Config {
-        Config { key: Secret::Text(key.into()), port: default_port(), interval: default_interval() }
+        Config {
+            key: Secret::Text(key.into()),
+            port: default_port(),
+            interval: default_interval(),
+            kind: Kind::Tandem,
+        }
     }
 
     fn report(host: HostId, boot_id: u64) -> Report {
@@ -341,6 +364,20 @@ mod tests {
         assert_eq!(hear(&old), Err(Refusal::Replayed));
         assert_eq!(hear(&next_run), Ok(true), "a new run may start at 1 again");
         assert_eq!(hear(&newer), Err(Refusal::Replayed));
+    }
+
+    #[test]
+    fn a_straggler_of_an_earlier_run_does_not_ban_the_present_one() {
+        let (mut first, mut second) = pair();
+        first.sequence = 500;
+        let straggler = first.emit(report(HostId::First, 1));
+        let mut present = Peer::new(&config("a key of sixteen"), HostId::First);
+        let mut hear = |beacon: &[u8]| second.handle_datagram(NOW, LinkId::Inside, beacon);
+        assert_eq!(hear(&present.emit(report(HostId::First, 2))), Ok(false));
+        assert_eq!(hear(&straggler), Ok(true), "nothing tells which run is the later one");
+        assert_eq!(hear(&present.emit(report(HostId::First, 2))), Ok(true));
+        assert_eq!(hear(&straggler), Err(Refusal::Replayed));
+        assert_eq!(hear(&present.emit(report(HostId::First, 2))), Ok(false));
     }
 
     #[test]

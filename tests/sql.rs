@@ -4,9 +4,20 @@
 //! Must not: use any network but 127.0.0.1, leave a process behind. Each server carries a row that
 //! says which one it is, so that an answer tells where it came from.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+#[path = "sql/admin.rs"]
+mod admin;
+#[path = "sql/client.rs"]
+mod client;
+#[path = "sql/kinds.rs"]
+mod kinds;
+#[path = "sql/prepared.rs"]
+mod prepared;
 #[path = "sql/servers.rs"]
 mod servers;
+#[path = "sql/state.rs"]
+mod state;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,6 +25,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant as Clock};
 
+use client::*;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Error, OptsBuilder};
 use servers::{Front, PASSWORD, Pair, routes};
@@ -107,7 +119,7 @@ fn a_wrong_password_gets_1045_and_nothing_after() {
         let error = Conn::new(options(&front).user(Some(name)).pass(Some(password)));
         match error.expect_err("is refused") {
             Error::MySqlError(error) => assert_eq!(error.code, 1045),
-            error => panic!("{error}"),
+            other => panic!("{other}"),
         }
     }
     Conn::new(options(&front).user(Some("other")).pass(None::<&str>)).expect("an empty password");
@@ -133,6 +145,7 @@ fn connections_are_reused_and_leak_nothing() {
         let mut conn = connect(&front);
         assert_eq!(mark(&mut conn), "second");
         assert_eq!(one(&mut conn, "SELECT COALESCE(@leak, 'clean') FROM t.mark"), "clean");
+        assert_eq!(one(&mut conn, "SELECT @@character_set_client"), "utf8mb4");
         assert_eq!(one(&mut conn, "SELECT @@sql_mode = @@global.sql_mode"), "1");
         conn.query_drop("SET @leak = 1, sql_mode = ''").expect("sets");
         conn.query_drop("SET NAMES latin1").expect("sets");
@@ -144,6 +157,32 @@ fn connections_are_reused_and_leak_nothing() {
         let logins = front.status().logins;
         assert!(logins <= 4, "round {round}: {logins} log-ins");
     }
+}
+
+#[test]
+fn a_reused_connection_is_in_the_database_that_the_client_asked_for() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |_| {});
+    for (database, expected) in [("u", "second-u"), ("u", "second-u"), ("t", "second")] {
+        let mut conn = Conn::new(options(&front).db_name(Some(database))).expect("logs in");
+        assert_eq!(one(&mut conn, "SELECT name FROM mark"), expected);
+        drop(conn);
+        front.wait("the connection comes back", |status| status.pooled == 1);
+    }
+    // One log-in for the sessions, and at most one a server to learn what it is.
+    assert!(front.status().logins <= 3, "{:?}", front.status());
+    assert_eq!(code(Conn::new(options(&front).db_name(Some("nosuch"))).map(drop)), 1049);
+}
+
+#[test]
+fn a_pooled_connection_that_the_server_closed_is_not_used() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    mark(&mut connect(&front));
+    front.wait("the connection comes back", |status| status.pooled == 1);
+    pair.sql(1, "KILL USER app@'127.0.0.1'");
+    front.wait("it is gone", |status| status.pooled == 0);
+    assert_eq!(mark(&mut connect(&front)), "second");
 }
 
 #[test]
@@ -326,6 +365,34 @@ fn multiple_results_and_large_results_arrive_whole() {
 }
 
 #[test]
+fn a_slow_client_stops_its_server_and_nobody_else() {
+    let pair = Pair::own();
+    let front = Front::start(pair.ports(), |_| {});
+    let mut slow = RawClient::connect(&front);
+    slow.send_query(b"SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_1000000");
+    let writing = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'other' \
+        AND state LIKE '%net%'";
+    let since = Clock::now();
+    while pair.sql(1, writing) != "1" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the server is not stopped");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(pair.sql(1, writing), "1", "it stays stopped");
+    assert_eq!(mark(&mut connect(&front)), "second");
+    drop(slow);
+    let since = Clock::now();
+    while pair.sql(1, writing) != "0" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the query outlives its client");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The same result, read to its end, arrives whole.
+    let rows: Vec<(u64, String)> =
+        connect(&front).query("SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_50000").expect("runs");
+    assert_eq!(rows.len(), 50_000);
+}
+
+#[test]
 fn statements_beyond_one_packet_pass() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
@@ -341,38 +408,16 @@ fn statements_beyond_one_packet_pass() {
 }
 
 #[test]
-fn prepared_statements_run_on_the_source() {
-    let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
-    let mut conn = connect(&front);
-    assert_eq!(mark(&mut conn), "second");
-    let name: Option<String> =
-        conn.exec_first("SELECT name FROM t.mark WHERE ? = 1", (1,)).expect("executes");
-    assert_eq!(name.as_deref(), Some("first"));
-    conn.exec_drop("CREATE TABLE IF NOT EXISTS t.prepared (a INT, b LONGTEXT)", ()).expect("runs");
-    for number in 0..10 {
-        conn.exec_drop("INSERT INTO t.prepared VALUES (?, ?)", (number, "x".repeat(100_000)))
-            .expect("inserts");
-    }
-    assert_eq!(pair.sql(0, "SELECT SUM(a), SUM(LENGTH(b)) FROM t.prepared"), "45\t1000000");
-    assert_eq!(mark(&mut conn), "first", "while statements exist");
-}
-
-#[test]
 fn pipelined_queries_and_single_bytes_are_answered_in_order() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |_| {});
     let mut client = RawClient::connect(&front);
-    for _ in 0..3 {
-        client.send_query(MARK.as_bytes());
-        client.send_query(b"SELECT name FROM t.mark FOR UPDATE");
-    }
-    for _ in 0..3 {
-        assert!(client.reply_contains(b"second"), "a read");
-        assert!(client.reply_contains(b"first"), "a write");
-        // Reads follow the locking read to the source from here on.
-        break;
-    }
+    client.send_query(MARK.as_bytes());
+    client.send_query(b"SELECT CONCAT(name, '-locked') FROM t.mark FOR UPDATE");
+    client.send_query(b"SELECT CONCAT(name, '-after') FROM t.mark");
+    assert!(client.reply_contains(b"second"), "a read");
+    assert!(client.reply_contains(b"first-locked"), "what may write");
+    assert!(client.reply_contains(b"first-after"), "a read that follows it");
     let mut client = RawClient::connect(&front);
     let mut bytes = vec![u8::try_from(MARK.len() + 1).unwrap(), 0, 0, 0, 3];
     bytes.extend_from_slice(MARK.as_bytes());
@@ -404,7 +449,7 @@ fn commands_that_are_not_queries_work() {
     .expect("changes the user");
     assert_eq!(one(&mut conn, "SELECT name FROM mark"), "second");
     assert_eq!(one(&mut conn, "SELECT CURRENT_USER()"), "other@127.0.0.1");
-    assert_eq!(code(conn.query_drop("KILL 1")), 1094);
+    assert_eq!(code(conn.query_drop("KILL 99999")), 1094);
     let mut client = RawClient::connect(&front);
     client.send(b"\x12\0\0\0\0");
     assert!(client.reply_contains(b"\xff\xcb\x04"), "COM_BINLOG_DUMP gets 1227");
@@ -454,152 +499,4 @@ fn the_command_line_client_works() {
     assert!(run("SHOW TABLES").contains("mark"));
     assert!(run("SELECT * FROM nosuch; SHOW WARNINGS").contains("doesn't exist"));
     assert!(run("SELECT VERSION()").contains("MariaDB"));
-}
-
-#[test]
-fn php_works_with_mysqli_and_pdo() {
-    let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |_| {});
-    connect(&front);
-    let port = front.address.port();
-    let script = format!(
-        r#"
-        mysqli_report(MYSQLI_REPORT_ERROR | MYSQLI_REPORT_STRICT);
-        $m = new mysqli('127.0.0.1', 'app', '{PASSWORD}', 't', {port});
-        $m->set_charset('utf8mb4');
-        echo $m->query('SELECT name FROM mark')->fetch_row()[0], "\n";
-        $m->query('CREATE TABLE IF NOT EXISTS php (a INT AUTO_INCREMENT PRIMARY KEY, b TEXT)');
-        $m->query("INSERT INTO php (b) VALUES ('é\\'')");
-        echo $m->insert_id, ' ', $m->query('SELECT LAST_INSERT_ID()')->fetch_row()[0], "\n";
-        $s = $m->prepare('SELECT b FROM php WHERE a = ?');
-        $one = 1; $s->bind_param('i', $one); $s->execute();
-        echo $s->get_result()->fetch_row()[0], "\n";
-        $m->close();
-        foreach ([true, false] as $emulate) {{
-            $p = new PDO('mysql:host=127.0.0.1;dbname=t;charset=utf8mb4;port={port}', 'app',
-                '{PASSWORD}', [PDO::ATTR_EMULATE_PREPARES => $emulate,
-                PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);
-            $q = $p->prepare('SELECT name FROM mark WHERE 1 = ?');
-            $q->execute([1]);
-            echo $q->fetchColumn(), "\n";
-            $p->beginTransaction();
-            $p->exec("INSERT INTO php (b) VALUES ('x')");
-            echo $p->query('SELECT name FROM mark')->fetchColumn(), "\n";
-            $p->rollBack();
-        }}
-        try {{ new mysqli('127.0.0.1', 'app', 'wrong', 't', {port}); }}
-        catch (mysqli_sql_exception $e) {{ echo $e->getCode(), "\n"; }}
-        "#
-    );
-    let output = Command::new("php8.2").arg("-r").arg(script).output().expect("php runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let expected = "second\n1 1\né'\nsecond\nfirst\nfirst\nfirst\n1045\n";
-    assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[test]
-fn clients_that_come_before_any_server_wait_for_its_greeting() {
-    let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |_| {});
-    // At once, so that the greeting is not known yet.
-    let conn = connect(&front);
-    assert_eq!(conn.server_version(), (5, 5, 5), "MariaDB 10 greets as 5.5.5-10.11");
-    drop(conn);
-    let nobody = Front::start([1, 1], |config| config.hold_limit = Duration::from_millis(200));
-    // The driver asks for two variables at once; the answer says what is missing.
-    assert_eq!(code(Conn::new(options(&nobody))), 1205);
-}
-
-fn options(front: &Front) -> OptsBuilder {
-    OptsBuilder::new()
-        .ip_or_hostname(Some("127.0.0.1"))
-        .tcp_port(front.address.port())
-        .user(Some("app"))
-        .pass(Some(PASSWORD))
-        .prefer_socket(false)
-}
-
-fn connect(front: &Front) -> Conn {
-    Conn::new(options(front)).expect("logs in")
-}
-
-fn one(conn: &mut Conn, text: &str) -> String {
-    conn.query_first::<String, _>(text).expect(text).expect("a row")
-}
-
-fn mark(conn: &mut Conn) -> String {
-    one(conn, MARK)
-}
-
-fn code<T>(result: Result<T, Error>) -> u16 {
-    match result {
-        Err(Error::MySqlError(error)) => error.code,
-        Err(error) => panic!("{error}"),
-        Ok(_) => panic!("an error is expected"),
-    }
-}
-
-/// A client that writes the bytes of the protocol itself.
-struct RawClient {
-    socket: TcpStream,
-}
-
-impl RawClient {
-    fn connect(front: &Front) -> Self {
-        let proof = raw_proof();
-        let mut socket = raw_log_in(front, &proof);
-        let mut answer = [0; 11];
-        socket.read_exact(&mut answer).expect("an answer");
-        assert_eq!(answer[4], 0, "OK");
-        Self { socket }
-    }
-
-    fn send(&mut self, payload: &[u8]) {
-        let mut bytes = vec![u8::try_from(payload.len()).unwrap(), 0, 0, 0];
-        bytes.extend_from_slice(payload);
-        self.socket.write_all(&bytes).expect("sends");
-    }
-
-    fn send_query(&mut self, text: &[u8]) {
-        self.send(&[b"\x03", text].concat());
-    }
-
-    /// Reads until the bytes were seen; `false` after two seconds.
-    fn reply_contains(&mut self, wanted: &[u8]) -> bool {
-        self.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("sets");
-        let mut seen = Vec::new();
-        let mut buffer = [0; 1];
-        while !seen.windows(wanted.len()).any(|it| it == wanted) {
-            match self.socket.read(&mut buffer) {
-                Ok(0) | Err(_) => return false,
-                Ok(_) => seen.push(buffer[0]),
-            }
-        }
-        true
-    }
-}
-
-/// The user `other` has no password, so its proof is empty whatever the salt.
-fn raw_proof() -> Vec<u8> {
-    Vec::new()
-}
-
-/// Reads the greeting and answers it with this proof: `app` when there is one, else `other`.
-fn raw_log_in(front: &Front, proof: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(front.address).expect("connects");
-    let mut header = [0; 4];
-    socket.read_exact(&mut header).expect("a greeting");
-    let mut greeting = vec![0; usize::from(header[0])];
-    socket.read_exact(&mut greeting).expect("a greeting");
-    let user: &[u8] = if proof.is_empty() { b"other\0" } else { b"app\0" };
-    let mut payload = vec![0x09, 0xa2, 0, 0, 0, 0, 0, 1, 45];
-    payload.extend_from_slice(&[0; 23]);
-    payload.extend_from_slice(user);
-    payload.push(u8::try_from(proof.len()).unwrap());
-    payload.extend_from_slice(proof);
-    payload.extend_from_slice(b"t\0");
-    let mut bytes = vec![u8::try_from(payload.len()).unwrap(), 0, 0, 1];
-    bytes.extend_from_slice(&payload);
-    socket.write_all(&bytes).expect("sends");
-    socket
 }

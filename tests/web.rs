@@ -12,11 +12,21 @@ mod backend;
 mod cases;
 #[path = "web/client.rs"]
 mod client;
+#[path = "web/coding.rs"]
+mod coding;
 #[path = "web/drain.rs"]
 mod drain;
+#[path = "web/exhaustion.rs"]
+mod exhaustion;
 #[path = "web/failover.rs"]
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/inside.rs"]
+mod inside;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
+#[path = "web/proxied.rs"]
+mod proxied;
+#[path = "web/sites.rs"]
+mod sites;

@@ -7,6 +7,7 @@ mod applet;
 mod check;
 mod connection;
 mod discover;
+mod encrypt;
 mod mysqlreplicate;
 mod mysqlrpladmin;
 mod mysqlrplcheck;
@@ -37,6 +38,7 @@ usage: tandem APPLET [ARGUMENTS]
   switchover                          exchange the roles of both hosts, losing nothing
   failover --force                    serve on this host, whatever the other one has
   check [FILE]                        validate a configuration
+  encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
   version
 
@@ -74,6 +76,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
              the other host has are lost; `tandem switchover` loses nothing",
         ),
         "check" => check::run(&rest),
+        "encrypt" => encrypt::run(&rest),
         "example" if rest.is_empty() => {
             print!("{EXAMPLE}");
             ExitCode::SUCCESS

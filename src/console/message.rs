@@ -56,6 +56,8 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerStatus {
     pub name: String,
+    /// How its VRRP version 3 advertisements are summed, once one was heard.
+    pub vrrp_checksum: Option<String>,
     /// `None` when it was not heard lately.
     pub role: Option<Role>,
     pub epoch: u64,

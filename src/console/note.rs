@@ -39,6 +39,7 @@ pub enum Note {
     NodeDied { status: String },
     Leaving,
     SocketTrouble { what: String },
+    Network { what: String },
 }
 
 impl Note {
@@ -65,7 +66,8 @@ impl Note {
             | Self::Stalled { .. }
             | Self::Waiting { .. }
             | Self::HandoverFailed { .. }
-            | Self::SocketTrouble { .. } => log::Level::Warn,
+            | Self::SocketTrouble { .. }
+            | Self::Network { .. } => log::Level::Warn,
             Self::AddressConflict { .. }
             | Self::DatabaseTrouble { .. }
             | Self::Diverged { .. }
@@ -118,6 +120,7 @@ impl fmt::Display for Note {
             }
             Self::Leaving => f.write_str("leaving"),
             Self::SocketTrouble { what } => write!(f, "socket: {what}"),
+            Self::Network { what } => f.write_str(what),
         }
     }
 }

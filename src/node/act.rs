@@ -66,10 +66,9 @@ impl Node {
                 let epoch = self.persistent.epoch.max(theirs) + 1;
                 self.persist(Persistent { epoch, was_source: true });
             }
+            Act::RecordRefused => self.record_peer_rules(),
             Act::RecordStandby => {
-                let theirs = self.peer.report().map_or(0, |report| report.epoch);
-                let epoch = self.persistent.epoch.max(theirs);
-                self.persist(Persistent { epoch, was_source: false });
+                self.record_peer_rules();
                 self.tell_operators(Response::Done("this host is standby".into()), true);
             }
             Act::TakeVips => self.take_vips(now),
@@ -77,7 +76,10 @@ impl Node {
             Act::Resign => self.resign(),
             Act::Announce => {
                 self.group.advertise_at_once(now);
-                self.announce();
+                // The taker of a handover has them only when the giver has let go.
+                if self.addresses.is_desired() {
+                    self.announce();
+                }
             }
             Act::HoldWrites => self.holds_writes = true,
             Act::OfferHandover => {
@@ -97,6 +99,12 @@ impl Node {
             }
             Act::Leave => self.leave(now),
         }
+    }
+
+    fn record_peer_rules(&mut self) {
+        let theirs = self.peer.report().map_or(0, |report| report.epoch);
+        let epoch = self.persistent.epoch.max(theirs);
+        self.persist(Persistent { epoch, was_source: false });
     }
 
     /// The number of a handover: differs for each one of this run and of every run.
@@ -217,6 +225,7 @@ impl Node {
         self.send_advertisements(now);
         self.run_announcements(now);
         self.send_probes(now);
+        self.send_hellos(now);
         loop {
             if self.job.is_none()
                 && let Some(job) = self.jobs.pop_front()
@@ -353,9 +362,6 @@ impl Node {
                 self.pending.push_back((Event::ClosedToLeave, what));
             }
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
-            JobKind::Reopen if self.role == Role::Active => {
-                self.jobs.push_back(Job::Reopen);
-            }
             // Tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}

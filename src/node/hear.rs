@@ -3,6 +3,8 @@
 //! In: bytes. Out: changed machines, notes on what was ignored and why. Must not: decide (`judge`).
 //! Read first: `vrrp::router::Heard`, `peer::Refusal`, `net::netlink::Event`.
 
+use std::net::Ipv4Addr;
+
 use super::{Node, Output};
 use crate::console::note::Note;
 use crate::net::arp::{Arp, Mac};
@@ -15,14 +17,30 @@ use crate::wire::LinkId;
 impl Node {
     pub(super) fn handle_vrrp(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
         match self.group.handle_datagram(now, link, datagram) {
-            Heard::Master { .. } => self.last_refusals[link.index()] = None,
-            Heard::Resigned { source } => {
-                // The peer's own word; a stranger's resignation only ran its router's timer.
-                self.vrrp_resigned |= source == self.links[link.index()].peer;
+            Heard::Master { source, priority } => {
+                self.last_refusals[link.index()] = None;
+                self.rival = Some((now, priority, source));
+                self.ears[link.index()].advertisement(now);
+                if self.group.is_list_different(link) {
+                    self.ears[link.index()].list_differs(now);
+                }
             }
+            Heard::Resigned => self.vrrp_resigned = true,
+            Heard::Stranger { source } => self.ears[link.index()].stranger(now, source),
             // Other virtual routers may live on the same network.
             Heard::Refused(Refusal::OtherVrid(_)) => {}
             Heard::Refused(refusal) => self.refuse_vrrp(link, &refusal),
+        }
+    }
+
+    pub(super) fn handle_frame(&mut self, now: Instant, link: LinkId, source: Ipv4Addr) {
+        if source == self.links[link.index()].own {
+            return;
+        }
+        self.ears[link.index()].traffic(now);
+        self.group.router(link).note_traffic(now);
+        if source == self.links[link.index()].peer {
+            self.ears[link.index()].frame(now);
         }
     }
 
@@ -56,8 +74,10 @@ impl Node {
         }
         if arp.claims(facts.peer) {
             facts.peer_mac = Some(arp.sender_mac);
+            facts.peer_answered_at = Some(now);
         }
         self.group.router(link).note_traffic(now);
+        self.ears[link.index()].traffic(now);
         let claimed = self
             .addresses
             .all()
@@ -69,8 +89,10 @@ impl Node {
 
     pub(super) fn handle_beacon(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
         self.group.router(link).note_traffic(now);
+        self.ears[link.index()].traffic(now);
         match self.peer.handle_datagram(now, link, datagram) {
             Ok(_is_new_run) => {
+                self.ears[link.index()].beacon(now);
                 let theirs = self.peer.report().map(|report| report.config_digest);
                 if theirs.is_some_and(|digest| digest != self.config.digest) {
                     let why = "configurations differ".to_owned();
@@ -137,6 +159,7 @@ impl Node {
             return;
         }
         self.group.router(link).set_carrier(now, has_carrier);
+        self.ears[link.index()].carrier(now, has_carrier);
         self.note(if has_carrier {
             Note::CarrierFound { link }
         } else {

@@ -6,16 +6,14 @@
 
 use std::time::Duration;
 
-use super::{
-    DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, PROBE_LEAD, Probes, RETRY_INTERVAL,
-    Stage,
-};
+use super::silence::HELLO_INTERVAL;
+use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, RETRY_INTERVAL, Stage};
 use crate::console::note::Note;
-use crate::net::arp::Arp;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
 use crate::repl::{self, Position, ThreadState};
 use crate::time::Instant;
+use crate::vrrp::router::PRIORITY_SERVING;
 use crate::wire::LinkId;
 
 type Found = (Event, String);
@@ -26,6 +24,8 @@ const EVENTS_PER_TURN_MAX: usize = 16;
 const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long replication may stand still before it is set up again.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a peer with a newer epoch must be seen to have more than we have.
+const RANK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a peer serves, and says at which position: without it nobody attaches by guess.
 fn is_open(peer: &Report) -> bool {
@@ -69,7 +69,7 @@ impl Node {
         self.peer.fresh_report(now, self.fresh_limit())
     }
 
-    fn fresh_limit(&self) -> Duration {
+    pub(super) fn fresh_limit(&self) -> Duration {
         4 * self.config.peer.interval
     }
 
@@ -83,19 +83,44 @@ impl Node {
 
     fn judge_joining(&mut self, now: Instant) -> Option<Found> {
         if !self.is_fenced {
-            if self.is_free() && now >= self.retry_at {
-                self.jobs.push_back(repl::Job::Fence);
-                self.retry_at = now + RETRY_INTERVAL;
-            }
+            self.retry_fence(now);
             // Web traffic does not need the database: a host that is entitled goes on without.
             let patience_ends = self.role_since + ELECTION_PATIENCE;
             if now < patience_ends {
                 return None;
             }
         }
+        if !self.has_carrier() {
+            self.wait_for("no link has carrier".into());
+            return None;
+        }
         match self.fresh(now).cloned() {
             Some(peer) => self.judge_joining_with(now, &peer),
+            None if self.has_foreign_peer() => self.judge_joining_foreign(now),
             None => self.judge_joining_alone(now),
+        }
+    }
+
+    /// With a keepalived on the other host roles follow VRRP: a Master that is heard serves, and
+    /// silence entitles.
+    fn judge_joining_foreign(&mut self, now: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        if self.is_rival_fresh(now) {
+            return Some((Event::ForeignServes, format!("{name} is Master in VRRP")));
+        }
+        (self.is_peer_silent(now) && self.nobody_answers(now))
+            .then(|| (Event::AloneEntitled, format!("{name} is silent in VRRP")))
+    }
+
+    fn is_rival_fresh(&self, now: Instant) -> bool {
+        let limit = self.group.master_down_interval();
+        self.rival.is_some_and(|(at, ..)| now.since(at) < limit)
+    }
+
+    fn retry_fence(&mut self, now: Instant) {
+        if !self.is_fenced && self.is_free() && now >= self.retry_at {
+            self.jobs.push_back(repl::Job::Fence);
+            self.retry_at = now + RETRY_INTERVAL;
         }
     }
 
@@ -134,15 +159,12 @@ impl Node {
         let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
         let was_patient = now.since(self.role_since) > ELECTION_PATIENCE;
         match (mine, theirs) {
-            (Some(mine), Some(theirs)) => {
-                if !self.is_fenced {
-                    return None;
-                }
-                self.wins_election(peer, &mine, theirs).then(|| {
-                    let why = format!("nobody serves, {} waits too", self.peer_name());
-                    (Event::ElectionWon, why)
-                })
-            }
+            // A database that answers is closed first: it may have been left open.
+            (Some(_), _) if !self.is_fenced => None,
+            (Some(mine), Some(theirs)) => self.wins_election(peer, &mine, theirs).then(|| {
+                let why = format!("nobody serves, {} waits too", self.peer_name());
+                (Event::ElectionWon, why)
+            }),
             (Some(_), None) => {
                 let peer_rules = peer.was_source && peer.epoch >= self.persistent.epoch;
                 if peer_rules {
@@ -211,9 +233,13 @@ impl Node {
     }
 
     fn judge_standby(&mut self, now: Instant) -> Option<Found> {
+        // What was heard last is still fresh for a moment, but nobody could reach us.
+        if !self.has_carrier() {
+            return None;
+        }
         let name = self.peer_name();
-        if self.vrrp_resigned {
-            self.vrrp_resigned = false;
+        // A foreign peer's resignation leaves the skew time on the timer, as the protocol has it.
+        if std::mem::take(&mut self.vrrp_resigned) && !self.has_foreign_peer() {
             let is_handing_over =
                 self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
             if !is_handing_over {
@@ -276,6 +302,10 @@ impl Node {
             return Some((Event::Isolated, "no link has carrier".into()));
         }
         self.retry_promotion(now);
+        self.reopen_source(now);
+        if self.has_foreign_peer() {
+            return self.judge_serving_foreign(now);
+        }
         let name = self.peer_name();
         let Some(peer) = self.fresh(now).cloned() else {
             let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
@@ -284,16 +314,58 @@ impl Node {
         if matches!(peer.role, Role::Active | Role::Promoting) {
             return self.judge_rival(now, &peer);
         }
+        if let Some(found) = self.judge_rank(now, &peer) {
+            return Some(found);
+        }
         if !self.addresses.is_desired() && !peer.holds_vips {
             return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
         }
         if self.role == Role::Active { self.judge_active(now, &peer) } else { None }
     }
 
+    /// RFC 9568, 6.4.3: the higher priority is right, then the higher address. The peer's own host
+    /// is asked by ARP whether it lives, since a backup says nothing.
+    fn judge_serving_foreign(&mut self, now: Instant) -> Option<Found> {
+        let name = self.peer_name();
+        if let Some((at, priority, source)) = self.rival.take()
+            && now.since(at) < self.group.master_down_interval()
+        {
+            let own = self.config.host(self.me);
+            let own_address = LinkId::ALL
+                .into_iter()
+                .map(|link| own.address(link))
+                .find(|address| address.contains(source))
+                .map(|address| address.address);
+            return Some(if (priority, Some(source)) > (PRIORITY_SERVING, own_address) {
+                (Event::PeerServes, format!("{name} advertises priority {priority}"))
+            } else {
+                (Event::PeerServesWrongly, format!("{name} advertises too"))
+            });
+        }
+        let is_peer_alive = self
+            .links
+            .iter()
+            .any(|link| link.peer_answered_at.is_some_and(|at| now.since(at) < 3 * HELLO_INTERVAL));
+        let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
+        let link = lost.filter(|_| is_peer_alive && self.role == Role::Active)?;
+        self.is_leaving = true;
+        Some((Event::LinkLost, format!("{link} has no carrier")))
+    }
+
     fn retry_promotion(&mut self, now: Instant) {
         if self.role == Role::Promoting && self.is_free() && now >= self.retry_at {
             self.retry_at = now + RETRY_INTERVAL;
             self.jobs.push_back(repl::Job::Promote);
+        }
+    }
+
+    /// A source that was restarted comes up read-only; a handover that was undone left it closed.
+    fn reopen_source(&mut self, now: Instant) {
+        let is_closed = self.is_fenced || self.engine.observation().is_read_only;
+        let may_ask = self.is_database_up() && self.is_free() && now >= self.retry_at;
+        if self.role == Role::Active && is_closed && may_ask {
+            self.retry_at = now + RETRY_INTERVAL;
+            self.jobs.push_back(repl::Job::Reopen);
         }
     }
 
@@ -311,6 +383,28 @@ impl Node {
         }
         self.retry_at = now + RETRY_INTERVAL;
         Some((Event::PeerServesWrongly, format!("{} serves too", self.peer_name())))
+    }
+
+    /// The peer does not serve, but did so after us. Where it has nothing that we lack, we go on
+    /// with an epoch above its own; else its data are the newer ones, and the election follows.
+    fn judge_rank(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
+        let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
+        let (Some(mine), Some(theirs), true) =
+            (mine, theirs, peer.epoch > self.persistent.epoch && peer.was_source)
+        else {
+            self.outranked_since = None;
+            return None;
+        };
+        let why = format!("{} has the newer epoch {}", self.peer_name(), peer.epoch);
+        match self.relate(&mine, theirs) {
+            Relation::Equal | Relation::MineHasMore => Some((Event::EpochOvertaken, why)),
+            Relation::TheirsHasMore | Relation::Diverged => {
+                // Both positions are as old as a look or a beacon.
+                let since = *self.outranked_since.get_or_insert(now);
+                (now.since(since) >= RANK_PATIENCE).then_some((Event::Outranked, why))
+            }
+        }
     }
 
     fn judge_active(&mut self, now: Instant, peer: &Report) -> Option<Found> {
@@ -347,6 +441,13 @@ impl Node {
 
     /// Why this host, as Active, does not begin a planned handover.
     pub(super) fn why_no_handover(&self, now: Instant) -> Option<String> {
+        if self.has_foreign_peer() {
+            return Some(format!(
+                "{} runs keepalived, whose database is not ours to promote: promote it, then end \
+                 tandem here",
+                self.peer_name()
+            ));
+        }
         let name = self.peer_name();
         let Some(peer) = self.fresh(now) else {
             return Some(format!("{name} is silent"));
@@ -411,85 +512,27 @@ impl Node {
     }
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
-        if !self.fresh(now).is_some_and(is_open) || !self.may_follow(now) {
+        self.retry_fence(now);
+        let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;
+        if peer.role == Role::Joining && !peer.is_leaving {
+            return self.judge_refused_alone(&peer);
+        }
+        if !is_open(&peer) || !self.may_follow(now) {
             return None;
         }
         self.retry_at = now + REFUSED_RECHECK_INTERVAL;
         Some((Event::PeerServes, format!("{} serves", self.peer_name())))
     }
 
-    /// When every path will have been silent for long enough: the master-down timers of all usable
-    /// links, and four beacon intervals since the last beacon.
-    pub(super) fn silent_at(&self) -> Option<Instant> {
-        let beacons = self.peer.heard_at().map(|at| at + self.fresh_limit());
-        Some(self.group.silent_at()?.max(beacons.unwrap_or(Instant::ZERO)))
-    }
-
-    fn is_peer_silent(&self, now: Instant) -> bool {
-        self.silent_at().is_some_and(|at| now >= at)
-    }
-
-    /// As a Master in VRRP no timer runs for the peer; its beacons are what can be silent.
-    fn is_silent_for_long(&self, now: Instant) -> bool {
-        let master_down = 3 * self.config.vrrp.interval + Duration::from_secs(1);
-        self.peer.heard_at().is_none_or(|at| now.since(at) > master_down)
-    }
-
-    fn probe_at(&self) -> Option<Instant> {
-        matches!(self.role, Role::Standby | Role::Joining)
-            .then(|| self.silent_at().map(|at| at - PROBE_LEAD))?
-    }
-
-    pub(super) fn probe_deadline(&self) -> Option<Instant> {
-        match self.probes.sent_at {
-            Some(at) => Some(at + PROBE_LEAD),
-            None => self.probe_at(),
-        }
-    }
-
-    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses.
-    pub(super) fn send_probes(&mut self, now: Instant) {
-        match self.probe_at() {
-            Some(at) if now >= at => {}
-            Some(_) | None => {
-                self.probes = Probes::default();
-                return;
-            }
-        }
-        let is_current = self.probes.sent_at.is_some_and(|at| now.since(at) < 2 * PROBE_LEAD);
-        if is_current {
-            return;
-        }
-        self.probes = Probes { sent_at: Some(now), ..Probes::default() };
-        let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
-        let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
-        for (link, address) in vips.into_iter().chain(peers) {
-            let mac = self.links[link.index()].mac;
-            self.send_arp(link, &Arp::probe(mac, address));
-        }
-    }
-
-    /// Whether the probes went out long enough ago and nobody answered for a virtual address.
-    fn nobody_answers(&mut self, now: Instant) -> bool {
-        let Some(sent_at) = self.probes.sent_at else { return false };
-        if now.since(sent_at) < PROBE_LEAD {
-            return false;
-        }
-        let Some((link, address, mac)) = self.probes.answered_by else {
-            self.findings.conflict = None;
-            return true;
-        };
-        let note = if self.links[link.index()].peer_mac == Some(mac) {
-            let why = format!("{} is silent but still answers for {address}", self.peer_name());
-            Note::TakeoverHeld { why }
-        } else {
-            Note::AddressConflict { link, address, mac: mac.to_string() }
-        };
-        if self.findings.conflict.as_ref() != Some(&note.to_string()) {
-            self.findings.conflict = Some(note.to_string());
-            self.note(note);
-        }
-        false
+    /// The peer stopped serving before it wrote anything: what we have too much is the newest.
+    fn judge_refused_alone(&self, peer: &Report) -> Option<Found> {
+        let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up)?;
+        let is_known = self.is_fenced && self.is_database_up();
+        let mine = self.engine.observation().position.as_ref().filter(|_| is_known)?;
+        (self.relate(mine, theirs) == Relation::MineHasMore).then(|| {
+            let name = self.peer_name();
+            (Event::ElectionWon, format!("nobody serves, {name} has nothing that is not here"))
+        })
     }
 
     /// Says once what this host waits for.

@@ -44,7 +44,9 @@ impl Node {
 
     pub(super) fn send_beacon(&mut self, now: Instant) {
         let report = self.report(now);
-        if let Some(datagram) = self.peer.poll_beacon(now, report) {
+        if let Some(datagram) = self.peer.poll_beacon(now, report)
+            && !self.has_foreign_peer()
+        {
             for link in LinkId::ALL {
                 self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
             }
@@ -66,7 +68,9 @@ impl Node {
     fn report(&self, now: Instant) -> Report {
         let observation = self.engine.observation();
         let is_up = self.is_database_up();
-        let position = observation.position.as_deref();
+        // Until it is fenced, the position of a host that waits may still grow.
+        let is_waiting = matches!(self.role, Role::Joining | Role::Refused);
+        let position = observation.position.as_deref().filter(|_| !is_waiting || self.is_fenced);
         Report {
             host: self.me,
             boot_id: self.boot_id,
@@ -84,7 +88,7 @@ impl Node {
             wish: self.wish,
             database: DatabaseReport {
                 is_up,
-                is_writable: is_up && self.role == Role::Active && !self.is_fenced,
+                is_writable: is_up && self.role == Role::Active && self.is_source_open(),
                 is_replicating: is_up && self.is_replicating(),
                 lag_seconds: self.own_lag(),
                 position: position.and_then(|text| heapless::String::try_from(text).ok()),
@@ -102,13 +106,16 @@ impl Node {
                 && peer.epoch >= self.persistent.epoch
         });
         let (source, writes) = match self.role {
-            Role::Active if !self.is_fenced && !self.holds_writes => (Some(self.me), Flow::Flowing),
+            Role::Active if self.is_source_open() && !self.holds_writes => {
+                (Some(self.me), Flow::Flowing)
+            }
             Role::Active | Role::Promoting => (None, Flow::Held { open_limit: LOST_LIMIT }),
             _ if peer_serves && !self.holds_writes => (Some(them), Flow::Flowing),
             Role::Demoting if !peer_serves => {
                 (Some(self.me), Flow::Held { open_limit: QUIET_LIMIT })
             }
             Role::Demoting => (Some(them), Flow::Flowing),
+            Role::Standby if self.has_foreign_peer() => (Some(them), Flow::Flowing),
             Role::Standby if peer.is_some_and(|peer| peer.handover != Handover::None) => {
                 (Some(them), Flow::Held { open_limit: QUIET_LIMIT })
             }
@@ -125,8 +132,9 @@ impl Node {
                 && self.is_lag_fit(peer.database.lag_seconds)
         });
         let mut is_host_alive = [true; 2];
+        let heard_lately = self.peer.fresh_report(now, PHP_SILENCE_LIMIT);
         is_host_alive[them.index()] =
-            self.peer.fresh_report(now, PHP_SILENCE_LIMIT).is_some_and(|peer| !peer.is_leaving);
+            self.has_foreign_peer() || heard_lately.is_some_and(|peer| !peer.is_leaving);
         let web = match self.stage {
             Stage::Draining { .. } => WebIntake::Draining,
             Stage::None | Stage::Quieting { .. } | Stage::Closing | Stage::Offered { .. } => {
@@ -139,6 +147,11 @@ impl Node {
             routes.version += 1;
         }
         routes
+    }
+
+    /// Our database takes writes, as far as the last look at it goes.
+    fn is_source_open(&self) -> bool {
+        !self.is_fenced && !self.engine.observation().is_read_only
     }
 
     fn own_lag(&self) -> Option<u64> {
@@ -246,6 +259,7 @@ impl Node {
             vips: self.addresses.held().map(|Cidr { address, .. }| address.to_string()).collect(),
             peer: PeerStatus {
                 name: self.peer_name(),
+                vrrp_checksum: self.peer_checksum_form().map(str::to_owned),
                 role: self.fresh(now).map(|peer| peer.role),
                 epoch: self.peer.report().map_or(0, |peer| peer.epoch),
                 heard: ByLink {
@@ -292,6 +306,7 @@ impl Node {
             .into_iter()
             .flatten()
             .cloned()
+            .chain(findings.network.iter().cloned())
             .chain(self.last_refusals.iter().flatten().cloned())
             .collect()
     }

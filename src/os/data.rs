@@ -4,6 +4,7 @@
 //! Read first: `plane`; design section 6.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::plane::{Plane, Ready, Service, Turn};
@@ -31,7 +32,8 @@ pub struct Data {
 #[derive(Debug)]
 pub struct Turned {
     pub facts: DataPlane,
-    /// Something stopped for its budget: turn again soon.
+    /// Something stopped for its budget, or something was ready, so that more may be by now: turn
+    /// again soon. Asking this epoll costs far less than waiting for it through async-io.
     pub has_more: bool,
 }
 
@@ -48,7 +50,9 @@ impl Data {
             .chain(vips)
             .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))
             .collect();
-        let site = serve_web::Site { me, listen, php, server_names: names };
+        let port = config.web.php_status_port;
+        let php_status = php.map(|php: SocketAddr| Some((php.ip(), port?).into()));
+        let site = serve_web::Site { me, listen, php, php_status, server_names: names };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
         let sql = ServeSql::new(&config.sql, serve_sql::Site { me, servers }, &plane)?;
@@ -82,6 +86,7 @@ impl Data {
             log::error!("epoll: {error}");
             false
         });
+        has_more |= !self.ready.is_empty();
         let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
         for ready in &self.ready {
             match ready.key.service {

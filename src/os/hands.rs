@@ -145,6 +145,12 @@ impl Hands {
             });
             let sockets = self.links.clone();
             self.spawn_reader(async move |buffer| {
+                let socket = &sockets[link.index()].frames;
+                let count = socket.read_with(|mut socket| socket.read(buffer)).await?;
+                Ok((count, Make::VrrpFrame(link)))
+            });
+            let sockets = self.links.clone();
+            self.spawn_reader(async move |buffer| {
                 let socket = &sockets[link.index()].arp;
                 let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut buffer[..])?);
                 Ok((socket.read_with(read).await?, Make::Arp(link)))
@@ -247,7 +253,13 @@ impl Hands {
             .spawn(async move {
                 let mut known = DataPlane::default();
                 loop {
-                    let turned = data.borrow_mut().turn(clock::now());
+                    let mut turned = data.borrow_mut().turn(clock::now());
+                    for _ in 1..limits::PLANE_TURNS_MAX {
+                        if !turned.has_more {
+                            break;
+                        }
+                        turned = data.borrow_mut().turn(clock::now());
+                    }
                     if turned.facts != known {
                         known = turned.facts;
                         facts.set(Some(known));
@@ -284,14 +296,20 @@ pub async fn sleep_until(deadline: Option<crate::time::Instant>) {
 #[derive(Debug, Clone, Copy)]
 enum Make {
     Vrrp(LinkId),
+    VrrpFrame(LinkId),
     Arp(LinkId),
     Beacon(LinkId),
     Netlink,
 }
 
 impl Make {
-    const fn call(self, datagram: Vec<u8>) -> Input {
+    fn call(self, datagram: Vec<u8>) -> Input {
         match self {
+            Self::VrrpFrame(link) => {
+                // The source stands at byte 12 of an IPv4 header; a shorter frame has none.
+                let source = datagram.get(12..).and_then(|rest| rest.first_chunk::<4>());
+                Input::VrrpFrame { link, source: source.map_or([0; 4], |bytes| *bytes).into() }
+            }
             Self::Vrrp(link) => Input::Vrrp { link, datagram },
             Self::Arp(link) => Input::Arp { link, frame: datagram },
             Self::Beacon(link) => Input::Beacon { link, datagram },

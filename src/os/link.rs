@@ -10,11 +10,12 @@ use std::os::fd::OwnedFd;
 
 use async_io::Async;
 use rustix::net::{self, AddressFamily, SendFlags, SocketFlags, SocketType};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, Socket, Type};
 
 use super::sys::PacketAddress;
 use crate::vrrp::packet;
 
+const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
 
 /// Where the link's traffic goes from and to.
@@ -31,6 +32,8 @@ pub struct Endpoints {
 pub struct LinkSockets {
     pub vrrp: Async<Socket>,
     pub arp: Async<OwnedFd>,
+    /// Sees frames of VRRP before the firewall does.
+    pub frames: Async<Socket>,
     pub beacon: Async<UdpSocket>,
     sender: Socket,
     endpoints: Endpoints,
@@ -41,6 +44,7 @@ impl LinkSockets {
         Ok(Self {
             vrrp: Async::new_nonblocking(open_receiver(&endpoints)?)?,
             arp: Async::new_nonblocking(open_arp(endpoints.index)?)?,
+            frames: Async::new_nonblocking(open_frames(endpoints.index)?)?,
             beacon: Async::new_nonblocking(open_beacon(&endpoints)?)?,
             sender: open_sender(&endpoints.device, endpoints.own)?,
             endpoints,
@@ -102,6 +106,22 @@ fn open_arp(index: u32) -> io::Result<OwnedFd> {
     // Protocol 0 receives nothing until bind names one (packet(7)).
     let socket = net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
     net::bind(&socket, &PacketAddress::new(index, ETH_P_ARP))?;
+    Ok(socket)
+}
+
+/// A packet socket that the kernel feeds with IPv4 frames of protocol 112 and nothing else.
+fn open_frames(index: u32) -> io::Result<Socket> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)?;
+    let socket = Socket::from(socket);
+    // Classic BPF over the IP header: ldb [9]; jeq #112; return all or nothing (linux/filter.h).
+    socket.attach_filter(&[
+        SockFilter::new(0x30, 0, 0, 9),
+        SockFilter::new(0x15, 0, 1, u32::from(packet::PROTOCOL)),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+        SockFilter::new(0x06, 0, 0, 0),
+    ])?;
+    net::bind(&socket, &PacketAddress::new(index, ETH_P_IP))?;
     Ok(socket)
 }
 

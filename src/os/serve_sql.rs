@@ -18,25 +18,35 @@ macro_rules! context {
     };
 }
 
+mod clients;
+mod desks;
+mod kills;
+mod listen;
 mod servers;
 mod slab;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Key, Plane, Ready, Service, Turn};
 use crate::routes::{Flow, Routes};
 use crate::sql;
+use crate::sql::gate;
 use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
 use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
-use crate::sql::session::{Act, Context, Outbox, Session};
+use crate::sql::session::{Outbox, Session};
 use crate::time::{self, Instant};
 use crate::wire::HostId;
 
+use clients::Client;
+use desks::Visitor;
+use listen::Port;
 use servers::Server;
 use slab::{Place, Slab, Timers};
 
@@ -51,10 +61,14 @@ pub struct Site {
 pub struct ServeSql {
     config: sql::Config,
     site: Site,
+    /// The control plane's word, and what is left of it under the operator's mask.
+    given: Routes,
     routes: Routes,
+    is_offline: [bool; 2],
     held_since: Option<Instant>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Socket, Port)>,
     clients: Slab<Client>,
+    desks: Slab<Visitor>,
     servers: Slab<Server>,
     pool: Pool,
     /// What each server said of itself when it was last logged in to.
@@ -71,25 +85,6 @@ pub struct ServeSql {
     status: sql::Status,
 }
 
-/// A client's socket and its session.
-#[derive(Debug)]
-struct Client {
-    socket: TcpStream,
-    session: Session,
-    /// Leased connections by host.
-    legs: [Option<u32>; 2],
-    outbound: Vec<u8>,
-    /// The socket may have bytes that no event will tell of again.
-    is_unread: bool,
-    is_postponed: bool,
-    /// The client will send no more than what is already there.
-    is_read_closed: bool,
-    /// The session is over; the socket waits for its last bytes to be taken.
-    close_by: Option<Instant>,
-    armed: Option<Instant>,
-    thread: u32,
-}
-
 impl fmt::Debug for ServeSql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServeSql({:?})", self.status())
@@ -99,22 +94,21 @@ impl fmt::Debug for ServeSql {
 impl ServeSql {
     /// Binds the listeners.
     pub fn new(config: &sql::Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::new();
-        for (slot, address) in (0u32..).zip(&config.listen) {
-            let listener = TcpListener::bind(address)
-                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
-            listener.set_nonblocking(true)?;
+        let listeners = listen::bind(config)?;
+        for (slot, (listener, _)) in (0u32..).zip(&listeners) {
             let key = Key { service: Service::Sql, side: SIDE_LISTENER, generation: 0, slot };
-            plane.register(&listener, key)?;
-            listeners.push(listener);
+            plane.register(listener, key)?;
         }
         Ok(Self {
             config: config.clone(),
             site,
+            given: Routes::unknown(),
             routes: Routes::unknown(),
+            is_offline: [false; 2],
             held_since: None,
             listeners,
             clients: Slab::new(),
+            desks: Slab::new(),
             servers: Slab::new(),
             pool: Pool::default(),
             facts: [None, None],
@@ -130,14 +124,21 @@ impl ServeSql {
         })
     }
 
-    /// The addresses that clients connect to.
+    /// The addresses that clients connect to; the admin port's after them.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+        let mut addresses = Vec::new();
+        for (listener, _) in &self.listeners {
+            addresses.extend(listener.local_addr()?.as_socket());
+        }
+        Ok(addresses)
     }
 
     /// The control plane's word on who is what.
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
-        let old = std::mem::replace(&mut self.routes, routes.clone());
+        self.given = routes.clone();
+        let masked = self.masked(routes);
+        let old = std::mem::replace(&mut self.routes, masked);
+        let routes = self.routes.clone();
         self.held_since = match routes.writes {
             Flow::Flowing => None,
             Flow::Held { .. } => self.held_since.or(Some(turn.now)),
@@ -148,7 +149,7 @@ impl ServeSql {
             let has_new_role = routes.source.is_some()
                 && (old.source == Some(host)) != (routes.source == Some(host));
             let is_gone = !routes.is_host_alive[host.index()];
-            if server.lessee().is_none() && (has_new_role || is_gone) {
+            if server.is_spare() && (has_new_role || is_gone) {
                 self.close_server(slot);
             }
         }
@@ -165,6 +166,9 @@ impl ServeSql {
             SIDE_LISTENER => self.accept(turn, slot),
             SIDE_CLIENT if self.clients.is_current(slot, generation) => {
                 self.client_ready(turn, slot, ready);
+            }
+            SIDE_DESK if self.desks.is_current(slot, generation) => {
+                self.desk_ready(turn, slot, ready);
             }
             SIDE_SERVER if self.servers.is_current(slot, generation) => {
                 self.server_ready(turn, slot, ready);
@@ -186,6 +190,7 @@ impl ServeSql {
             match place {
                 Place::Client(slot) => self.expire_client(turn, slot),
                 Place::Server(slot) => self.expire_server(turn, slot),
+                Place::Desk(slot) => self.expire_desk(turn, slot),
                 Place::Listener(_) => {}
             }
         }
@@ -208,6 +213,7 @@ impl ServeSql {
                     }
                 }
                 Some(Place::Listener(slot)) => self.accept(turn, slot),
+                Some(Place::Desk(slot)) => self.read_desk(turn, slot),
                 None => break,
             }
         }
@@ -246,10 +252,16 @@ impl ServeSql {
 
     fn accept(&mut self, turn: &mut Turn<'_>, slot: u32) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let listener = usize::try_from(slot).ok().and_then(|at| self.listeners.get(at));
-            let Some(listener) = listener else { return };
+            let at = usize::try_from(slot).unwrap_or(usize::MAX);
+            let Some((listener, port)) = self.listeners.get(at) else { return };
             match listener.accept() {
-                Ok((socket, peer)) => self.admit(turn, socket, peer),
+                Ok((socket, peer)) => {
+                    let peer = peer.as_socket().map(|peer| peer.ip());
+                    match port {
+                        Port::Client => self.admit(turn, socket, peer),
+                        Port::Admin => self.admit_desk(turn, socket, peer),
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -264,14 +276,28 @@ impl ServeSql {
         self.postponed.push_back(Place::Listener(slot));
     }
 
-    fn admit(&mut self, turn: &mut Turn<'_>, mut socket: TcpStream, peer: SocketAddr) {
+    fn admit(&mut self, turn: &mut Turn<'_>, mut socket: Socket, peer: Option<IpAddr>) {
         if socket.set_nonblocking(true).is_err() {
             return;
         }
-        let _ = socket.set_nodelay(true);
-        if self.clients.len() >= self.config.sessions_max {
+        let name = match peer {
+            Some(peer) => {
+                let _ = socket.set_tcp_nodelay(true);
+                peer.to_string()
+            }
+            None => "localhost".to_owned(),
+        };
+        let is_allowed = peer.is_none_or(|peer| gate::is_allowed(&self.config.clients, peer));
+        let refusal = if !is_allowed {
+            let text = format!("Host '{name}' is not allowed to connect to this server");
+            Some(ServerError::new(1130, b"HY000", text))
+        } else if self.clients.len() >= self.config.sessions_max {
+            Some(ServerError::new(1040, b"08004", "Too many connections"))
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
             let mut bytes = Vec::new();
-            let error = ServerError::new(1040, b"08004", "Too many connections");
             error.emit(&mut bytes, 0);
             let _ = socket.write(&bytes);
             self.status.refused += 1;
@@ -285,7 +311,7 @@ impl ServeSql {
         self.threads = self.threads.wrapping_add(1);
         self.clients.insert(Client {
             socket,
-            session: Session::new(turn.now, peer.ip().to_string()),
+            session: Session::new(turn.now, name),
             legs: [None, None],
             outbound: Vec::new(),
             is_unread: false,
@@ -312,6 +338,9 @@ impl ServeSql {
         for other in self.facts.iter().flatten() {
             facts.capabilities &= other.capabilities;
         }
+        if !self.config.local_infile {
+            facts.capabilities &= !handshake::capability::LOCAL_FILES;
+        }
         let thread = self.clients.get(slot).map_or(0, |client| client.thread);
         self.with_session(turn, slot, |session, context, out| {
             session.greet(context, &facts, thread, out);
@@ -324,260 +353,6 @@ impl ServeSql {
             if self.clients.get(slot).is_some_and(|client| client.session.is_arrived()) {
                 self.greet(turn, slot);
             }
-        }
-    }
-
-    fn client_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        client.is_read_closed |= ready.is_read_closed;
-        client.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
-        if ready.is_hung_up {
-            // Reset, or both halves closed: nobody is there to read an answer.
-            self.client_left(turn, slot);
-            return;
-        }
-        if ready.is_writable && !client.outbound.is_empty() {
-            self.flush_client(turn, slot);
-        }
-        self.read_client(turn, slot);
-    }
-
-    fn read_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
-        for _ in 0..READS_PER_TURN {
-            let Some(client) = self.clients.get_mut(slot) else { return };
-            if !client.is_unread {
-                return;
-            }
-            let is_closing = client.close_by.is_some();
-            if !is_closing && client.session.is_held() && client.is_read_closed {
-                self.client_left(turn, slot);
-                return;
-            }
-            let is_full = client.legs.iter().flatten().any(|&leg| {
-                self.servers
-                    .get(leg)
-                    .is_some_and(|server| server.outbound.len() > limits::OUTBOUND_BYTES_MAX)
-            });
-            if !is_closing && (is_full || !client.session.wants_client()) {
-                return;
-            }
-            let count = match client.socket.read(turn.buffer) {
-                Ok(0) => {
-                    self.client_left(turn, slot);
-                    return;
-                }
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    client.is_unread = false;
-                    return;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    self.client_left(turn, slot);
-                    return;
-                }
-            };
-            if count < turn.buffer.len() && !client.is_read_closed {
-                client.is_unread = false;
-            }
-            if is_closing {
-                continue; // Whatever comes after the end is not looked at.
-            }
-            let now = turn.now;
-            let salt = self.salt();
-            let context = context!(self, now, salt);
-            let Some(client) = self.clients.get_mut(slot) else { return };
-            let bytes = turn.buffer.get(..count).unwrap_or(&[]);
-            client.session.client_sent(&context, bytes, &mut self.out);
-            if client.session.is_at_door() {
-                self.consume_salt();
-            }
-            self.settle(turn, slot);
-        }
-        self.postpone_client(slot);
-    }
-
-    fn postpone_client(&mut self, slot: u32) {
-        if let Some(client) = self.clients.get_mut(slot)
-            && client.is_unread
-            && !client.is_postponed
-        {
-            client.is_postponed = true;
-            self.postponed.push_back(Place::Client(slot));
-        }
-    }
-
-    fn client_left(&mut self, turn: &mut Turn<'_>, slot: u32) {
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.session.client_left(&mut self.out);
-            self.settle(turn, slot);
-            self.remove_client(slot);
-        }
-    }
-
-    fn remove_client(&mut self, slot: u32) {
-        if let Some(client) = self.clients.remove(slot) {
-            self.timers.disarm(Place::Client(slot), client.armed);
-            for leg in client.legs.into_iter().flatten() {
-                self.close_server(leg);
-            }
-        }
-    }
-
-    fn expire_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        client.armed = None;
-        if client.close_by.is_some_and(|by| turn.now >= by) {
-            self.remove_client(slot);
-            return;
-        }
-        let now = turn.now;
-        let salt = self.salt();
-        let context = context!(self, now, salt);
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        let is_due = client.session.deadline(&context).is_some_and(|at| now >= at);
-        if is_due && client.session.is_arrived() {
-            self.greet(turn, slot);
-        } else if is_due {
-            client.session.expire(&context, &mut self.out);
-        }
-        self.settle(turn, slot);
-    }
-
-    /// Runs a verb of a session and performs what came of it.
-    fn with_session(
-        &mut self,
-        turn: &mut Turn<'_>,
-        slot: u32,
-        verb: impl FnOnce(&mut Session, &Context<'_>, &mut Outbox),
-    ) {
-        let now = turn.now;
-        let salt = self.salt();
-        let context = context!(self, now, salt);
-        if let Some(client) = self.clients.get_mut(slot) {
-            verb(&mut client.session, &context, &mut self.out);
-            self.settle(turn, slot);
-        }
-    }
-
-    /// Performs the outbox: bytes first, then acts, until nothing more comes of them.
-    fn settle(&mut self, turn: &mut Turn<'_>, slot: u32) {
-        loop {
-            let mut out = std::mem::take(&mut self.out);
-            self.status.add(std::mem::take(&mut out.tally));
-            let has_bytes = !out.client.is_empty() || out.servers.iter().any(|it| !it.is_empty());
-            if !has_bytes && out.acts.is_empty() {
-                self.out = out;
-                break;
-            }
-            let has_last_words = !out.client.is_empty();
-            if has_last_words {
-                self.write_client(turn, slot, &out.client);
-                out.client.clear();
-            }
-            for host in HostId::ALL {
-                let bytes = &mut out.servers[host.index()];
-                if !bytes.is_empty() {
-                    self.write_leg(slot, host, bytes);
-                    bytes.clear();
-                }
-            }
-            for act in out.acts.drain(..) {
-                self.perform(turn, slot, act, has_last_words);
-            }
-            let is_over = self.out.client.is_empty()
-                && self.out.acts.is_empty()
-                && self.out.servers.iter().all(Vec::is_empty);
-            if is_over {
-                // The shared buffers keep their capacity from one query to the next.
-                let tally = self.out.tally;
-                self.out = Outbox { tally, ..out };
-            }
-        }
-        self.watch_client(turn.now, slot);
-    }
-
-    fn perform(&mut self, turn: &mut Turn<'_>, slot: u32, act: Act, has_last_words: bool) {
-        match act {
-            Act::Open(host) => self.lease(turn, slot, host),
-            Act::Drop(host) => {
-                if let Some(leg) = self.take_leg(slot, host) {
-                    self.close_server(leg);
-                }
-            }
-            Act::Release(host, database) => {
-                if let Some(leg) = self.take_leg(slot, host) {
-                    self.clean(turn, leg, database);
-                }
-            }
-            Act::CloseClient => {
-                let Some(client) = self.clients.get_mut(slot) else { return };
-                if client.outbound.is_empty() && !has_last_words {
-                    self.remove_client(slot);
-                    return;
-                }
-                // The last words must not be lost to a reset that unread bytes would cause.
-                client.close_by = Some(turn.now + limits::SQL_LINGER);
-                client.is_unread = true;
-                if client.outbound.is_empty() {
-                    let _ = client.socket.shutdown(Shutdown::Write);
-                }
-            }
-        }
-    }
-
-    fn write_leg(&mut self, slot: u32, host: HostId, bytes: &[u8]) {
-        let leg = self.clients.get(slot).and_then(|client| client.legs[host.index()]);
-        let Some(leg) = leg else { return };
-        if let Some(server) = self.servers.get_mut(leg) {
-            server.write(bytes);
-        }
-        self.postpone_server(leg);
-    }
-
-    fn take_leg(&mut self, slot: u32, host: HostId) -> Option<u32> {
-        self.clients.get_mut(slot)?.legs[host.index()].take()
-    }
-
-    fn write_client(&mut self, turn: &mut Turn<'_>, slot: u32, bytes: &[u8]) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if write(&mut client.socket, &mut client.outbound, bytes).is_err() {
-            client.outbound.clear();
-            client.session.client_left(&mut self.out);
-            client.close_by = Some(turn.now);
-        }
-    }
-
-    fn flush_client(&mut self, turn: &mut Turn<'_>, slot: u32) {
-        self.write_client(turn, slot, &[]);
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.outbound.len() <= limits::OUTBOUND_BYTES_MAX {
-            for leg in client.legs.into_iter().flatten() {
-                self.postpone_server(leg);
-            }
-        }
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.outbound.is_empty() && client.close_by.is_some() {
-            let _ = client.socket.shutdown(Shutdown::Write);
-        }
-        self.settle(turn, slot);
-    }
-
-    /// After anything happened to a client: its timer, and its unread bytes.
-    fn watch_client(&mut self, now: Instant, slot: u32) {
-        let salt = [0; SALT_BYTES];
-        let context = context!(self, now, salt);
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        let deadline = match client.close_by {
-            Some(by) => Some(by),
-            None => client.session.deadline(&context),
-        };
-        self.timers.arm(Place::Client(slot), &mut client.armed, deadline);
-        let left_while_held = client.session.is_held() && client.is_read_closed;
-        if client.is_unread && (client.session.wants_client() || left_while_held)
-            || client.close_by.is_some()
-        {
-            self.postpone_client(slot);
         }
     }
 
@@ -601,40 +376,10 @@ impl ServeSql {
     }
 }
 
-/// Sends what waits and then `bytes`; keeps what the kernel does not take.
-fn write(socket: &mut TcpStream, outbound: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
-    if outbound.is_empty() {
-        let sent = send(socket, bytes)?;
-        outbound.extend_from_slice(bytes.get(sent..).unwrap_or(&[]));
-        return Ok(());
-    }
-    outbound.extend_from_slice(bytes);
-    let sent = send(socket, outbound)?;
-    outbound.drain(..sent);
-    if outbound.is_empty() {
-        // A socket with nothing to wait for keeps no buffer.
-        *outbound = Vec::new();
-    }
-    Ok(())
-}
-
-/// Sends as much as the kernel takes; returns how much that is.
-fn send(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-        match socket.write(rest) {
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sent)
-}
-
 const SIDE_LISTENER: u8 = 0;
 const SIDE_CLIENT: u8 = 1;
 const SIDE_SERVER: u8 = 2;
+const SIDE_DESK: u8 = 3;
 
 /// Reads from one socket before the others get their turn.
 const READS_PER_TURN: usize = 16;

@@ -9,7 +9,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
@@ -18,16 +17,19 @@ use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::log::Entry;
-use crate::web::params::Ends;
-use crate::web::reply::Stamp;
-use crate::web::session::{Context, Input, Output, Session};
+use crate::web::lookup::Found;
+use crate::web::reply::{Pages, Stamp};
+use crate::web::session::{Context, Input, Output};
+use crate::web::site::Sites;
 use crate::web::upstream::{Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
 
 use super::plane::{Key, Plane, Ready, Service, Turn};
 
+mod cache;
 mod connection;
+mod intake;
 mod journal;
 mod listen;
 mod ping;
@@ -35,9 +37,9 @@ mod root;
 
 use connection::{Connection, Moved};
 use journal::Journal;
-use listen::{Accepted, Listener};
+use listen::Listener;
 use ping::{Ping, connect_to, evidence_of};
-use root::Root;
+use root::{Root, Source};
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Site {
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
     pub php: [SocketAddr; 2],
+    /// php-fpm's pm.status_listen, where it is configured.
+    pub php_status: [Option<SocketAddr>; 2],
     /// Host names, for the log and the status.
     pub server_names: [String; 2],
 }
@@ -61,10 +65,14 @@ pub struct ServeWeb {
     open: usize,
     upstream: Upstream,
     probes: [Option<Ping>; 2],
+    pools: [Option<Ping>; 2],
     probe_generation: u16,
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
-    root: Root,
+    sites: Sites,
+    pages: Pages,
+    /// By the site's number.
+    roots: Vec<Root>,
     journal: Journal,
     stamp: Stamp,
     stamp_at: Instant,
@@ -84,12 +92,10 @@ struct Slot {
 const SIDE_CLIENT: u8 = 0;
 const SIDE_LISTENER: u8 = 1;
 const SIDE_PROBE: u8 = 2;
+const SIDE_POOL: u8 = 3;
 /// And above: upstream sockets, by attempt.
 const SIDE_UPSTREAM: u8 = 16;
 const ATTEMPTS: u8 = 200;
-
-/// Connections accepted from one listener in a turn.
-const ACCEPTS_PER_TURN: usize = 64;
 
 /// What a request costs of the budget of a turn, beside its bytes.
 const REQUEST_COST_BYTES: usize = 8 * 1024;
@@ -103,19 +109,29 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
+        let sites = Sites::new(config);
+        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
             config: config.clone(),
-            root: Root::new(&config.root),
+            roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
+            sites,
+            pages: pages(config),
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            upstream: Upstream::new(config.php_requests_max, Instant::ZERO, seed),
+            upstream: Upstream::new(
+                config.php_requests_max,
+                config.slow_start,
+                Instant::ZERO,
+                seed,
+            ),
             probes: [None, None],
+            pools: [None, None],
             probe_generation: 0,
             timers: BTreeSet::new(),
             runnable: VecDeque::new(),
@@ -136,7 +152,7 @@ impl ServeWeb {
 
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
         self.stamp(turn.now);
-        self.upstream.set_alive(routes.is_host_alive);
+        self.upstream.set_alive(turn.now, routes.is_host_alive);
         let is_draining = routes.web == WebIntake::Draining;
         if is_draining != self.is_draining {
             self.is_draining = is_draining;
@@ -164,6 +180,7 @@ impl ServeWeb {
                 self.accept(turn, slot);
             }
             SIDE_PROBE => self.probe_ready(turn, slot, generation, ready),
+            SIDE_POOL => self.pool_ready(turn, slot, generation, ready),
             _ => {
                 let Some(slot_entry) = self.slot_mut(slot) else { return };
                 if slot_entry.generation != generation {
@@ -229,18 +246,6 @@ impl ServeWeb {
         earliest(earliest(sessions, rest), self.accept_paused_until)
     }
 
-    /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.is_draining
-            && !self.listeners.iter().any(|listener| listener.is_virtual && listener.has_waiting())
-            && !self
-                .slots
-                .iter()
-                .filter_map(|slot| slot.connection.as_ref())
-                .any(|connection| connection.is_virtual && connection.session.is_in_flight())
-    }
-
     #[must_use]
     pub fn status(&self) -> web::Status {
         let peers = HostId::ALL.map(|host| web::PeerStatus {
@@ -255,72 +260,6 @@ impl ServeWeb {
             connections: self.open,
             peers,
         }
-    }
-
-    fn accept_all(&mut self, turn: &mut Turn<'_>) {
-        for index in 0..self.listeners.len() {
-            if let Ok(slot) = u32::try_from(index) {
-                self.accept(turn, slot);
-            }
-        }
-    }
-
-    fn accept(&mut self, turn: &mut Turn<'_>, index: u32) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let is_paused = self.accept_paused_until.is_some();
-            let Some(listener) = self.listener_mut(index) else { return };
-            if is_paused || !listener.is_readable {
-                return;
-            }
-            match listener.accept() {
-                Accepted::Connection(socket, client) => {
-                    let (local, is_virtual) = (listener.address, listener.is_virtual);
-                    self.admit(turn, socket, client, local, is_virtual);
-                }
-                Accepted::Nothing => listener.is_readable = false,
-                Accepted::Exhausted => {
-                    self.accept_paused_until = Some(turn.now + limits::WEB_ACCEPT_PAUSE);
-                }
-            }
-        }
-    }
-
-    fn admit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        socket: OwnedFd,
-        client: SocketAddr,
-        mut local: SocketAddr,
-        is_virtual: bool,
-    ) {
-        // Dropping the socket closes it: one too many.
-        if self.open >= self.config.connections_max {
-            return;
-        }
-        if local.ip().is_unspecified() {
-            let name = rustix::net::getsockname(&socket).ok();
-            local = name.and_then(|name| SocketAddr::try_from(name).ok()).unwrap_or(local);
-        }
-        let slot = self.free.pop().or_else(|| {
-            let slot = u32::try_from(self.slots.len()).ok()?;
-            self.slots.push(Slot::default());
-            Some(slot)
-        });
-        let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local });
-        let connection = Connection::new(session, socket, is_virtual);
-        let Some(entry) = self.slot_mut(slot) else { return };
-        let key = key(SIDE_CLIENT, slot, entry.generation);
-        if turn.plane.register(&connection.client.descriptor, key).is_err() {
-            self.free.push(slot);
-            return;
-        }
-        entry.connection = Some(Box::new(connection));
-        self.open += 1;
-        if is_virtual && self.is_draining {
-            self.feed(turn.now, slot, Input::Drain);
-        }
-        self.arm(slot);
     }
 
     /// Does what can be done for one connection within its budget.
@@ -383,17 +322,25 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let path = connection.session.candidate(&self.config).unwrap_or_default();
-                    let (found, file) = self.root.look(turn.now, &path);
+                    let candidate = connection.session.candidate(&self.sites);
+                    let (site, path) = candidate.unwrap_or_default();
+                    let (found, file) = self
+                        .roots
+                        .get_mut(site)
+                        .map_or((Found::Missing, Source::Nowhere), |root| {
+                            root.look(turn.now, self.stamp.unix_seconds, &path)
+                        });
                     connection.file = file;
                     Some(Input::Looked(found))
                 }
                 Output::Spool => connection.spool().err().map(|_| Input::SpoolFailed),
-                Output::Acquire { tried } => match self.upstream.acquire(ticket, tried) {
-                    Pick::Peer(host) => Some(Input::Assigned(host)),
-                    Pick::Queued => None,
-                    Pick::Nothing => Some(Input::Unassigned),
-                },
+                Output::Acquire { tried, is_charged } => {
+                    match self.upstream.acquire(turn.now, ticket, tried, is_charged) {
+                        Pick::Peer(host) => Some(Input::Assigned(host)),
+                        Pick::Queued => None,
+                        Pick::Nothing => Some(Input::Unassigned),
+                    }
+                }
                 Output::LeaveQueue => {
                     self.upstream.leave(ticket);
                     None
@@ -411,7 +358,7 @@ impl ServeWeb {
                     *budget = budget.saturating_sub(REQUEST_COST_BYTES);
                     connection.forget_request();
                     if let Some(entry) = connection.session.take_finished() {
-                        self.finished(turn.now, connection.session.client(), &entry);
+                        self.finished(turn.now, &entry);
                     }
                     None
                 }
@@ -449,13 +396,13 @@ impl ServeWeb {
         }
     }
 
-    fn finished(&mut self, now: Instant, client: SocketAddr, entry: &Entry) {
+    fn finished(&mut self, now: Instant, entry: &Entry) {
         self.requests += 1;
         let class = usize::from(entry.status / 100).saturating_sub(1).min(4);
         self.by_class[class] += 1;
         if self.journal.is_wanted() {
             let names = &self.site.server_names;
-            entry.emit(self.journal.lines(), client, &self.stamp.log_date, names);
+            entry.emit(self.journal.lines(), &self.stamp.log_date, names);
             self.journal.added(now);
         }
     }
@@ -463,7 +410,7 @@ impl ServeWeb {
     /// Gives free peers to those who wait, and carries out what the upstream ordered.
     fn settle(&mut self, turn: &mut Turn<'_>) {
         loop {
-            if let Some((ticket, host)) = self.upstream.next_assigned() {
+            if let Some((ticket, host)) = self.upstream.next_assigned(turn.now) {
                 let is_there = self
                     .slot_mut(ticket.slot)
                     .is_some_and(|entry| entry.generation == ticket.generation);
@@ -478,7 +425,10 @@ impl ServeWeb {
             match self.upstream.poll_output() {
                 None => return,
                 Some(Order::Probe(host)) => self.probe(turn, host),
-                Some(Order::EndProbe(host)) => self.probes[host.index()] = None,
+                Some(Order::EndProbe(host)) => {
+                    self.probes[host.index()] = None;
+                    self.pools[host.index()] = None;
+                }
                 Some(Order::Lost(host)) => self.lost(turn, host),
             }
         }
@@ -495,25 +445,6 @@ impl ServeWeb {
             });
             if is_there {
                 self.feed(turn.now, slot, Input::HostLost(host));
-                self.pump(turn, slot);
-            }
-        }
-    }
-
-    /// Idle connections of virtual listeners are closed; what they already sent is answered.
-    fn drain(&mut self, turn: &mut Turn<'_>) {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.is_virtual) {
-            listener.is_readable = true;
-        }
-        self.accept_all(turn);
-        for index in 0..self.slots.len() {
-            let Ok(slot) = u32::try_from(index) else { return };
-            let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
-            });
-            if is_virtual {
-                self.pump(turn, slot);
-                self.feed(turn.now, slot, Input::Drain);
                 self.pump(turn, slot);
             }
         }
@@ -551,6 +482,8 @@ impl ServeWeb {
         Context {
             now,
             config: &self.config,
+            sites: &self.sites,
+            pages: &self.pages,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }
@@ -575,6 +508,24 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
+}
+
+/// The operator's error pages; one that cannot be read is told and does without.
+fn pages(config: &Config) -> Pages {
+    let read = |(status, path): (&String, &String)| {
+        let text = std::fs::read(path).and_then(|bytes| {
+            let is_small = bytes.len() <= limits::WEB_ERROR_PAGE_BYTES_MAX;
+            if is_small { Ok(bytes) } else { Err(io::Error::other("too large")) }
+        });
+        match text {
+            Ok(text) => Some((status.parse().ok()?, text)),
+            Err(error) => {
+                log::warn!("error page {path}: {error}");
+                None
+            }
+        }
+    };
+    config.error_page.iter().filter_map(read).collect()
 }
 
 const fn key(side: u8, slot: u32, generation: u16) -> Key {

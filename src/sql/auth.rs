@@ -94,7 +94,7 @@ fn parse_pem(pem: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     parse_key(&der, label).ok()
 }
 
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let (mut out, mut bits, mut count) = (Vec::with_capacity(text.len()), 0u32, 0u32);
     for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
         let value = match byte {

@@ -3,8 +3,7 @@
 //! In: the payload of a command packet. Out: a `Plan`. Must not: know the session's state.
 //! Read first: MySQL internals, "Command Phase"; facts/sql.md traps 47 to 55.
 
-use crate::wire::Reader;
-
+use super::kill::{self, Kill};
 use super::packet::ServerError;
 use super::result::Kind;
 use super::route::{self, Effect, Reading, Verdict};
@@ -19,6 +18,8 @@ pub enum Plan {
     /// COM_RESET_CONNECTION: both connections are given back and the session starts over.
     Reset,
     ChangeUser,
+    /// KILL and COM_PROCESS_KILL, by the splitter's own numbers.
+    Kill(Kill),
     Refuse(ServerError),
 }
 
@@ -30,6 +31,8 @@ pub mod code {
     pub const STMT_EXECUTE: u8 = 0x17;
     pub const STMT_SEND_LONG_DATA: u8 = 0x18;
     pub const STMT_CLOSE: u8 = 0x19;
+    pub const STMT_RESET: u8 = 0x1a;
+    pub const STMT_FETCH: u8 = 0x1c;
     pub const RESET_CONNECTION: u8 = 0x1f;
 }
 
@@ -52,18 +55,18 @@ pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
         0x07 => Plan::Forward(Kind::Single, Verdict::WRITE),
         0x09 => Plan::Forward(Kind::Single, Verdict::SOURCE),
         0x0a => Plan::Forward(Kind::Results, Verdict::SOURCE),
-        0x0c => Plan::Refuse(unknown_thread(thread_of(argument))),
+        0x0c => kill_or_refuse(Kill::of_command(argument)),
         0x0e => Plan::Pong,
         0x11 => Plan::ChangeUser,
-        code::STMT_PREPARE => Plan::Forward(Kind::Prepared, prepared(argument, reading)),
+        code::STMT_PREPARE => prepared(argument, reading),
         code::STMT_EXECUTE => Plan::Forward(Kind::Results, Verdict::WRITE),
         code::STMT_SEND_LONG_DATA | code::STMT_CLOSE => {
             Plan::Forward(Kind::Silent, Verdict::SOURCE)
         }
-        0x1a => Plan::Forward(Kind::Single, Verdict::SOURCE),
+        code::STMT_RESET => Plan::Forward(Kind::Single, Verdict::SOURCE),
         // COM_SET_OPTION changes what a reset does not change back.
         0x1b => Plan::Forward(Kind::Single, Verdict { is_write: false, ..Verdict::OPAQUE }),
-        0x1c => Plan::Forward(Kind::Rows, Verdict::SOURCE),
+        code::STMT_FETCH => Plan::Forward(Kind::Rows, Verdict::SOURCE),
         code::RESET_CONNECTION => Plan::Reset,
         // COM_SHUTDOWN, COM_BINLOG_DUMP, COM_TABLE_DUMP, COM_REGISTER_SLAVE, COM_BINLOG_DUMP_GTID.
         0x08 | 0x12 | 0x13 | 0x15 | 0x1e => {
@@ -77,36 +80,41 @@ pub fn plan(payload: &[u8], is_whole: bool, reading: Reading) -> Plan {
 fn query(text: &[u8], reading: Reading) -> Plan {
     let verdict = route::classify(text, reading);
     if verdict.effect == Effect::Kill {
-        let digits: String = String::from_utf8_lossy(text)
-            .chars()
-            .skip_while(|c| !c.is_ascii_digit())
-            .take_while(char::is_ascii_digit)
-            .collect();
-        return Plan::Refuse(unknown_thread(&digits));
+        return kill_or_refuse(Kill::parse(text));
     }
     Plan::Forward(Kind::Results, verdict)
 }
 
-/// A prepared statement runs where it was prepared, which is the source.
-fn prepared(text: &[u8], reading: Reading) -> Verdict {
+/// A proved read may be prepared on the replica, and again on the source when it must run there.
+fn prepared(text: &[u8], reading: Reading) -> Plan {
     let verdict = route::classify(text, reading);
-    if verdict.effect != Effect::None || verdict.is_multiple {
-        return opaque();
+    if verdict.effect == Effect::Kill {
+        let text = "This command is not supported in the prepared statement protocol yet";
+        return refuse(1295, b"HY000", text);
     }
-    Verdict { class: verdict.class.max(route::Class::Source), ..verdict }
+    let verdict = if verdict.effect != Effect::None || verdict.is_multiple {
+        Verdict { is_risky: verdict.is_risky, ..opaque() }
+    } else {
+        let is_about_last = verdict.class == route::Class::Last;
+        let class = if is_about_last { route::Class::Source } else { verdict.class };
+        Verdict { class, ..verdict }
+    };
+    Plan::Forward(Kind::Prepared, verdict)
 }
 
 fn opaque() -> Verdict {
     Verdict { is_multiple: true, ..Verdict::OPAQUE }
 }
 
-fn thread_of(argument: &[u8]) -> String {
-    Reader::new(argument).u32_le().map(|id| id.to_string()).unwrap_or_default()
+/// Numbers on the servers belong to somebody else, so no KILL is ever passed on as it is.
+fn kill_or_refuse(kill: Option<Kill>) -> Plan {
+    kill.map_or_else(|| Plan::Refuse(kill::unknown("not a number of a session")), Plan::Kill)
 }
 
-/// Numbers on the servers belong to somebody else, so nothing is ever passed on.
-fn unknown_thread(id: impl std::fmt::Display) -> ServerError {
-    ServerError::new(1094, b"HY000", format!("Unknown thread id: {id}"))
+/// What Atlas says to what its blocklist has.
+#[must_use]
+pub fn forbidden() -> ServerError {
+    ServerError::new(1105, b"07000", "Proxy Warning - Syntax Forbidden")
 }
 
 fn refuse(code: u16, state: &[u8; 5], text: &str) -> Plan {
@@ -125,17 +133,20 @@ mod tests {
         for payload in
             [&b"\x03KILL 5"[..], b"\x03kill query 5", b"\x0c\x05\0\0\0", b"\x03/*x*/KILL 5"]
         {
-            let Plan::Refuse(error) = plan(payload, true, READING) else { panic!("{payload:?}") };
-            assert_eq!((error.code, error.message.as_str()), (1094, "Unknown thread id: 5"));
+            let Plan::Kill(kill) = plan(payload, true, READING) else { panic!("{payload:?}") };
+            assert_eq!(kill.thread, 5);
+        }
+        for (payload, code) in [(&b"\x03KILL USER app"[..], 1094), (b"\x16KILL 5", 1295)] {
+            let plan = plan(payload, true, READING);
+            assert!(matches!(plan, Plan::Refuse(error) if error.code == code));
         }
     }
 
     #[test]
     fn replication_commands_are_refused() {
         for command in [0x12u8, 0x15, 0x1e, 0x08] {
-            assert!(
-                matches!(plan(&[command, 0], true, READING), Plan::Refuse(error) if error.code == 1227)
-            );
+            let plan = plan(&[command, 0], true, READING);
+            assert!(matches!(plan, Plan::Refuse(error) if error.code == 1227));
         }
         assert!(matches!(plan(b"", true, READING), Plan::Refuse(error) if error.code == 1047));
         assert!(matches!(plan(b"\x7f", true, READING), Plan::Refuse(error) if error.code == 1047));
@@ -148,11 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_read_is_no_pin_but_runs_on_the_source() {
+    fn a_prepared_read_is_a_read() {
         let Plan::Forward(Kind::Prepared, verdict) = plan(b"\x16SELECT ?", true, READING) else {
             panic!()
         };
-        assert_eq!((verdict.class, verdict.is_write), (Class::Source, false));
+        assert_eq!((verdict.class, verdict.is_write), (Class::Replica, false));
+        let text = b"\x16SELECT FOUND_ROWS()";
+        let Plan::Forward(_, verdict) = plan(text, true, READING) else { panic!() };
+        assert_eq!(verdict.class, Class::Source);
         let Plan::Forward(_, verdict) = plan(b"\x16USE x", true, READING) else { panic!() };
         assert_eq!(verdict.class, Class::SourcePin);
     }

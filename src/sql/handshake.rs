@@ -19,6 +19,7 @@ pub mod capability {
     pub const CONNECT_WITH_DB: u32 = 1 << 3;
     pub const NO_SCHEMA: u32 = 1 << 4;
     pub const ODBC: u32 = 1 << 6;
+    pub const LOCAL_FILES: u32 = 1 << 7;
     pub const IGNORE_SPACE: u32 = 1 << 8;
     pub const PROTOCOL_41: u32 = 1 << 9;
     pub const INTERACTIVE: u32 = 1 << 10;
@@ -42,6 +43,7 @@ pub const RELAYED: u32 = cap::FOUND_ROWS
     | cap::LONG_FLAG
     | cap::NO_SCHEMA
     | cap::ODBC
+    | cap::LOCAL_FILES
     | cap::IGNORE_SPACE
     | cap::INTERACTIVE
     | cap::TRANSACTIONS
@@ -51,8 +53,8 @@ pub const RELAYED: u32 = cap::FOUND_ROWS
     | cap::SESSION_TRACK
     | cap::DEPRECATE_EOF;
 
-/// Everything the splitter may offer to a client. Left out on purpose: compression, TLS, local
-/// files, query attributes, optional metadata, expired passwords, MariaDB's extended flags.
+/// Everything the splitter may offer to a client. Left out on purpose: compression, TLS, query
+/// attributes, optional metadata, expired passwords, MariaDB's extended flags.
 pub const OFFERED: u32 = RELAYED | OWN | cap::CONNECT_ATTRS;
 
 /// What the splitter speaks itself, whatever the servers do.
@@ -351,8 +353,8 @@ mod tests {
         all.emit(&mut bytes);
         let offered = Greeting::parse(&bytes).expect("parses").facts.capabilities;
         assert_eq!(offered, OFFERED);
-        // COMPRESS, LOCAL_FILES, SSL, QUERY_ATTRIBUTES, ZSTD, OPTIONAL_RESULTSET_METADATA.
-        for bit in [5, 7, 11, 22, 25, 26, 27, 28, 29] {
+        // COMPRESS, SSL, QUERY_ATTRIBUTES, ZSTD, OPTIONAL_RESULTSET_METADATA.
+        for bit in [5, 11, 22, 25, 26, 27, 28, 29] {
             assert_eq!(offered >> bit & 1, 0, "bit {bit}");
         }
         assert_eq!(offered & 1, 1, "no MariaDB extended capabilities");

@@ -19,10 +19,21 @@ pub enum Token<'a> {
     /// `@name`
     UserVariable,
     /// `@@name`, `@@global.name`: the last part.
-    SystemVariable(&'a [u8]),
+    SystemVariable(Scope, &'a [u8]),
     Symbol(u8),
     /// A string or comment without its end, or a NUL: the server decides what this is.
     Broken,
+}
+
+/// Whose value `@@scope.name` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// None is written.
+    Plain,
+    /// `session.` or `local.`
+    Session,
+    /// `global.`, `persist.`, a structured variable's instance.
+    Beyond,
 }
 
 /// How a backslash inside quotes is read; sql_mode decides, and it may be set globally.
@@ -45,6 +56,8 @@ impl Mode {
 pub struct Lexer<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Where the token that was returned last begins.
+    start: usize,
     mode: Mode,
     /// Inside `/*! ... */`, whose contents are code to at least one kind of server.
     is_in_executable: bool,
@@ -64,6 +77,7 @@ impl<'a> Lexer<'a> {
         Self {
             bytes,
             at: 0,
+            start: 0,
             mode,
             is_in_executable: false,
             has_executable: false,
@@ -71,6 +85,12 @@ impl<'a> Lexer<'a> {
             has_backslash: false,
             is_spaced: false,
         }
+    }
+
+    /// The bytes of the token that was returned last, quotes included.
+    #[must_use]
+    pub fn lexeme(&self) -> &'a [u8] {
+        self.bytes.get(self.start..self.at).unwrap_or(&[])
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -175,6 +195,7 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         if self.peek(0) == Some(b'@') {
             self.at += 1;
+            let mut scope = Scope::Plain;
             loop {
                 let part = match self.peek(0) {
                     Some(b'`') => match self.quoted(b'`', false) {
@@ -184,8 +205,14 @@ impl<'a> Lexer<'a> {
                     _ => self.word(),
                 };
                 if self.peek(0) != Some(b'.') {
-                    return Token::SystemVariable(part);
+                    return Token::SystemVariable(scope, part);
                 }
+                let is_session =
+                    part.eq_ignore_ascii_case(b"session") || part.eq_ignore_ascii_case(b"local");
+                scope = match scope {
+                    Scope::Plain if is_session => Scope::Session,
+                    Scope::Plain | Scope::Session | Scope::Beyond => Scope::Beyond,
+                };
                 self.at += 1;
             }
         }
@@ -258,6 +285,7 @@ impl<'a> Iterator for Lexer<'a> {
             }
             return None;
         };
+        self.start = self.at;
         Some(match first {
             b'\'' => match self.quoted(first, self.mode.escapes_in_single) {
                 Some(text) => Token::Text(text),
@@ -362,8 +390,15 @@ mod tests {
         }
         assert_eq!(tokens(b"1.FROM"), [Token::Number, word("FROM")]);
         assert_eq!(tokens(b"@`x` @'x' @x.y @\"q\""), [Token::UserVariable; 4]);
-        assert_eq!(tokens(b"@@global.x"), [Token::SystemVariable(b"x")]);
-        assert_eq!(tokens(b"@@`y`"), [Token::SystemVariable(b"y")]);
+        assert_eq!(tokens(b"@@global.x"), [Token::SystemVariable(Scope::Beyond, b"x")]);
+        assert_eq!(tokens(b"@@SESSION.x"), [Token::SystemVariable(Scope::Session, b"x")]);
+        assert_eq!(tokens(b"@@`y`"), [Token::SystemVariable(Scope::Plain, b"y")]);
+        let mut lexer = Lexer::new(b"a /* 1 */ 'b' 23", Mode::ALL[0]);
+        let mut seen = Vec::new();
+        while lexer.next().is_some() {
+            seen.push(lexer.lexeme());
+        }
+        assert_eq!(seen, [&b"a"[..], b"'b'", b"23"]);
         assert_eq!(tokens(b"x'00'"), [word("x"), Token::Text(b"00")]);
         assert_eq!(tokens("SELECT\u{a0}1".as_bytes()), [word("SELECT\u{a0}1")]);
     }

@@ -32,7 +32,8 @@ pub struct Guest {
 pub enum Entry {
     /// The client has to send another packet.
     Waiting,
-    Admitted(Guest),
+    /// The proof fits; the caller says OK with this sequence number, or ERR.
+    Admitted(Guest, u8),
     /// The client was told; nothing it sends from here on is read.
     Refused,
 }
@@ -160,8 +161,7 @@ impl Door {
             packet::frame(out, sequence, |out| out.extend_from_slice(&[mark::AUTH_MORE, FAST_OK]));
             sequence = sequence.wrapping_add(1);
         }
-        packet::ok(out, sequence, packet::status::AUTOCOMMIT);
-        Entry::Admitted(guest)
+        Entry::Admitted(guest, sequence)
     }
 }
 
@@ -206,8 +206,12 @@ pub struct Login {
     pub collation: u8,
     /// What the server's greeting said, once it came.
     pub facts: Option<Facts>,
+    /// The number that the server gave to this connection.
+    pub thread: u32,
     salt: Salt,
     plugin: Plugin,
+    /// Nobody can listen, so that the password may travel as it is (MySQL: a unix socket).
+    pub is_private: bool,
     is_key_awaited: bool,
     partial: Vec<u8>,
 }
@@ -222,8 +226,10 @@ impl Login {
             capabilities,
             collation,
             facts: None,
+            thread: 0,
             salt: [0; handshake::SALT_BYTES],
             plugin: Plugin::Native,
+            is_private: false,
             is_key_awaited: false,
             partial: Vec::new(),
         }
@@ -280,6 +286,13 @@ impl Login {
                 }
             }
             (Some(&mark::AUTH_MORE), Some(&FAST_OK)) => Progress::Waiting,
+            (Some(&mark::AUTH_MORE), Some(&FULL_AUTHENTICATION)) if self.is_private => {
+                packet::frame(out, sequence, |out| {
+                    out.extend_from_slice(self.password.reveal().as_bytes());
+                    out.push(0);
+                });
+                Progress::Waiting
+            }
             (Some(&mark::AUTH_MORE), Some(&FULL_AUTHENTICATION)) => {
                 // Over a plain connection the password travels under the server's RSA key.
                 self.is_key_awaited = true;
@@ -295,11 +308,14 @@ impl Login {
             return failed("the server's greeting is not of protocol 10");
         };
         self.salt = greeting.salt;
+        self.thread = greeting.thread;
         self.plugin = match greeting.facts.plugin {
             Plugin::Unknown => Plugin::Native,
             known @ (Plugin::Native | Plugin::CachingSha2) => known,
         };
-        let missing = self.capabilities & handshake::RELAYED & !greeting.facts.capabilities;
+        // A server that reads no local files says so when it is asked to.
+        let needed = handshake::RELAYED & !handshake::capability::LOCAL_FILES;
+        let missing = self.capabilities & needed & !greeting.facts.capabilities;
         self.facts = Some(greeting.facts);
         if missing != 0 {
             return failed(&format!(
@@ -385,6 +401,9 @@ mod tests {
             if let Some((header, payload, rest)) = packet::split(&bytes) {
                 assert!(rest.is_empty());
                 entry = door.packet(header, payload, &users(), "peer", &mut to_client);
+                if let Entry::Admitted(_, sequence) = entry {
+                    packet::ok(&mut to_client, sequence, packet::status::AUTOCOMMIT);
+                }
             }
         }
         (entry, progress)
@@ -396,7 +415,7 @@ mod tests {
             for user in &users() {
                 let (entry, progress) = converse(plugin, user);
                 assert!(
-                    matches!(&entry, Entry::Admitted(guest) if guest.collation == 45
+                    matches!(&entry, Entry::Admitted(guest, _) if guest.collation == 45
                         && guest.database.as_deref() == Some(b"db")),
                     "{plugin:?}: {entry:?}"
                 );
@@ -438,7 +457,7 @@ mod tests {
         let header = Header { length: given.len(), sequence: 3 };
         out.clear();
         let entry = door.packet(header, &given, &users(), "peer", &mut out);
-        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. })));
+        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. }, 5)));
         assert_eq!(&out[..6], b"\x02\0\0\x04\x01\x03", "fast authentication, then OK");
     }
 

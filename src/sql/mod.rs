@@ -2,9 +2,15 @@
 //!
 //! Read first: facts/sql.md sections 3 and 5; `session` for the life of a query.
 
+pub mod admin;
+mod aim;
+pub mod atlas;
 pub mod auth;
 pub mod command;
+pub mod gate;
 pub mod handshake;
+pub mod intake;
+pub mod kill;
 pub mod lexer;
 pub mod login;
 pub mod packet;
@@ -13,7 +19,10 @@ pub mod relay;
 pub mod result;
 pub mod route;
 pub mod session;
+pub mod setting;
+pub mod statement;
 pub mod status;
+pub mod table;
 pub mod words;
 
 use std::net::SocketAddr;
@@ -31,6 +40,11 @@ pub use status::Status;
 pub struct Config {
     /// Where clients connect (Atlas: proxy-address).
     pub listen: Vec<SocketAddr>,
+    /// A path where programs of this host connect too, cheaper than by an address.
+    pub listen_socket: Option<String>,
+    /// The path where this host's own database listens: used instead of its address. The users
+    /// must then exist there for localhost.
+    pub server_socket: Option<String>,
     /// The users that may log in (Atlas: pwds). The same name and password must exist on both
     /// databases.
     #[serde(rename = "user")]
@@ -49,26 +63,96 @@ pub struct Config {
     pub idle_limit: Duration,
     /// Client sessions at once; one more gets error 1040.
     pub sessions_max: usize,
+    /// Addresses and networks that may connect; none written: all (Atlas: client-ips).
+    pub clients: Vec<gate::Network>,
+    /// Refuse DELETE and UPDATE without WHERE or LIMIT, and SLEEP, as Atlas does.
+    pub blocklist: bool,
+    /// Relay LOAD DATA LOCAL: the server then asks the client for the file that it names.
+    pub local_infile: bool,
+    /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
+    pub admin_listen: Vec<SocketAddr>,
+    pub admin_user: String,
+    /// Needed with `admin_listen`.
+    pub admin_password: Option<Secret>,
 }
 
-/// One user of the splitter.
+/// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenUser")]
 pub struct User {
     pub name: String,
     pub password: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenUser {
+    name: String,
+    password: Option<Secret>,
+    password_encrypted: Option<String>,
+}
+
+impl TryFrom<WrittenUser> for User {
+    type Error = String;
+
+    fn try_from(written: WrittenUser) -> Result<Self, String> {
+        let WrittenUser { name, password, password_encrypted } = written;
+        let password = match (password, password_encrypted) {
+            (Some(password), None) => password,
+            (None, Some(text)) => {
+                let why = |error| format!("user {name:?}: password_encrypted is {error}");
+                Secret::Text(atlas::decrypt(&text).map_err(why)?)
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(format!(
+                    "user {name:?}: write password = \"...\" or password_encrypted = \"...\""
+                ));
+            }
+        };
+        Ok(Self { name, password })
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1234))],
+            listen_socket: None,
+            server_socket: None,
             users: Vec::new(),
             hold_limit: Duration::from_secs(10),
             lag_limit: Duration::from_secs(5),
             connect_limit: Duration::from_secs(2),
             idle_limit: Duration::from_secs(8 * 3600),
             sessions_max: 1024,
+            clients: Vec::new(),
+            blocklist: false,
+            local_infile: false,
+            admin_listen: Vec::new(),
+            admin_user: "admin".to_owned(),
+            admin_password: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(text: &str) -> Result<Vec<User>, String> {
+        toml::from_str::<Config>(text).map(|it| it.users).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_password_is_clear_or_as_atlas_writes_it() {
+        let text = "[[user]]\nname = \"app\"\npassword_encrypted = \"KsWNCR6qyNk=\"";
+        assert_eq!(users(text).expect("parses")[0].password.reveal(), "atlas");
+        let error = users(&format!("{text}\npassword = \"x\"")).expect_err("both");
+        assert!(error.contains("write password"), "{error}");
+        let error = users("[[user]]\nname = \"app\"").expect_err("neither");
+        assert!(error.contains("write password"), "{error}");
+        let error = users(&text.replace("KsW", "KsX")).expect_err("wrong");
+        assert!(error.contains("tandem encrypt"), "{error}");
+        assert!(users(&format!("{text}\npasswort = \"x\"")).is_err());
     }
 }

@@ -8,14 +8,16 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::command::code;
-use super::packet::{self, ServerError, status};
+use super::kill;
+use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect};
-use super::session::{Context, Outbox, Phase, Session, Step};
+use super::session::{Act, Context, Job, Outbox, Phase, Session, Step};
+use super::statement::{Handle, Statement};
 
 impl Session {
-    /// Before its statement, the connection is told the database and the character set that the
-    /// session has meanwhile. Returns whether there was something to tell.
+    /// Before its statement, the connection is told the database and the settings that the session
+    /// has meanwhile. Returns whether there was something to tell.
     pub(super) fn replay(&mut self, host: HostId, out: &mut Outbox) -> bool {
         let Some(leg) = self.leg(host) else { return false };
         let outbound = &mut out.servers[host.index()];
@@ -24,15 +26,24 @@ impl Session {
         {
             packet::command(outbound, code::INIT_DB, database);
             Step::Database
-        } else if let Some(names) = &self.names
-            && leg.names_version != self.names_version
+        } else if let Some((payload, version)) = self.settings.after(leg.settings) {
+            packet::frame(outbound, 0, |out| out.extend_from_slice(payload));
+            Step::Settings(version)
+        } else if let Some(id) = self.job.as_ref().and_then(|job| job.statement)
+            && leg.prepared.iter().all(|handle| handle.id != id)
+            && let Some(text) =
+                self.statements.iter().find(|it| it.id == id).and_then(|it| it.text.as_ref())
         {
-            packet::frame(outbound, 0, |out| out.extend_from_slice(names));
-            Step::Names
+            packet::frame(outbound, 0, |out| out.extend_from_slice(text));
+            Step::Prepared(id)
         } else {
             return false;
         };
-        let reply = Reply::new(Kind::Results, self.is_eof_deprecated());
+        let kind = match step {
+            Step::Prepared(_) => Kind::Prepared,
+            Step::Database | Step::Settings(_) => Kind::Results,
+        };
+        let reply = Reply::new(kind, self.is_eof_deprecated());
         self.phase = Phase::Replaying { host, reply, step, answer: Vec::new() };
         true
     }
@@ -46,7 +57,7 @@ impl Session {
         out: &mut Outbox,
     ) {
         let Some(leg) = &mut self.legs[host.index()] else {
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             return;
         };
         leg.is_open = true;
@@ -76,16 +87,16 @@ impl Session {
                 out.tally.retried += 1;
                 self.dispatch(context, out);
             }
+            (Some(error), Some(Job { admission: Some(sequence), .. })) => {
+                let before = sequence.wrapping_sub(1);
+                self.fail(error, before, out);
+            }
             (Some(error), _) => {
                 // The source is there and does not want this user or this database.
-                out.tally.errors += 1;
-                error.emit(&mut out.client, 1);
-                self.finish(context, out);
+                self.refuse_job(context, &error, out);
             }
             (None, _) => {
-                let retry_at = Some(context.now + limits::SQL_RECONNECT);
-                out.tally.held += 1;
-                self.phase = Phase::Held { retry_at };
+                self.hold(Some(context.now + limits::SQL_RECONNECT), out);
             }
         }
     }
@@ -98,21 +109,29 @@ impl Session {
         bytes: &[u8],
         out: &mut Outbox,
     ) {
+        let can_retry = self.can_retry(host);
+        let is_prepare = self.job.as_ref().is_some_and(|job| job.kind == Kind::Prepared);
         let used = match &mut self.phase {
             Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
                 let used = reply.feed(bytes);
                 let part = bytes.get(..used).unwrap_or(&[]);
+                // Only what starts with a refusal can still be asked elsewhere.
+                let is_refusal = reply.error.is_some_and(|code| REFUSALS.contains(&code))
+                    && context.routes.source != Some(host);
                 if *is_delivered {
                     out.client.extend_from_slice(part);
-                } else if reply.is_begun {
-                    // Only what starts with an error can still be asked elsewhere.
-                    let can_retry = reply.error.is_some_and(|code| REFUSALS.contains(&code));
-                    held_back.extend_from_slice(part);
-                    if !can_retry || !self.can_retry(context, host) {
-                        self.deliver(out);
-                    }
                 } else {
                     held_back.extend_from_slice(part);
+                    if let Some(place) =
+                        held_back.get_mut(5..9).filter(|_| reply.statement.is_some())
+                    {
+                        // The client knows it by the session's own number.
+                        place.copy_from_slice(&(self.last_statement + 1).to_le_bytes());
+                    }
+                    let is_numbered = is_prepare && !reply.is_begun;
+                    if (!can_retry && !is_numbered) || (reply.is_begun && !is_refusal) {
+                        self.deliver(out);
+                    }
                 }
                 self.progress(context, out);
                 used
@@ -132,11 +151,12 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => 0,
         };
         if used < bytes.len() && self.leg(host).is_some() {
             // Nobody asked: the server says goodbye (1053, 4031) or is out of step.
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
         }
     }
@@ -152,22 +172,28 @@ impl Session {
 
     /// Whether the statement may be given to another server: a proved read, outside of everything,
     /// of which the client saw nothing.
-    fn can_retry(&self, context: &Context<'_>, host: HostId) -> bool {
-        let Some(job) = &self.job else { return false };
-        job.verdict.class == Class::Replica
-            && job.upload.is_none()
-            && !job.is_retried
-            && !self.has_state_on(host)
-            && (context.routes.source.is_none() || context.routes.source != Some(host))
+    fn can_retry(&self, host: HostId) -> bool {
+        !self.has_state_on(host)
+            && self.job.as_ref().is_some_and(|job| {
+                job.verdict.class == Class::Replica && job.upload.is_none() && !job.is_retried
+            })
     }
 
     /// Looks at a reply after it grew.
     fn progress(&mut self, context: &Context<'_>, out: &mut Outbox) {
-        let Phase::Running { host, reply, is_delivered, .. } = &self.phase else { return };
+        let Phase::Running { host, reply, is_delivered, .. } = &mut self.phase else { return };
         let host = *host;
         if reply.is_broken {
-            out.acts.push(super::session::Act::Drop(host));
+            out.acts.push(Act::Drop(host));
             self.lost(context, host, out);
+            return;
+        }
+        if std::mem::take(&mut reply.is_file_wanted) && *is_delivered {
+            if let Some(job) = &mut self.job {
+                job.is_file = true;
+                job.upload = Some(Walker::default());
+            }
+            self.process_inbox(context, out);
             return;
         }
         if !reply.is_done() {
@@ -178,6 +204,7 @@ impl Session {
             return;
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
+        let parameters = reply.parameters;
         let Some(job) = self.job.take() else { return };
         if let Some(status) = status {
             self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
@@ -197,7 +224,7 @@ impl Session {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
         if let (None, Some(id)) = (error, statement) {
-            self.statements.push((id, job.verdict.is_write));
+            self.prepared(&job, host, id, parameters);
         }
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
@@ -208,6 +235,36 @@ impl Session {
             return;
         }
         self.finish(context, out);
+    }
+
+    /// A server has prepared a statement.
+    fn prepared(&mut self, job: &Job, host: HostId, server: u32, parameters: u16) {
+        self.last_statement += 1;
+        let id = self.last_statement;
+        let text = job.bytes.get(HEADER_BYTES..).unwrap_or(&[]);
+        let kept: usize =
+            self.statements.iter().filter_map(|it| it.text.as_ref()).map(|it| it.len()).sum();
+        let is_kept = job.verdict.class < Class::SourcePin
+            && !text.is_empty()
+            && kept + text.len() <= limits::SQL_PREPARED_BYTES_MAX;
+        self.statements.push(Statement {
+            id,
+            text: is_kept.then(|| text.into()),
+            class: job.verdict.class,
+            is_write: job.verdict.is_write,
+            parameters,
+            types: Box::default(),
+            is_bound: false,
+        });
+        if let Some(leg) = &mut self.legs[host.index()] {
+            leg.prepared.push(Handle { id, server, has_types: false });
+        }
+    }
+
+    /// The statement cannot be run on the connection that it would have to run on.
+    pub(super) fn refuse_statement(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        let text = "Prepared statement needs to be re-prepared";
+        self.refuse_job(context, &ServerError::new(1615, b"HY000", text), out);
     }
 
     /// The job is over: the next command, if the client sent it ahead.
@@ -236,21 +293,33 @@ impl Session {
 
     fn replayed(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        let Phase::Replaying { host, reply, step, answer } = phase else { return };
+        let Phase::Replaying { host, reply, step, mut answer } = phase else { return };
         let is_source = context.routes.source == Some(host);
         if reply.error.is_none() && !reply.is_broken {
             if let Some(leg) = &mut self.legs[host.index()] {
                 leg.status = reply.status.unwrap_or(leg.status);
                 match step {
                     Step::Database => leg.database.clone_from(&self.database),
-                    Step::Names => leg.names_version = self.names_version,
+                    Step::Settings(version) => leg.settings = version,
+                    Step::Prepared(id) => {
+                        let server = reply.statement.unwrap_or(0);
+                        leg.prepared.push(Handle { id, server, has_types: false });
+                    }
                 }
             }
             self.dispatch(context, out);
         } else if is_source {
             out.tally.errors += 1;
+            let admission = self.job.as_ref().and_then(|job| job.admission);
+            if let (Some(sequence), Some(place)) = (admission, answer.get_mut(3)) {
+                *place = sequence;
+            }
             out.client.extend_from_slice(&answer);
-            self.finish(context, out);
+            if admission.is_some() {
+                self.close(out);
+            } else {
+                self.finish(context, out);
+            }
         } else {
             // A replica that has not got the database yet.
             self.drop_leg(host, out);
@@ -261,6 +330,7 @@ impl Session {
     /// The connection is gone; the hands have closed it or are about to.
     pub fn lost(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
         let had_state = self.has_state_on(host);
+        let can_retry = self.can_retry(host);
         let is_source = self.leg(host).is_some_and(|leg| leg.is_source);
         let was_there = self.legs[host.index()].take().is_some();
         if !was_there {
@@ -269,19 +339,19 @@ impl Session {
         let is_here = match &self.phase {
             Phase::Replaying { host: at, .. } | Phase::Running { host: at, .. } => *at == host,
             Phase::Opening(at) => *at == host,
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                false
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => false,
         };
         if !is_here {
             self.doom(had_state, out);
             return;
         }
         if let Phase::Running { is_delivered, .. } = self.phase {
-            let is_read = self.job.as_ref().is_some_and(|job| {
-                job.verdict.class == Class::Replica && job.upload.is_none() && !job.is_retried
-            });
-            if is_read && !is_delivered && !had_state {
+            if can_retry && !is_delivered {
                 self.retry(context, host, out);
             } else if is_delivered {
                 out.tally.errors += 1;
@@ -292,8 +362,7 @@ impl Session {
         } else if had_state {
             self.fail(lost_state(), 0, out);
         } else if is_source {
-            out.tally.held += 1;
-            self.phase = Phase::Held { retry_at: Some(context.now + limits::SQL_RECONNECT) };
+            self.hold(Some(context.now + limits::SQL_RECONNECT), out);
         } else {
             self.retry(context, host, out);
         }
@@ -317,7 +386,7 @@ impl Session {
     pub fn rerouted(&mut self, context: &Context<'_>, out: &mut Outbox) {
         for host in HostId::ALL {
             if !context.routes.is_host_alive[host.index()] && self.leg(host).is_some() {
-                out.acts.push(super::session::Act::Drop(host));
+                out.acts.push(Act::Drop(host));
                 self.lost(context, host, out);
             }
         }
@@ -351,6 +420,7 @@ impl Session {
                 | Phase::Idle
                 | Phase::Held { .. }
                 | Phase::Opening(_)
+                | Phase::Killing
                 | Phase::Closed => (false, false),
             };
             if is_running && is_read && !had_state {
@@ -359,7 +429,7 @@ impl Session {
                 }
                 self.restart_replay(context, host, out);
             } else {
-                out.acts.push(super::session::Act::Drop(host));
+                out.acts.push(Act::Drop(host));
                 self.lost(context, host, out);
             }
         }
@@ -375,13 +445,76 @@ impl Session {
         }
     }
 
+    /// The connection that somebody who wants this session's end has to end: the one that runs its
+    /// statement; for the end of the session itself, any.
+    #[must_use]
+    pub fn place_to_kill(&self, is_query: bool) -> Option<HostId> {
+        match &self.phase {
+            Phase::Running { host, .. } | Phase::Replaying { host, .. } => Some(*host),
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Opening(_)
+            | Phase::Killing
+            | Phase::Closed => HostId::ALL.into_iter().find(|&at| !is_query && self.is_open(at)),
+        }
+    }
+
+    /// Somebody ended the statement. If a server runs it, the server says so.
+    pub fn interrupted(&mut self, context: &Context<'_>, out: &mut Outbox) {
+        if self.is_held() {
+            self.refuse_job(context, &kill::interrupted(), out);
+        }
+    }
+
+    /// Somebody ended the session.
+    pub fn killed(&mut self, out: &mut Outbox) {
+        let is_answered = matches!(self.phase, Phase::Running { is_delivered: true, .. });
+        if self.job.is_some() && !is_answered {
+            self.fail(kill::interrupted(), 0, out);
+        } else {
+            self.close(out);
+        }
+    }
+
+    /// What came of this session's KILL.
+    pub fn kill_answered(
+        &mut self,
+        context: &Context<'_>,
+        answer: Result<(), ServerError>,
+        out: &mut Outbox,
+    ) {
+        if !matches!(self.phase, Phase::Killing) {
+            return;
+        }
+        match answer {
+            Ok(()) => packet::ok(&mut out.client, 1, self.status()),
+            Err(error) => error.emit(&mut out.client, 1),
+        }
+        self.finish(context, out);
+    }
+
+    /// A statement that was not sent gets an error instead; the session goes on if it can.
+    fn refuse_job(&mut self, context: &Context<'_>, error: &ServerError, out: &mut Outbox) {
+        out.tally.errors += 1;
+        error.emit(&mut out.client, 1);
+        if self.job.as_ref().is_some_and(|job| job.upload.is_some() || job.kind == Kind::Silent) {
+            // The rest of the statement is still to come and has nowhere to go, or no answer was
+            // expected.
+            self.close(out);
+        } else {
+            self.finish(context, out);
+        }
+    }
+
     /// A deadline has passed.
     pub fn expire(&mut self, context: &Context<'_>, out: &mut Outbox) {
         let now = context.now;
         if self.open_transaction_end(context).is_some_and(|end| now >= end) {
             for host in HostId::ALL {
                 if self.leg(host).is_some_and(|leg| leg.is_source && leg.has_transaction()) {
-                    out.acts.push(super::session::Act::Drop(host));
+                    out.acts.push(Act::Drop(host));
                     self.lost(context, host, out);
                 }
             }
@@ -393,15 +526,7 @@ impl Session {
                 let is_due = retry_at.is_some_and(|at| now >= at);
                 let since = self.job.as_ref().map_or(now, |job| job.since);
                 if now.since(since) >= context.config.hold_limit {
-                    out.tally.errors += 1;
-                    held_too_long(context).emit(&mut out.client, 1);
-                    let is_upload = self.job.as_ref().is_some_and(|job| job.upload.is_some());
-                    if is_upload {
-                        // The rest of the statement is still to come and has nowhere to go.
-                        self.close(out);
-                    } else {
-                        self.finish(context, out);
-                    }
+                    self.refuse_job(context, &held_too_long(context), out);
                 } else if is_due {
                     self.dispatch(context, out);
                 }
@@ -412,6 +537,7 @@ impl Session {
             | Phase::Opening(_)
             | Phase::Replaying { .. }
             | Phase::Running { .. }
+            | Phase::Killing
             | Phase::Closed => {}
         }
     }

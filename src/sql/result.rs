@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Head --OK/ERR--> done, or Head again while MORE_RESULTS
-//!   |--n columns--> Definitions --n--> DefinitionsEnd (EOF, old protocol only) --> Rows --EOF--> as OK
+//!   |--n columns--> Definitions --n--> DefinitionsEnd (old protocol's EOF) --> Rows --EOF--> as OK
 //! ```
 
 use crate::wire::Reader;
@@ -55,8 +55,14 @@ pub struct Reply {
     pub error: Option<u16>,
     /// The id that COM_STMT_PREPARE gave out.
     pub statement: Option<u32>,
+    /// How many parameters that statement has.
+    pub parameters: u16,
     /// Whether at least one packet of the reply is complete.
     pub is_begun: bool,
+    /// The client offered to send local files, and the server asked for one: its bytes go to the
+    /// server before the reply goes on.
+    pub may_ask_for_file: bool,
+    pub is_file_wanted: bool,
     /// The server broke the protocol (or asked for a local file, which was not offered).
     pub is_broken: bool,
 }
@@ -76,7 +82,10 @@ impl Reply {
             status: None,
             error: None,
             statement: None,
+            parameters: 0,
             is_begun: false,
+            may_ask_for_file: false,
+            is_file_wanted: false,
             is_broken: false,
         }
     }
@@ -143,6 +152,10 @@ impl Reply {
                     self.status = ok_status(packet.head);
                     self.end()
                 }
+                Some(mark::LOCAL_INFILE) if self.may_ask_for_file => {
+                    self.is_file_wanted = true;
+                    Stage::Head
+                }
                 Some(mark::LOCAL_INFILE) | None => self.breach(),
                 Some(_) => match packet::lenenc(&mut Reader::new(packet.head)) {
                     Ok(left) if left > 0 => Stage::Definitions { left },
@@ -182,7 +195,7 @@ impl Reply {
         else {
             return self.breach();
         };
-        self.statement = Some(id);
+        (self.statement, self.parameters) = (Some(id), parameters);
         let block = |count: u16| u64::from(count) + u64::from(count > 0 && !self.is_eof_deprecated);
         match block(columns) + block(parameters) {
             0 => Stage::Done,
@@ -314,6 +327,17 @@ mod tests {
     fn a_request_for_a_local_file_is_a_breach() {
         assert!(follow(Kind::Results, false, &[b"\xfb/etc/passwd"]).is_broken);
         assert!(follow(Kind::Results, false, &[b""]).is_broken);
+    }
+
+    #[test]
+    fn a_file_may_be_asked_for_where_it_was_offered() {
+        let stream = packets(&[b"\xfb/tmp/x", OK]);
+        let mut reply = Reply::new(Kind::Results, false);
+        reply.may_ask_for_file = true;
+        assert_eq!(reply.feed(&stream[..11]), 11);
+        assert!(reply.is_file_wanted && !reply.is_done());
+        assert_eq!(reply.feed(&stream[11..]), stream.len() - 11);
+        assert!(reply.is_done() && !reply.is_broken);
     }
 
     #[test]

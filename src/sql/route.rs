@@ -4,7 +4,8 @@
 //! goes to the source; what may change the session's state keeps the session there.
 //! Read first: facts/sql.md section 3, traps 13 to 46.
 
-use super::lexer::{self, Lexer, Mode, Token};
+use super::lexer::{self, Lexer, Mode, Scope, Token};
+use super::setting::Setting;
 use super::words::{self, is, is_in};
 
 /// Who may run a statement, from the freest to the strictest.
@@ -25,13 +26,8 @@ pub enum Effect {
     None,
     /// The default database changes.
     Use(Vec<u8>),
-    /// SET NAMES and its like; the other connection has to repeat the text.
-    Names {
-        /// SET CHARACTER SET, whose result depends on the default database.
-        follows_database: bool,
-        /// A backslash byte is always a backslash in this character set.
-        is_charset_safe: bool,
-    },
+    /// SET NAMES, SET of variables; the other connection has to repeat the text.
+    Set(Setting),
     /// KILL, which would hit whoever has that number on the server.
     Kill,
 }
@@ -45,12 +41,21 @@ pub struct Verdict {
     pub is_dirty: bool,
     /// More than one statement, so that an error does not say that nothing was done.
     pub is_multiple: bool,
+    /// On Atlas's blocklist: DELETE or UPDATE without WHERE or LIMIT, SLEEP.
+    pub is_risky: bool,
     pub effect: Effect,
 }
 
 impl Verdict {
     const fn new(class: Class, is_write: bool, is_dirty: bool) -> Self {
-        Self { class, is_write, is_dirty, is_multiple: false, effect: Effect::None }
+        Self {
+            class,
+            is_write,
+            is_dirty,
+            is_multiple: false,
+            is_risky: false,
+            effect: Effect::None,
+        }
     }
 
     /// A read that any host answers alike.
@@ -72,6 +77,7 @@ impl Verdict {
             is_write: self.is_write || other.is_write,
             is_dirty: self.is_dirty || other.is_dirty,
             is_multiple: self.is_multiple || other.is_multiple,
+            is_risky: self.is_risky || other.is_risky,
             effect: if is_same { self.effect } else { Effect::None },
         };
         if !is_same {
@@ -86,7 +92,7 @@ impl Verdict {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
     /// A backslash byte is always a backslash in the client's character set, as the last
-    /// `Effect::Names` or the log-in said.
+    /// `Effect::Set` or the log-in said.
     pub is_charset_safe: bool,
     /// A reply's status flags said that NO_BACKSLASH_ESCAPES is off.
     pub has_escapes: bool,
@@ -97,6 +103,9 @@ pub struct Reading {
 pub fn classify(text: &[u8], reading: Reading) -> Verdict {
     if !reading.is_charset_safe && lexer::has_trail_backslash(text) {
         return Verdict { is_multiple: true, ..Verdict::OPAQUE };
+    }
+    if let Some(setting) = Setting::parse(text) {
+        return Verdict { effect: Effect::Set(setting), ..Verdict::READ };
     }
     let [default, rest @ ..] = Mode::ALL;
     let (mut verdict, has_backslash) = Scan::run(text, default);
@@ -133,6 +142,11 @@ struct Scan<'a> {
     has_unknown_function: bool,
     has_source_function: bool,
     is_multiple: bool,
+    is_risky: bool,
+    /// Of the statement at hand, among several: it deletes or updates, and what bounds it.
+    is_sweeping: bool,
+    is_bounded: bool,
+    words_of_statement: usize,
     is_broken: bool,
     /// Open parentheses.
     depth: usize,
@@ -164,6 +178,7 @@ impl<'a> Scan<'a> {
             if token == Token::Symbol(b';') {
                 is_ended = true;
                 before = Before::Nothing;
+                scan.end_statement();
                 continue;
             }
             let is_leading = token == Token::Symbol(b'(') && scan.tokens == 0;
@@ -173,6 +188,7 @@ impl<'a> Scan<'a> {
             }
             before = scan.token(token, before, lexer.is_spaced);
         }
+        scan.end_statement();
         let mut verdict = scan.verdict();
         if lexer.has_executable || lexer.has_source_hint || scan.is_broken {
             verdict.class = verdict.class.max(Class::Source);
@@ -188,7 +204,13 @@ impl<'a> Scan<'a> {
             // Whether it is executed depends on the server: nothing to repeat elsewhere.
             verdict = Verdict::OPAQUE;
         }
+        verdict.is_risky = scan.is_risky;
         (verdict, lexer.has_backslash)
+    }
+
+    fn end_statement(&mut self) {
+        self.is_risky |= self.is_sweeping && !self.is_bounded;
+        (self.is_sweeping, self.is_bounded, self.words_of_statement) = (false, false, 0);
     }
 
     fn token(&mut self, token: Token<'a>, before: Before<'a>, is_spaced: bool) -> Before<'a> {
@@ -223,7 +245,7 @@ impl<'a> Scan<'a> {
                 self.has_user_variable = true;
                 Before::Nothing
             }
-            Token::SystemVariable(name) => {
+            Token::SystemVariable(_, name) => {
                 if is(name, "WARNING_COUNT") || is(name, "ERROR_COUNT") {
                     self.has_last = true;
                 } else if !is_in(words::PLAIN_VARIABLES, name) {
@@ -252,7 +274,12 @@ impl<'a> Scan<'a> {
             || (is(word, "SHARE") && follows("FOR"))
             || (is(word, "VALUE") && (follows("NEXT") || follows("PREVIOUS")));
         self.has_lock_function |= is_in(words::LOCKS, word);
-        if self.tokens == 1 {
+        // The verb is the first word, or the first after the names of a WITH.
+        let is_verb = self.words_of_statement == 0 || (self.is_in_with && self.depth == 0);
+        self.words_of_statement += 1;
+        self.is_sweeping |= is_verb && (is(word, "DELETE") || is(word, "UPDATE"));
+        self.is_bounded |= self.depth == 0 && (is(word, "WHERE") || is(word, "LIMIT"));
+        if self.words_of_statement == 1 {
             self.is_in_with = is(word, "WITH");
         } else if self.depth == 0 && is_in(AFTER_WITH, word) {
             self.is_in_with = false;
@@ -260,6 +287,7 @@ impl<'a> Scan<'a> {
     }
 
     fn call(&mut self, word: &[u8], is_qualified: bool, is_spaced: bool) {
+        self.is_risky |= is(word, "SLEEP");
         if is_qualified {
             self.unknown_function();
         } else if is_in(words::LAST_FUNCTIONS, word) {
@@ -393,15 +421,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Only what can be repeated on the other connection, or is seen in the status flags, leaves
-    /// the session free; every other SET keeps it on the source.
+    /// A SET that cannot be repeated on the other connection: only what is seen in the status
+    /// flags leaves the session free, every other keeps it on the source.
     fn set(&self) -> Verdict {
         match self.head.get(1) {
-            Some(Token::Word(word)) if is(word, "NAMES") => self.names(2, false),
-            Some(Token::Word(word)) if is(word, "CHARSET") => self.names(2, true),
-            Some(Token::Word(word)) if is(word, "CHARACTER") && self.nth_is(2, "SET") => {
-                self.names(3, true)
-            }
             Some(_) if self.is_autocommit() => Verdict::WRITE,
             Some(Token::Word(word)) => {
                 let strange: &[&str] = &["DEFAULT", "PASSWORD", "RESOURCE", "ROLE", "STATEMENT"];
@@ -412,28 +435,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn names(&self, at: usize, follows_database: bool) -> Verdict {
-        let name = match self.head.get(at) {
-            Some(Token::Word(name) | Token::Text(name) | Token::Ambiguous(name)) => *name,
-            Some(_) | None => return Verdict::PIN,
-        };
-        let is_plain = match self.tokens - at {
-            1 => true,
-            3 => !follows_database && self.nth_is(at + 1, "COLLATE"),
-            _ => false,
-        };
-        if !is_plain {
-            return Verdict::PIN;
-        }
-        let is_charset_safe = is_in(words::SAFE_CHARSETS, name);
-        Verdict { effect: Effect::Names { follows_database, is_charset_safe }, ..Verdict::READ }
-    }
-
     /// `SET [SESSION] autocommit = 1` alone, also as `@@autocommit`: the status flags tell.
     fn is_autocommit(&self) -> bool {
         let at = 1 + usize::from(self.nth_is(1, "SESSION") || self.nth_is(1, "LOCAL"));
         let is_named = match self.head.get(at) {
-            Some(Token::Word(name) | Token::SystemVariable(name)) => is(name, "AUTOCOMMIT"),
+            Some(
+                Token::Word(name) | Token::SystemVariable(Scope::Plain | Scope::Session, name),
+            ) => is(name, "AUTOCOMMIT"),
             Some(_) | None => false,
         };
         let colons = usize::from(self.head.get(at + 1) == Some(&Token::Symbol(b':')));
@@ -604,6 +612,7 @@ mod tests {
     fn what_leaves_state_behind_keeps_the_session_on_the_source() {
         let texts = r#"
             SELECT 1; DELETE FROM t
+            SELECT 1; WITH x AS (SELECT 1) DELETE FROM t
             SELECT ';'; SELECT 2
             SELECT 'it''s \' ; DELETE FROM t; -- '
             SET @a = 1
@@ -611,7 +620,8 @@ mod tests {
             SELECT 1 INTO @a
             SELECT @c := @c + 1
             SELECT @`x`, @'x'
-            SET sql_mode = ''
+            SET sql_mode = @old
+            SET sql_log_bin = 0
             SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE
             SET TRANSACTION READ ONLY
             SET SESSION autocommit=0, names='x'
@@ -673,21 +683,22 @@ mod tests {
         let of = |text| verdict(text).effect;
         assert_eq!(of("USE x"), Effect::Use(b"x".to_vec()));
         assert_eq!(of("use `a``b`;"), Effect::Use(b"a`b".to_vec()));
-        let names = Effect::Names { follows_database: false, is_charset_safe: true };
         for text in
-            ["SET NAMES utf8mb4", "set names 'utf8' collate utf8_bin", "SET NAMES \"latin1\""]
+            ["SET NAMES utf8mb4", "SET character_set_results = NULL", "SET SESSION sql_mode = ''"]
         {
-            assert_eq!(of(text), names, "{text}");
+            assert!(matches!(of(text), Effect::Set(_)), "{text}");
             assert_eq!(verdict(text).class, Class::Replica);
         }
-        let risky = Effect::Names { follows_database: false, is_charset_safe: false };
-        assert_eq!(of("SET NAMES gbk"), risky);
-        assert_eq!(of("SET NAMES DEFAULT"), risky);
-        let set = Effect::Names { follows_database: true, is_charset_safe: true };
-        assert_eq!(of("SET CHARACTER SET utf8"), set);
-        assert_eq!(of("SET CHARSET utf8"), set);
+        let safe = |text| {
+            let Effect::Set(setting) = of(text) else { panic!("{text}") };
+            setting.is_charset_safe
+        };
+        assert_eq!(safe("SET NAMES utf8"), Some(true));
+        assert_eq!(safe("SET NAMES gbk"), Some(false));
+        assert_eq!(safe("SET NAMES DEFAULT"), Some(false));
+        assert_eq!(safe("SET character_set_client = sjis"), Some(false));
+        assert_eq!(safe("SET time_zone = '+00:00'"), None);
         assert_eq!(of("KILL 5"), Effect::Kill);
-        assert_eq!(of("SET character_set_results = NULL"), Effect::None);
     }
 
     #[test]
@@ -720,6 +731,34 @@ mod tests {
         // Under ANSI_QUOTES, which no flag tells, this is an identifier that ends early.
         let text = b"SELECT \"a\\\" ; DELETE FROM t; -- \"";
         assert_eq!(classify(text, KNOWN).class, Class::SourcePin);
+    }
+
+    #[test]
+    fn the_blocklist_looks_at_tokens() {
+        let texts = "DELETE FROM t
+            /* where */ delete from t
+            UPDATE t SET a = 'where'
+            UPDATE t SET a = (SELECT b FROM u WHERE c)
+            SELECT 1; DELETE FROM t
+            DELETE FROM t; SELECT 1 FROM t WHERE a
+            WITH x AS (SELECT 1 FROM t WHERE a) DELETE FROM t
+            SELECT SLEEP(1)
+            SELECT 1 + sleep (1)";
+        for text in table(texts) {
+            assert!(verdict(text).is_risky, "{text}");
+        }
+        let texts = "DELETE FROM t WHERE a
+            UPDATE t SET a = 1 LIMIT 1
+            UPDATE t SET a = (SELECT b FROM u) WHERE c
+            INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1
+            SELECT * FROM t FOR UPDATE
+            EXPLAIN DELETE FROM t
+            SELECT sleep FROM t
+            SELECT 'SLEEP(1)'
+            WITH x AS (SELECT 1) UPDATE t SET a = 1 WHERE a";
+        for text in table(texts) {
+            assert!(!verdict(text).is_risky, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! In: bytes of the client and of its servers, connections opened, lost or refused, changes of
 //! `Routes`, the passing of time. Out: bytes and acts in an `Outbox`. Must not: touch a socket;
 //! send a write to a host that `Routes` does not name as source; send a write twice.
-//! Read first: facts/sql.md 5.7 and traps 24 to 68; `relay` for what happens to replies.
+//! Read first: facts/sql.md 5.7 and traps 24 to 68; `intake` for commands, `relay` for replies.
 //!
 //! ```text
 //!            greeting                 proof fits
@@ -11,7 +11,7 @@
 //!                                                       | command                          |
 //!                       +---- Routes name a host ----   v   ---- connection there ----+    |
 //!                       v                             (where?)                        v    |
-//!                     Opening --opened--> Replaying --database and charset agree--> Running
+//!                     Opening --opened--> Replaying --database, settings agree--> Running
 //!                       |                    ^                                        |
 //!                       +--cannot connect--> Held (bounded by hold_limit) <---lost, if a read
 //! ```
@@ -27,12 +27,14 @@ use crate::time::{self, Instant};
 use crate::wire::HostId;
 
 use super::Config;
-use super::command::{self, Plan, code};
 use super::handshake::{Facts, Salt, capability};
-use super::login::{self, Door, Entry, Guest};
-use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
+use super::kill::Kill;
+use super::login::{Door, Guest};
+use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
-use super::route::{self, Class, Effect, Reading, Verdict};
+use super::route::{Class, Effect, Reading, Verdict};
+use super::setting::History;
+use super::statement::{Handle, Statement};
 use super::status::Tally;
 
 /// What every verb is told about the world.
@@ -57,6 +59,8 @@ pub enum Act {
     Drop(HostId),
     /// Clean the connection and keep it for others; it is in this database.
     Release(HostId, Option<Vec<u8>>),
+    /// End another session or its statement, and answer with `kill_answered`.
+    Kill(Kill),
     /// Close the client once everything written for it is sent.
     CloseClient,
 }
@@ -75,27 +79,26 @@ pub struct Session {
     pub(super) phase: Phase,
     pub(super) guest: Guest,
     pub(super) database: Option<Vec<u8>>,
-    /// The last SET NAMES, as the payload of a COM_QUERY, and how many there were.
-    pub(super) names: Option<Vec<u8>>,
-    pub(super) names_version: u32,
-    names_follow_database: bool,
+    /// SETs that every connection of the session has to be told.
+    pub(super) settings: History,
     /// How statements are to be read.
     pub(super) reading: Reading,
     pub(super) legs: [Option<Leg>; 2],
     pub(super) job: Option<Job>,
     /// Client bytes that were read and not yet understood.
-    inbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
-    /// Prepared statements, and whether each may write.
-    pub(super) statements: Vec<(u32, bool)>,
+    pub(super) statements: Vec<Statement>,
+    /// The number that the last one got.
+    pub(super) last_statement: u32,
     /// Reads go to the source until then, so that they see the session's own writes.
     pub(super) own_writes_until: Instant,
     pub(super) last_host: Option<HostId>,
     /// State was lost with a connection: the next command gets this error, then the end.
     pub(super) doom: Option<ServerError>,
-    peer: String,
-    idle_since: Instant,
+    pub(super) peer: String,
+    pub(super) idle_since: Instant,
 }
 
 #[derive(Debug)]
@@ -103,10 +106,24 @@ pub(super) enum Phase {
     Arrived,
     Door(Door),
     Idle,
-    Held { retry_at: Option<Instant> },
+    Held {
+        retry_at: Option<Instant>,
+    },
     Opening(HostId),
-    Replaying { host: HostId, reply: Reply, step: Step, answer: Vec<u8> },
-    Running { host: HostId, reply: Reply, held_back: Vec<u8>, is_delivered: bool },
+    Replaying {
+        host: HostId,
+        reply: Reply,
+        step: Step,
+        answer: Vec<u8>,
+    },
+    Running {
+        host: HostId,
+        reply: Reply,
+        held_back: Vec<u8>,
+        is_delivered: bool,
+    },
+    /// A server is asked to end another session.
+    Killing,
     Closed,
 }
 
@@ -114,7 +131,10 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Database,
-    Names,
+    /// The connection then has the settings up to this version.
+    Settings(u32),
+    /// The connection then has the statement of this number.
+    Prepared(u32),
 }
 
 /// A leased connection to one host.
@@ -127,8 +147,9 @@ pub(super) struct Leg {
     pub is_stale: bool,
     pub is_dirty: bool,
     pub database: Option<Vec<u8>>,
-    pub names_version: u32,
+    pub settings: u32,
     pub status: u16,
+    pub prepared: Vec<Handle>,
 }
 
 impl Leg {
@@ -136,7 +157,7 @@ impl Leg {
         self.status & status::IN_TRANS != 0
     }
 
-    const fn has_autocommit(&self) -> bool {
+    pub(super) const fn has_autocommit(&self) -> bool {
         self.status & status::AUTOCOMMIT != 0
     }
 }
@@ -147,13 +168,20 @@ pub(super) struct Job {
     /// Its packets, or the start of them while `upload` goes on.
     pub bytes: Vec<u8>,
     pub kind: Kind,
+    /// The statement that it names.
+    pub statement: Option<u32>,
     pub verdict: Verdict,
     pub since: Instant,
     pub is_retried: bool,
     /// The replica refused or lost it.
     pub needs_source: bool,
-    /// Follows the rest of a command that is too long to keep.
+    /// What is uploaded is not the command but the file that it names.
+    pub is_file: bool,
+    /// Follows the rest of a command that is too long to keep, or a file.
     pub upload: Option<Walker>,
+    /// Not a command: the client is logged in as soon as its database was found, by a packet with
+    /// this sequence number.
+    pub admission: Option<u8>,
 }
 
 impl Session {
@@ -165,15 +193,14 @@ impl Session {
             phase: Phase::Arrived,
             guest,
             database: None,
-            names: None,
-            names_version: 0,
-            names_follow_database: false,
+            settings: History::default(),
             reading: Reading::default(),
             legs: [None, None],
             job: None,
             inbox: Vec::new(),
             is_pinned: false,
             statements: Vec::new(),
+            last_statement: 0,
             own_writes_until: Instant::ZERO,
             last_host: None,
             doom: None,
@@ -213,6 +240,26 @@ impl Session {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// One word on what it does, for people.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match &self.phase {
+            Phase::Arrived | Phase::Door(_) => "logging in",
+            Phase::Idle => "idle",
+            Phase::Held { .. } => "held",
+            Phase::Opening(_) => "connecting",
+            Phase::Replaying { .. } | Phase::Running { .. } => "running",
+            Phase::Killing => "killing",
+            Phase::Closed => "closed",
+        }
+    }
+
     /// Whose connections this session leases: the user's place, capabilities, collation.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
@@ -235,6 +282,7 @@ impl Session {
             | Phase::Held { .. }
             | Phase::Opening(_)
             | Phase::Replaying { .. }
+            | Phase::Killing
             | Phase::Closed => false,
         }
     }
@@ -249,6 +297,7 @@ impl Session {
             | Phase::Idle
             | Phase::Held { .. }
             | Phase::Opening(_)
+            | Phase::Killing
             | Phase::Closed => None,
         };
         HostId::ALL.into_iter().zip(&self.legs).any(|(host, leg)| {
@@ -257,208 +306,23 @@ impl Session {
         })
     }
 
-    /// Bytes from the client.
-    pub fn client_sent(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) {
-        self.idle_since = context.now;
-        if self.inbox.is_empty() {
-            let used = self.process(context, bytes, out);
-            self.inbox.extend_from_slice(bytes.get(used..).unwrap_or(&[]));
-        } else {
-            self.inbox.extend_from_slice(bytes);
-            self.process_inbox(context, out);
-        }
-    }
-
-    /// Goes on with what the client sent ahead.
-    pub(super) fn process_inbox(&mut self, context: &Context<'_>, out: &mut Outbox) {
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let used = self.process(context, &inbox, out);
-        if used == inbox.len() {
-            // An idle session keeps no buffer.
-            return;
-        }
-        inbox.drain(..used);
-        self.inbox = inbox;
-    }
-
     /// The client closed its connection, or is held and closed its half of it.
     pub fn client_left(&mut self, out: &mut Outbox) {
         let busy = match &self.phase {
             Phase::Opening(host) | Phase::Replaying { host, .. } | Phase::Running { host, .. } => {
                 Some(*host)
             }
-            Phase::Arrived | Phase::Door(_) | Phase::Idle | Phase::Held { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Arrived
+            | Phase::Door(_)
+            | Phase::Idle
+            | Phase::Held { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         if let Some(host) = busy {
             self.drop_leg(host, out);
         }
         self.close(out);
-    }
-
-    fn process(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let mut used = 0;
-        loop {
-            let rest = bytes.get(used..).unwrap_or(&[]);
-            if rest.is_empty() {
-                return used;
-            }
-            let step = match &self.phase {
-                Phase::Door(_) => self.knock(context, rest, out),
-                Phase::Idle => self.take_command(context, rest, out),
-                Phase::Running { host, .. } => {
-                    let host = *host;
-                    self.upload(host, rest, out)
-                }
-                Phase::Closed => return bytes.len(),
-                Phase::Arrived
-                | Phase::Held { .. }
-                | Phase::Opening(_)
-                | Phase::Replaying { .. } => 0,
-            };
-            if step == 0 {
-                return used;
-            }
-            used += step;
-        }
-    }
-
-    /// A packet of the log-in.
-    fn knock(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some((header, payload, _)) = packet::split(bytes) else {
-            if bytes.len() > limits::SQL_LOGIN_BYTES_MAX {
-                self.close(out);
-            }
-            return 0;
-        };
-        let Phase::Door(door) = &mut self.phase else { return 0 };
-        match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
-            Entry::Waiting => {}
-            Entry::Admitted(guest) => {
-                self.reading.is_charset_safe = is_collation_safe(guest.collation);
-                self.database.clone_from(&guest.database);
-                self.guest = guest;
-                self.phase = Phase::Idle;
-            }
-            Entry::Refused => {
-                out.tally.refused += 1;
-                self.close(out);
-            }
-        }
-        HEADER_BYTES + header.length
-    }
-
-    /// The next command, as soon as there is enough of it to decide.
-    fn take_command(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let mut reader = crate::wire::Reader::new(bytes);
-        let Ok(header) = Header::parse(&mut reader) else { return 0 };
-        let whole = HEADER_BYTES + header.length;
-        let (length, is_whole) = if bytes.len() >= whole && header.length < PAYLOAD_MAX {
-            (whole, true)
-        } else if bytes.len() >= limits::SQL_STATEMENT_BYTES_MAX {
-            (bytes.len(), false)
-        } else {
-            return 0;
-        };
-        let packets = bytes.get(..length).unwrap_or(bytes);
-        if header.sequence != 0 {
-            let text = "Got packets out of order";
-            self.fail(ServerError::new(1156, b"08S01", text), header.sequence, out);
-            return length;
-        }
-        let payload = packets.get(HEADER_BYTES..).unwrap_or(&[]);
-        match command::plan(payload, is_whole, self.reading) {
-            Plan::Quit => self.close(out),
-            _ if self.doom.is_some() => {
-                if let Some(error) = self.doom.take() {
-                    self.fail(error, 0, out);
-                }
-            }
-            Plan::Pong => packet::ok(&mut out.client, 1, self.status()),
-            Plan::Refuse(error) if is_whole => error.emit(&mut out.client, 1),
-            Plan::Reset => {
-                self.start_over(out);
-                packet::ok(&mut out.client, 1, status::AUTOCOMMIT);
-            }
-            Plan::ChangeUser => self.change_user(context, payload, out),
-            Plan::Refuse(error) => self.fail(error, 0, out),
-            Plan::Forward(kind, verdict) => {
-                let upload = (!is_whole).then(Walker::default);
-                let command = payload.first().copied().unwrap_or(0);
-                self.begin(context, packets, command, kind, verdict, upload, out);
-            }
-        }
-        length
-    }
-
-    fn begin(
-        &mut self,
-        context: &Context<'_>,
-        packets: &[u8],
-        command: u8,
-        kind: Kind,
-        mut verdict: Verdict,
-        mut upload: Option<Walker>,
-        out: &mut Outbox,
-    ) {
-        let statement = packets
-            .get(HEADER_BYTES + 1..HEADER_BYTES + 5)
-            .and_then(|id| id.try_into().ok())
-            .map(u32::from_le_bytes);
-        if command == code::STMT_CLOSE {
-            self.statements.retain(|(id, _)| Some(*id) != statement);
-        }
-        let source = context.routes.source;
-        let has_source = source.is_some_and(|host| self.is_open(host));
-        if kind == Kind::Silent && upload.is_none() && !has_source {
-            return; // The statement went with its connection.
-        }
-        if command == code::STMT_EXECUTE
-            && self.statements.iter().any(|(id, is_write)| Some(*id) == statement && !is_write)
-        {
-            verdict.is_write = false;
-        }
-        if let Some(walker) = &mut upload {
-            let (mut used, mut is_whole) = (0, false);
-            while used < packets.len() {
-                let (step, packet) = walker.walk(packets.get(used..).unwrap_or(&[]));
-                used += step;
-                is_whole = packet.is_some_and(|packet| packet.length < PAYLOAD_MAX);
-            }
-            if is_whole {
-                upload = None;
-            }
-        }
-        self.job = Some(Job {
-            bytes: packets.to_vec(),
-            kind,
-            verdict,
-            since: context.now,
-            is_retried: false,
-            needs_source: false,
-            upload,
-        });
-        self.dispatch(context, out);
-    }
-
-    /// The rest of a long command, on its way to the server.
-    fn upload(&mut self, host: HostId, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some(job) = &mut self.job else { return 0 };
-        let Some(walker) = &mut job.upload else { return 0 };
-        let (used, packet) = walker.walk(bytes);
-        if packet.is_some_and(|packet| packet.length < PAYLOAD_MAX) {
-            job.upload = None;
-        }
-        if let (Some(outbound), Some(part)) = (out.servers.get_mut(host.index()), bytes.get(..used))
-        {
-            outbound.extend_from_slice(part);
-        }
-        if self.job.as_ref().is_some_and(|job| job.upload.is_none() && job.kind == Kind::Silent) {
-            self.job = None;
-            self.phase = Phase::Idle;
-        }
-        used
     }
 
     /// Decides where the job goes and takes the next step towards it.
@@ -468,10 +332,7 @@ impl Session {
             return;
         }
         let Some(host) = self.target(context) else {
-            if !self.is_held() {
-                out.tally.held += 1;
-            }
-            self.phase = Phase::Held { retry_at: None };
+            self.hold(None, out);
             return;
         };
         let Some(leg) = self.leg(host) else {
@@ -482,8 +343,9 @@ impl Session {
                 is_stale: false,
                 is_dirty: false,
                 database: None,
-                names_version: 0,
+                settings: 0,
                 status: status::AUTOCOMMIT,
+                prepared: Vec::new(),
             });
             out.acts.push(Act::Open(host));
             self.phase = Phase::Opening(host);
@@ -496,55 +358,50 @@ impl Session {
         }
     }
 
-    /// The host that the job may go to at this moment; `None` when it has to wait.
-    fn target(&self, context: &Context<'_>) -> Option<HostId> {
-        let job = self.job.as_ref()?;
-        let source = context.routes.source;
-        let host = match job.verdict.class {
-            Class::Replica if !job.needs_source && self.is_free(context) => {
-                let read = context.routes.read_target();
-                let is_avoided = read.is_some_and(|host| {
-                    context.avoid_until[host.index()] > context.now && !self.is_open(host)
-                });
-                if is_avoided { source } else { read }
-            }
-            Class::Last => self.last_host.filter(|&host| self.is_open(host)).or(source),
-            Class::Replica | Class::Source | Class::SourcePin => source,
-        }?;
-        let flows = source != Some(host)
-            || match context.routes.writes {
-                Flow::Flowing => true,
-                Flow::Held { open_limit } => {
-                    self.leg(host).is_some_and(Leg::has_transaction)
-                        && context.held_since.is_none_or(|since| context.now < since + open_limit)
-                }
-            };
-        flows.then_some(host)
+    /// Lets the job wait. A log-in does not wait for a source: it is admitted, and whether its
+    /// database exists is told with its first statement.
+    pub(super) fn hold(&mut self, retry_at: Option<Instant>, out: &mut Outbox) {
+        if self.admitted(out) {
+            return;
+        }
+        if !self.is_held() {
+            out.tally.held += 1;
+        }
+        self.phase = Phase::Held { retry_at };
     }
 
-    /// Whether reads may go to the replica at all.
-    fn is_free(&self, context: &Context<'_>) -> bool {
-        !self.is_pinned
-            && self.statements.is_empty()
-            && context.now >= self.own_writes_until
-            && self.legs.iter().flatten().all(|leg| !leg.has_transaction() && leg.has_autocommit())
-    }
-
-    /// Whether something that cannot be repeated elsewhere lives on this connection.
-    pub(super) fn has_state_on(&self, host: HostId) -> bool {
-        self.leg(host).is_some_and(|leg| {
-            leg.is_source
-                && (self.is_pinned
-                    || !self.statements.is_empty()
-                    || leg.has_transaction()
-                    || !leg.has_autocommit())
-        })
+    /// Says OK to a client that logs in, if that is what the job is.
+    fn admitted(&mut self, out: &mut Outbox) -> bool {
+        let Some(sequence) = self.job.as_ref().and_then(|job| job.admission) else { return false };
+        packet::ok(&mut out.client, sequence, status::AUTOCOMMIT);
+        self.job = None;
+        self.phase = Phase::Idle;
+        true
     }
 
     /// Writes the statement; from here on it may have been executed.
     fn send(&mut self, context: &Context<'_>, host: HostId, out: &mut Outbox) {
+        if self.admitted(out) {
+            return;
+        }
+        let has_files = self.guest.capabilities & capability::LOCAL_FILES != 0;
+        let is_eof_deprecated = self.is_eof_deprecated();
         let Some(job) = &mut self.job else { return };
-        out.servers[host.index()].extend_from_slice(&job.bytes);
+        let outbound = &mut out.servers[host.index()];
+        if let Some(id) = job.statement {
+            let leg = self.legs[host.index()].as_mut();
+            let handle = leg.and_then(|leg| leg.prepared.iter_mut().find(|it| it.id == id));
+            let statement = self.statements.iter_mut().find(|it| it.id == id);
+            let is_sent = handle.zip(statement).and_then(|(handle, statement)| {
+                statement.emit(&job.bytes, job.upload.is_none(), handle, outbound)
+            });
+            if is_sent.is_none() {
+                self.refuse_statement(context, out);
+                return;
+            }
+        } else {
+            outbound.extend_from_slice(&job.bytes);
+        }
         if job.verdict.is_write {
             self.own_writes_until = context.now + context.config.lag_limit;
         }
@@ -560,41 +417,10 @@ impl Session {
             self.phase = Phase::Idle;
             return;
         }
-        let reply = Reply::new(job.kind, self.is_eof_deprecated());
+        let mut reply = Reply::new(job.kind, is_eof_deprecated);
+        reply.may_ask_for_file = has_files && job.verdict.class != Class::Replica;
         let is_delivered = false;
         self.phase = Phase::Running { host, reply, held_back: Vec::new(), is_delivered };
-    }
-
-    /// Gives both connections back and forgets everything but who the client is.
-    fn start_over(&mut self, out: &mut Outbox) {
-        for host in HostId::ALL {
-            self.release_leg(host, out);
-        }
-        self.names = None;
-        self.names_version = 0;
-        self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
-        self.is_pinned = false;
-        self.statements = Vec::new();
-        self.last_host = None;
-    }
-
-    fn change_user(&mut self, context: &Context<'_>, payload: &[u8], out: &mut Outbox) {
-        let argument = payload.get(1..).unwrap_or(&[]);
-        let capabilities = self.guest.capabilities;
-        let parsed = login::parse_change_user(argument, capabilities, &context.config.users);
-        let Some((name, guest)) = parsed else {
-            self.fail(ServerError::new(1047, b"08S01", "Unknown command"), 0, out);
-            return;
-        };
-        self.start_over(out);
-        let named = guest.capabilities & capability::PLUGIN_AUTH != 0;
-        let plugin = if named && argument.windows(12).any(|it| it == b"caching_sha2") {
-            super::handshake::Plugin::CachingSha2
-        } else {
-            super::handshake::Plugin::Native
-        };
-        let door = Door::change(context.salt, plugin, &name, guest, 1, &mut out.client);
-        self.phase = Phase::Door(door);
     }
 
     /// Applies what a statement that the server accepted left behind.
@@ -602,21 +428,31 @@ impl Session {
         match effect {
             Effect::None | Effect::Kill => {}
             Effect::Use(name) => {
+                if self.database.as_ref() != Some(&name) {
+                    self.statements.iter_mut().for_each(Statement::freeze);
+                }
                 // The other connection cannot be given what SET CHARACTER SET took from the
                 // database that was the default then.
-                self.is_pinned |= self.names_follow_database && self.names.is_some();
+                self.is_pinned |= self.settings.follows_database();
                 self.database = Some(name);
                 if let Some(leg) = &mut self.legs[host.index()] {
                     leg.database.clone_from(&self.database);
                 }
             }
-            Effect::Names { follows_database, is_charset_safe } => {
-                self.names = Some(statement.get(HEADER_BYTES..).unwrap_or(&[]).to_vec());
-                self.names_version += 1;
-                self.names_follow_database = follows_database;
-                self.reading.is_charset_safe = is_charset_safe;
+            Effect::Set(setting) => {
+                self.statements.iter_mut().for_each(Statement::freeze);
+                if let Some(is_safe) = setting.is_charset_safe {
+                    self.reading.is_charset_safe = is_safe;
+                }
+                if self.is_pinned {
+                    // The source has it and nobody else will be asked.
+                    return;
+                }
+                let payload = statement.get(HEADER_BYTES..).unwrap_or(&[]);
+                let version = self.settings.note(payload, setting);
+                self.is_pinned = self.settings.is_full();
                 if let Some(leg) = &mut self.legs[host.index()] {
-                    leg.names_version = self.names_version;
+                    leg.settings = version;
                 }
             }
         }
@@ -648,7 +484,7 @@ impl Session {
         out.acts.push(Act::CloseClient);
     }
 
-    fn release_leg(&mut self, host: HostId, out: &mut Outbox) {
+    pub(super) fn release_leg(&mut self, host: HostId, out: &mut Outbox) {
         if let Some(leg) = self.legs[host.index()].take() {
             out.acts.push(if leg.is_open && !leg.is_dirty && !leg.is_stale {
                 Act::Release(host, leg.database)
@@ -677,7 +513,7 @@ impl Session {
     }
 
     /// Status flags for replies that no server made.
-    fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         let source = self.legs.iter().flatten().find(|leg| leg.is_source);
         source
             .map_or(status::AUTOCOMMIT, |leg| leg.status & (status::AUTOCOMMIT | status::IN_TRANS))
@@ -694,9 +530,11 @@ impl Session {
                 let since = self.job.as_ref().map(|job| job.since);
                 time::earliest(*retry_at, since.map(|since| since + context.config.hold_limit))
             }
-            Phase::Opening(_) | Phase::Replaying { .. } | Phase::Running { .. } | Phase::Closed => {
-                None
-            }
+            Phase::Opening(_)
+            | Phase::Replaying { .. }
+            | Phase::Running { .. }
+            | Phase::Killing
+            | Phase::Closed => None,
         };
         time::earliest(own, self.open_transaction_end(context))
     }
@@ -715,7 +553,433 @@ impl Session {
     }
 }
 
-fn is_collation_safe(id: u8) -> bool {
-    use mysql_common::collations::{Collation, CollationId};
-    route::is_charset_safe(Collation::resolve(CollationId::from(u16::from(id))).charset())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::WebIntake;
+    use crate::sql::User;
+    use crate::sql::command::code;
+    use crate::time::Rng;
+    use crate::units::Secret;
+
+    const OK: &[u8] = b"\x07\0\0\x01\0\0\0\x02\0\0\0";
+    const OK_IN_TRANSACTION: &[u8] = b"\x07\0\0\x01\0\0\0\x03\0\0\0";
+    const READ_ONLY: &[u8] = b"\x03\0\0\x01\xff\x0a\x05";
+
+    #[test]
+    fn a_read_opens_the_replica_and_a_write_the_source() {
+        let mut world = World::new();
+        world.query("SELECT 1");
+        assert_eq!(world.acts(), [Act::Open(HostId::Second)]);
+        world.opened(HostId::Second);
+        assert!(world.sent(HostId::Second).ends_with(b"SELECT 1"));
+        world.reply(HostId::Second, OK);
+        assert_eq!(world.told(), OK);
+        world.query("DELETE FROM t");
+        assert_eq!(world.acts(), [Act::Open(HostId::First)]);
+        world.opened(HostId::First);
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+        world.reply(HostId::First, OK);
+        world.query("SELECT 2");
+        assert!(world.sent(HostId::First).ends_with(b"SELECT 2"), "its own writes");
+        world.reply(HostId::First, OK);
+        world.now = world.now + world.config.lag_limit;
+        world.query("SELECT 3");
+        assert!(world.sent(HostId::Second).ends_with(b"SELECT 3"));
+    }
+
+    #[test]
+    fn a_read_that_a_replica_loses_or_refuses_is_asked_once_more() {
+        for is_lost in [true, false] {
+            let mut world = World::new();
+            world.query("SELECT 1");
+            world.opened(HostId::Second);
+            world.sent(HostId::Second);
+            if is_lost {
+                world.lost(HostId::Second);
+            } else {
+                world.reply(HostId::Second, READ_ONLY);
+            }
+            assert_eq!(world.told(), b"", "the client sees nothing");
+            world.opened(HostId::First);
+            assert!(world.sent(HostId::First).ends_with(b"SELECT 1"));
+            world.lost(HostId::First);
+            assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+            assert!(world.session.is_closed());
+        }
+    }
+
+    #[test]
+    fn a_read_that_was_answered_in_part_ends_the_session() {
+        let mut world = World::new();
+        world.query("SELECT 1");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, b"\x01\0\0\x01\x01");
+        assert_eq!(world.told(), b"\x01\0\0\x01\x01");
+        world.lost(HostId::Second);
+        assert_eq!(world.told(), b"", "nothing that could be taken for a row");
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_write_that_was_sent_is_never_sent_again() {
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.sent(HostId::First);
+        world.route(Some(HostId::Second), Flow::Flowing);
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        assert!(world.session.is_closed());
+        assert_eq!(world.sent(HostId::Second), b"");
+    }
+
+    #[test]
+    fn what_waits_goes_to_the_source_that_is_named_next() {
+        let mut world = World::new();
+        world.route(None, Flow::Flowing);
+        world.query("DELETE FROM t");
+        assert!(world.session.is_held() && world.acts().is_empty());
+        assert!(!world.session.wants_client(), "what is sent ahead stays in the socket");
+        world.route(Some(HostId::Second), Flow::Held { open_limit: Duration::ZERO });
+        assert!(world.session.is_held());
+        world.route(Some(HostId::Second), Flow::Flowing);
+        assert_eq!(world.acts(), [Act::Open(HostId::Second)]);
+        world.opened(HostId::Second);
+        assert!(world.sent(HostId::Second).ends_with(b"DELETE FROM t"));
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_connected_to_is_tried_until_the_hold_limit() {
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        let since = world.now;
+        for _ in 0..1000 {
+            if world.acts().contains(&Act::Open(HostId::First)) {
+                world.verb(|session, context, out| {
+                    session.refused(context, HostId::First, None, out)
+                });
+            }
+            let Some(at) = world.deadline() else { break };
+            world.now = at;
+            world.verb(Session::expire);
+            if !world.session.is_held() && world.session.job.is_none() {
+                break;
+            }
+        }
+        assert_eq!(world.now.since(since), world.config.hold_limit);
+        assert!(world.told().windows(3).any(|it| it == b"\xff\xb5\x04"), "1205");
+        assert!(!world.session.is_closed());
+    }
+
+    #[test]
+    fn both_connections_are_told_the_database_and_the_character_set() {
+        let mut world = World::new();
+        world.query("USE a");
+        world.opened(HostId::Second);
+        world.sent(HostId::Second);
+        world.reply(HostId::Second, OK);
+        world.query("SET NAMES latin1");
+        world.reply(HostId::Second, OK);
+        world.sent(HostId::Second);
+        world.query("DELETE FROM t");
+        let database = world.session.database().cloned();
+        assert_eq!(database.as_deref(), Some(&b"a"[..]));
+        world.verb(|session, context, out| {
+            session.opened(context, HostId::First, Some(b"b".to_vec()), out);
+        });
+        assert_eq!(world.sent(HostId::First), b"\x02\0\0\0\x02a");
+        world.reply(HostId::First, OK);
+        assert!(world.sent(HostId::First).ends_with(b"SET NAMES latin1"));
+        world.reply(HostId::First, OK);
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+    }
+
+    #[test]
+    fn an_open_transaction_outlives_the_hold_but_not_its_limit() {
+        let mut world = World::new();
+        world.query("BEGIN");
+        world.opened(HostId::First);
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        assert!(world.session.is_busy_on_source());
+        let open_limit = Duration::from_secs(1);
+        world.route(Some(HostId::First), Flow::Held { open_limit });
+        world.sent(HostId::First);
+        world.query("DELETE FROM t");
+        assert!(world.sent(HostId::First).ends_with(b"DELETE FROM t"));
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        assert_eq!(world.deadline(), Some(world.now + open_limit));
+        world.now = world.now + open_limit;
+        world.verb(Session::expire);
+        assert_eq!(world.acts().last(), Some(&Act::Drop(HostId::First)));
+        assert!(!world.session.is_busy_on_source());
+        world.told();
+        world.query("COMMIT");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_client_out_of_step_gets_1156() {
+        let mut world = World::new();
+        world.client(b"\x09\0\0\x05\x03SELECT 1");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\x84\x04"));
+        assert!(world.session.is_closed());
+    }
+
+    #[test]
+    fn a_closing_statement_never_waits_and_never_answers() {
+        let mut world = World::new();
+        world.client(b"\x0a\0\0\0\x16SELECT ?1");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, b"\x0c\0\0\x01\0\x07\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(world.told()[5..9], [1, 0, 0, 0], "the session's own number");
+        world.sent(HostId::Second);
+        world.route(None, Flow::Flowing);
+        world.client(b"\x05\0\0\0\x19\x01\0\0\0");
+        assert!(!world.session.is_held());
+        assert_eq!(world.sent(HostId::Second), b"\x05\0\0\0\x19\x07\0\0\0");
+        assert_eq!(world.told(), b"");
+        assert!(world.session.statements.is_empty());
+    }
+
+    #[test]
+    fn a_prepared_read_is_prepared_again_where_it_has_to_run() {
+        let mut world = World::new();
+        let prepared = |server: u8| [b"\x0c\0\0\x01\0", &[server, 0, 0, 0][..], &[0; 7]].concat();
+        let execute = b"\x0a\0\0\0\x17\x01\0\0\0\0\x01\0\0\0";
+        world.client(b"\x0a\0\0\0\x16SELECT 11");
+        world.opened(HostId::Second);
+        world.sent(HostId::Second);
+        world.reply(HostId::Second, &prepared(7));
+        world.client(execute);
+        assert_eq!(world.sent(HostId::Second)[5..9], [7, 0, 0, 0]);
+        world.reply(HostId::Second, OK);
+        world.query("BEGIN");
+        world.opened(HostId::First);
+        world.sent(HostId::First);
+        world.reply(HostId::First, OK_IN_TRANSACTION);
+        world.client(execute);
+        assert!(world.sent(HostId::First).ends_with(b"\x16SELECT 11"));
+        world.told();
+        world.reply(HostId::First, &prepared(9));
+        assert_eq!(world.told(), b"", "the client knows nothing of it");
+        assert_eq!(world.sent(HostId::First)[5..9], [9, 0, 0, 0]);
+        world.reply(HostId::First, OK);
+        assert_eq!(world.told(), OK);
+        world.client(b"\x05\0\0\0\x1a\x02\0\0\0");
+        assert!(world.told().windows(3).any(|it| it == b"\xff\xdb\x04"), "1243");
+    }
+
+    /// Random commands, replies, losses, routes and times: whatever happens, a write is sent at
+    /// most once, and only to the host that is the source at that moment.
+    #[test]
+    fn a_write_is_sent_once_and_only_to_the_source() {
+        let mut total = 0;
+        for seed in 1..3000 {
+            let mut rng = Rng::new(seed);
+            let mut world = World::new();
+            let mut written = Vec::new();
+            for step in 0..60 {
+                world.step(&mut rng, step);
+                for host in HostId::ALL {
+                    let sent = world.sent(host);
+                    for at in 0..sent.len().saturating_sub(10) {
+                        if sent[at..].starts_with(b"DELETE ") {
+                            let number = sent[at + 7..at + 10].to_vec();
+                            assert_eq!(world.routes.source, Some(host), "seed {seed}");
+                            assert!(!written.contains(&number), "seed {seed}: sent twice");
+                            written.push(number);
+                        }
+                    }
+                }
+                if world.session.is_closed() {
+                    break;
+                }
+            }
+            total += written.len();
+        }
+        assert!(total > 2000, "only {total} writes were tried");
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let size = size_of::<Session>();
+        assert!(size <= 1024, "{size} bytes; facts/sql.md 4 allows 2 kB for everything");
+        let mut world = World::new();
+        world.query("SELECT 1");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, OK);
+        assert!(world.session.job.is_none());
+        assert_eq!(world.session.inbox.capacity(), 0, "an idle session keeps no buffer");
+    }
+
+    #[test]
+    fn any_bytes_from_either_side_are_survived() {
+        for seed in 1..2000 {
+            let mut rng = Rng::new(seed);
+            let mut world = World::new();
+            if rng.below(4) == 0 {
+                world.session.phase = Phase::Arrived;
+                world.verb(|session, context, out| {
+                    session.greet(context, &Facts::unknown(), 1, out)
+                });
+            }
+            for step in 0..30 {
+                world.step(&mut rng, step);
+                let length = rng.below(20);
+                let mut bytes: Vec<u8> =
+                    (0..length).map(|_| u8::try_from(rng.below(256)).unwrap()).collect();
+                if rng.below(2) == 0 && bytes.len() > 4 {
+                    let length = u8::try_from(bytes.len() - 4).unwrap();
+                    bytes[..4].copy_from_slice(&[length, 0, 0, 0]);
+                    bytes[4] %= 0x20;
+                }
+                match rng.below(3) {
+                    0 if world.session.wants_client() => world.client(&bytes),
+                    1 => world.reply(HostId::First, &bytes),
+                    _ => world.reply(HostId::Second, &bytes),
+                }
+            }
+        }
+    }
+
+    /// A session that is logged in, and what surrounds it.
+    struct World {
+        session: Session,
+        now: Instant,
+        config: Config,
+        routes: Routes,
+        held_since: Option<Instant>,
+        out: Outbox,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::ZERO + Duration::from_secs(100);
+            let user = User { name: "app".into(), password: Secret::Text(String::new()) };
+            let mut session = Session::new(now, "peer".into());
+            session.phase = Phase::Idle;
+            session.guest.user = 0;
+            Self {
+                session,
+                now,
+                config: Config { users: vec![user], ..Config::default() },
+                routes: Routes {
+                    version: 1,
+                    source: Some(HostId::First),
+                    is_replica_fit: [true; 2],
+                    writes: Flow::Flowing,
+                    is_host_alive: [true; 2],
+                    web: WebIntake::Serving,
+                },
+                held_since: None,
+                out: Outbox::default(),
+            }
+        }
+
+        fn verb(&mut self, verb: impl FnOnce(&mut Session, &Context<'_>, &mut Outbox)) {
+            let context = Context {
+                now: self.now,
+                config: &self.config,
+                routes: &self.routes,
+                held_since: self.held_since,
+                avoid_until: [Instant::ZERO; 2],
+                salt: [1; 20],
+            };
+            verb(&mut self.session, &context, &mut self.out);
+        }
+
+        fn client(&mut self, bytes: &[u8]) {
+            self.verb(|session, context, out| session.client_sent(context, bytes, out));
+        }
+
+        fn query(&mut self, text: &str) {
+            let mut bytes = Vec::new();
+            packet::command(&mut bytes, code::QUERY, text.as_bytes());
+            self.client(&bytes);
+        }
+
+        fn opened(&mut self, host: HostId) {
+            let database = self.session.database().cloned();
+            self.verb(|session, context, out| session.opened(context, host, database, out));
+        }
+
+        fn reply(&mut self, host: HostId, bytes: &[u8]) {
+            self.verb(|session, context, out| session.server_sent(context, host, bytes, out));
+        }
+
+        fn lost(&mut self, host: HostId) {
+            self.verb(|session, context, out| session.lost(context, host, out));
+        }
+
+        fn route(&mut self, source: Option<HostId>, writes: Flow) {
+            self.routes.source = source;
+            self.routes.writes = writes;
+            self.held_since = match writes {
+                Flow::Flowing => None,
+                Flow::Held { .. } => self.held_since.or(Some(self.now)),
+            };
+            self.verb(Session::rerouted);
+        }
+
+        fn deadline(&mut self) -> Option<Instant> {
+            let mut found = None;
+            self.verb(|session, context, _| found = session.deadline(context));
+            found
+        }
+
+        fn acts(&mut self) -> Vec<Act> {
+            std::mem::take(&mut self.out.acts)
+        }
+
+        fn sent(&mut self, host: HostId) -> Vec<u8> {
+            std::mem::take(&mut self.out.servers[host.index()])
+        }
+
+        fn told(&mut self) -> Vec<u8> {
+            std::mem::take(&mut self.out.client)
+        }
+
+        fn step(&mut self, rng: &mut Rng, step: u32) {
+            let host = HostId::ALL[usize::from(rng.below(2) == 0)];
+            match rng.below(12) {
+                0 | 1 => self.query(&format!("DELETE {step:03} FROM t")),
+                2 => self.query("SELECT 1"),
+                3 => self.query(
+                    ["BEGIN", "COMMIT", "SET @a = 1", "USE b"][usize::try_from(step % 4).unwrap()],
+                ),
+                4..=6 => {
+                    for act in self.acts() {
+                        match act {
+                            Act::Open(host) if rng.below(4) > 0 => self.opened(host),
+                            Act::Open(host) => self.verb(|session, context, out| {
+                                session.refused(context, host, None, out);
+                            }),
+                            Act::Drop(_) | Act::Release(..) | Act::Kill(_) | Act::CloseClient => {}
+                        }
+                    }
+                }
+                7 | 8 => {
+                    let replies: [&[u8]; 4] =
+                        [OK, OK_IN_TRANSACTION, READ_ONLY, b"\x01\0\0\x01\x01"];
+                    if self.session.is_open(host) {
+                        self.reply(host, replies[usize::try_from(rng.below(4)).unwrap()]);
+                    }
+                }
+                9 if self.session.is_open(host) && rng.below(3) == 0 => self.lost(host),
+                10 if rng.below(3) == 0 => {
+                    let source = [None, Some(HostId::First), Some(HostId::Second)];
+                    let source = source[usize::try_from(rng.below(3)).unwrap()];
+                    let open_limit = Duration::from_secs(rng.below(2));
+                    let is_held = rng.below(3) == 0;
+                    let writes = if is_held { Flow::Held { open_limit } } else { Flow::Flowing };
+                    self.route(source, writes);
+                }
+                _ => {
+                    self.now = self.now + Duration::from_millis(rng.below(4000));
+                    self.verb(Session::expire);
+                }
+            }
+        }
+    }
 }

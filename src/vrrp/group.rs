@@ -5,9 +5,12 @@
 //! Differs: keepalived keeps a state for each instance and for the group; here the group has none
 //! of its own. A resignation heard on one link counts for all (measured there: 3 s lost without).
 
+use std::time::Duration;
+
 use crate::time::{Instant, earliest};
 use crate::wire::LinkId;
 
+use super::packet::ChecksumForm;
 use super::router::{Config, Heard, Router};
 
 #[derive(Debug)]
@@ -67,6 +70,24 @@ impl Group {
     #[must_use]
     pub fn silent_at(&self) -> Option<Instant> {
         self.routers.iter().filter_map(Router::down_at).max()
+    }
+
+    /// Whether the last master on `link` named other addresses.
+    #[must_use]
+    pub fn is_list_different(&self, link: LinkId) -> bool {
+        self.routers[link.index()].is_list_different()
+    }
+
+    /// How the peer sums its version 3 advertisements on `link`.
+    #[must_use]
+    pub fn heard_form(&self, link: LinkId) -> Option<ChecksumForm> {
+        self.routers[link.index()].heard_form()
+    }
+
+    /// The longer of the links' master-down intervals.
+    #[must_use]
+    pub fn master_down_interval(&self) -> Duration {
+        self.routers.iter().map(Router::master_down_interval).fold(Duration::ZERO, Duration::max)
     }
 
     #[must_use]

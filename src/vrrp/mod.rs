@@ -44,7 +44,8 @@ impl Config {
         let is_carried = match self.version {
             Version::V2 => interval.subsec_nanos() == 0 && (1..=255).contains(&interval.as_secs()),
             Version::V3 => {
-                interval.as_millis() % 10 == 0 && (10..=40_950).contains(&interval.as_millis())
+                interval.as_millis().is_multiple_of(10)
+                    && (10..=40_950).contains(&interval.as_millis())
             }
         };
         match (is_carried, self.version) {

@@ -113,9 +113,9 @@ impl fmt::Display for Error {
 }
 
 impl Received {
-    /// Reads a datagram, IPv4 header included. The checks stand in keepalived's order (facts/vrrp.md
-    /// 1.3); what depends on the configuration (version, VRID, password, interval, address list) is
-    /// the router's.
+    /// Reads a datagram, IPv4 header included. The checks stand in keepalived's order
+    /// (facts/vrrp.md 1.3); what depends on the configuration (version, VRID, password, interval,
+    /// address list) is the router's.
     pub fn parse(datagram: &[u8]) -> Result<Self, Error> {
         let Ip { source, destination, ttl, payload: message } = parse_ipv4(datagram)?;
         let mut reader = Reader::new(message);

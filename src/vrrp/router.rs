@@ -37,6 +37,8 @@ pub struct Config {
     pub interval: Duration,
     pub password: Option<[u8; 8]>,
     pub source: Ipv4Addr,
+    /// The other host's own address: nobody else's advertisements count.
+    pub peer: Ipv4Addr,
     pub addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX>,
 }
 
@@ -61,7 +63,10 @@ pub enum Heard {
     /// Somebody else serves this virtual router.
     Master { source: Ipv4Addr, priority: u8 },
     /// The one that served resigns.
-    Resigned { source: Ipv4Addr },
+    Resigned,
+    /// Somebody who is not the peer advertises our virtual router; no timer changed, so that
+    /// nobody else can keep a backup from taking over.
+    Stranger { source: Ipv4Addr },
     /// Ignored, with the reason; no timer changed.
     Refused(Refusal),
 }
@@ -87,8 +92,9 @@ pub struct Router {
     identification: u16,
     /// The master's interval, in version 3 as it advertises it (RFC 9568, 6.1).
     master_interval: Duration,
-    /// How the last accepted advertisement was summed.
+    /// How the last accepted advertisement was summed, and whether its list is ours.
     heard_form: Option<ChecksumForm>,
+    is_list_different: bool,
 }
 
 impl Router {
@@ -101,6 +107,7 @@ impl Router {
             identification: 0,
             master_interval,
             heard_form: None,
+            is_list_different: false,
         }
     }
 
@@ -136,7 +143,13 @@ impl Router {
         if let Err(refusal) = self.check(&advertisement) {
             return Heard::Refused(refusal);
         }
+        if source != self.config.peer {
+            return Heard::Stranger { source };
+        }
         self.heard_form = Some(form);
+        // RFC 9568, 7.1: the list may be checked; keepalived before 2.3 drops what differs, so that
+        // both become Master. It is accepted and reported.
+        self.is_list_different = advertisement.addresses != self.config.addresses;
         self.master_interval = advertisement.interval;
         self.note_traffic(now);
         let priority = advertisement.priority;
@@ -146,7 +159,7 @@ impl Router {
             self.state = State::Backup { down_at: now + wait };
         }
         match priority {
-            0 => Heard::Resigned { source },
+            0 => Heard::Resigned,
             priority => Heard::Master { source, priority },
         }
     }
@@ -263,6 +276,12 @@ impl Router {
         3 * self.master_interval + self.skew()
     }
 
+    /// Whether the last accepted advertisement named other addresses.
+    #[must_use]
+    pub const fn is_list_different(&self) -> bool {
+        self.is_list_different
+    }
+
     /// How the peer sums its version 3 advertisements, once one was accepted.
     #[must_use]
     pub const fn heard_form(&self) -> Option<ChecksumForm> {
@@ -284,6 +303,7 @@ mod tests {
             interval: Duration::from_secs(1),
             password: Some(packet::password_data("3489")),
             source: Ipv4Addr::new(192, 168, 3, 101),
+            peer: Ipv4Addr::new(192, 168, 3, 101),
             addresses: heapless::Vec::from_slice(&[Ipv4Addr::new(192, 168, 3, 150)]).unwrap(),
         })
     }
@@ -370,10 +390,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_changes_no_timer() {
+        let mut router = backup(101);
+        router.config.peer = Ipv4Addr::new(192, 168, 3, 102);
+        let heard = router.handle_datagram(START + Duration::from_secs(1), &from_peer(255));
+        assert_eq!(heard, Heard::Stranger { source: Ipv4Addr::new(192, 168, 3, 101) });
+        assert_eq!(router.down_at(), Some(START + router.master_down_interval()));
+    }
+
+    #[test]
     fn priority_zero_leaves_the_skew_time_only() {
         let mut router = backup(100);
         let heard = router.handle_datagram(START, &from_peer(0));
-        assert!(matches!(heard, Heard::Resigned { .. }));
+        assert!(heard == Heard::Resigned);
         assert_eq!(router.down_at(), Some(START + Duration::from_micros(609_375)));
     }
 

@@ -1,12 +1,14 @@
 //! CGI answer: a script's header and body become an HTTP answer.
 //!
 //! In: pieces of FastCGI stdout. Out: bytes for the client, and whether the connection can live on.
-//! Must not: send a byte before the header is whole (until then another host may be asked), pass on
-//! a line that would frame the answer differently. Read first: RFC 3875 section 6; facts/web.md 1.3.
+//! Must not: send a byte before the header is whole (until then another host may be asked), let
+//! through a line that would frame the answer differently.
+//! Read first: RFC 3875 section 6; facts/web.md 1.3.
 
 use std::fmt;
 use std::str;
 
+use super::coding::{self, Gzip};
 use super::reply::{self, Stamp, Terms};
 use super::request::{is_token_byte, parse_decimal};
 
@@ -29,6 +31,8 @@ enum Stage {
     Sent {
         status: u16,
         delivery: Delivery,
+        /// What compresses, and how much the script still owes where it gave a length.
+        gzip: Option<(Box<Gzip>, Option<u64>)>,
     },
 }
 
@@ -49,6 +53,10 @@ struct Header {
     /// The lines that are passed on, each with its CRLF.
     lines: Vec<u8>,
     length: Option<u64>,
+    /// Text that may be compressed, by its type and all else but the client.
+    is_plain_text: bool,
+    /// nginx: X-Accel-Redirect, the path of the file to send instead.
+    inside: Option<Vec<u8>>,
     has_date: bool,
     has_server: bool,
 }
@@ -100,6 +108,10 @@ const DROPPED: [&str; 8] = [
     "upgrade",
 ];
 
+/// nginx: ngx_http_upstream_headers_in, what survives an internal redirect.
+const KEPT_INSIDE: [&str; 5] =
+    ["content-type", "content-disposition", "cache-control", "expires", "set-cookie"];
+
 impl Answer {
     /// Whether anything went to the client.
     #[must_use]
@@ -111,6 +123,24 @@ impl Answer {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_))
+    }
+
+    /// Whether the script wants a file to be sent in place of its answer; nothing of it went out.
+    #[must_use]
+    pub const fn is_inside(&self) -> bool {
+        matches!(&self.stage, Stage::Ready(header) if header.inside.is_some())
+    }
+
+    /// The file's path and the header lines that go with it (nginx: X-Accel-Redirect keeps these).
+    #[must_use]
+    pub fn inside(&self) -> Option<(&[u8], Vec<u8>)> {
+        let Stage::Ready(header) = &self.stage else { return None };
+        let lines = header.lines.split_inclusive(|&byte| byte == b'\n');
+        let kept = lines.filter(|line| {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            KEPT_INSIDE.iter().any(|kept| name.eq_ignore_ascii_case(kept.as_bytes()))
+        });
+        Some((header.inside.as_deref()?, kept.flatten().copied().collect()))
     }
 
     /// Whether more is held back than is worth waiting for an end.
@@ -152,7 +182,10 @@ impl Answer {
                 }
             }
             Stage::Ready(_) => self.held.extend_from_slice(bytes),
-            Stage::Sent { delivery, .. } => {
+            Stage::Sent { delivery, gzip: Some((gzip, left)), .. } => {
+                self.body_bytes += deliver(delivery, &compress(gzip, left, bytes), out);
+            }
+            Stage::Sent { delivery, gzip: None, .. } => {
                 self.body_bytes += deliver(delivery, bytes, out);
             }
         }
@@ -166,6 +199,14 @@ impl Answer {
         let Stage::Ready(header) = &self.stage else { return };
         let held_bytes = u64::try_from(self.held.len()).unwrap_or(u64::MAX);
         let has_no_body = matches!(header.status, 204 | 304);
+        let known = header.length.or(if is_ended { Some(held_bytes) } else { None });
+        let is_gzip = header.is_plain_text
+            && !terms.is_head
+            && terms.gzip_min.is_some_and(|least| known.is_none_or(|length| length >= least));
+        if is_gzip {
+            self.start_gzip(is_ended, *terms, stamp, out);
+            return;
+        }
         let (mut delivery, length) = match header.length {
             _ if has_no_body => (Delivery::Nothing, None),
             Some(length) => (Delivery::Length(length), Some(length)),
@@ -180,16 +221,44 @@ impl Answer {
         if delivery == Delivery::UntilClose {
             terms.is_keep_alive = false;
         }
-        header.emit(length, delivery == Delivery::Chunked, stamp, out);
+        header.emit(length, delivery == Delivery::Chunked, false, stamp, out);
+        vary(header, *terms, out);
         reply::end(out, *terms);
         let status = header.status;
         let held = std::mem::take(&mut self.held);
         self.body_bytes += deliver(&mut delivery, &held, out);
-        self.stage = Stage::Sent { status, delivery };
+        self.stage = Stage::Sent { status, delivery, gzip: None };
+    }
+
+    /// The same for text that the client takes compressed.
+    fn start_gzip(&mut self, is_ended: bool, terms: Terms, stamp: &Stamp, out: &mut Vec<u8>) {
+        let Stage::Ready(header) = &self.stage else { return };
+        let (status, mut left) = (header.status, header.length);
+        let mut gzip = Box::new(Gzip::new());
+        let held = std::mem::take(&mut self.held);
+        let mut coded = compress(&mut gzip, &mut left, &held);
+        let is_whole = is_ended && left.unwrap_or(0) == 0;
+        if is_whole {
+            coded.extend(gzip.finish());
+        }
+        let coded_bytes = Some(u64::try_from(coded.len()).unwrap_or(0)).filter(|_| is_whole);
+        let mut delivery = coded_bytes.map_or(Delivery::Chunked, Delivery::Length);
+        header.emit(coded_bytes, !is_whole, true, stamp, out);
+        vary(header, terms, out);
+        reply::end(out, terms);
+        self.body_bytes += deliver(&mut delivery, &coded, out);
+        let gzip = Some((gzip, left)).filter(|_| !is_whole);
+        self.stage = Stage::Sent { status, delivery, gzip };
     }
 
     /// The script is done: the body's end for the client.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Ending {
+        if let Stage::Sent { gzip: Some((gzip, left)), delivery, .. } = &mut self.stage {
+            if left.is_some_and(|left| left > 0) {
+                return Ending::Close;
+            }
+            self.body_bytes += deliver(delivery, &gzip.finish(), out);
+        }
         match &self.stage {
             Stage::Sent { delivery: Delivery::Nothing | Delivery::Length(0), .. } => Ending::Whole,
             Stage::Sent { delivery: Delivery::Chunked, .. } => {
@@ -206,17 +275,36 @@ impl Answer {
     /// Whether the client has all that a Content-Length promised.
     #[must_use]
     pub const fn is_length_reached(&self) -> bool {
+        if let Stage::Sent { gzip: Some((_, left)), .. } = &self.stage {
+            return matches!(left, Some(0));
+        }
         matches!(self.stage, Stage::Sent { delivery: Delivery::Nothing | Delivery::Length(0), .. })
     }
 
-    /// The connection to the script ended without END_REQUEST and nothing was sent: what is here
-    /// goes out, and the end of the client's connection is its end, unless the script gave a length.
+    /// The connection to the script ended without END_REQUEST and nothing was sent: what is
+    /// here goes out, and the end of the client's connection is its end, unless the script gave
+    /// a length.
     pub fn start_unended(&mut self, terms: &mut Terms, stamp: &Stamp, out: &mut Vec<u8>) {
         let terms_before = *terms;
-        *terms = Terms { is_http_10: true, is_keep_alive: false, ..terms_before };
+        // Not compressed either: an end that nobody vouches for cannot be told in gzip.
+        *terms = Terms { is_http_10: true, is_keep_alive: false, gzip_min: None, ..terms_before };
         self.start(false, terms, stamp, out);
         terms.is_http_10 = terms_before.is_http_10;
     }
+}
+
+fn vary(header: &Header, terms: Terms, out: &mut Vec<u8>) {
+    if header.is_plain_text && terms.varies {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+}
+
+/// Compresses a piece, no more of it than the script promised.
+fn compress(gzip: &mut Gzip, left: &mut Option<u64>, bytes: &[u8]) -> Vec<u8> {
+    let Some(left) = left else { return gzip.add(bytes) };
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+    *left -= u64::try_from(taken).unwrap_or(0);
+    gzip.add(bytes.get(..taken).unwrap_or_default())
 }
 
 /// Appends a piece of body in its delivery; returns the bytes that counted.
@@ -273,11 +361,14 @@ impl Header {
             reason: String::new(),
             lines: Vec::with_capacity(bytes.len() + 64),
             length: None,
+            is_plain_text: false,
+            inside: None,
             has_date: false,
             has_server: false,
         };
         let mut status = None;
         let mut has_location = false;
+        let (mut is_text, mut is_fixed) = (false, false);
         for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             // nginx skips a status line in HTTP's own form as well.
@@ -303,6 +394,16 @@ impl Header {
                     continue;
                 }
                 "location" => has_location = true,
+                "x-accel-redirect" => header.inside = Some(value.to_vec()),
+                // The script wants each piece to arrive at once, not to sit in gzip's window.
+                "x-accel-buffering" => is_fixed |= value.eq_ignore_ascii_case(b"no"),
+                "content-type" => is_text = coding::is_text(value),
+                "content-encoding" | "content-range" => is_fixed = true,
+                // RFC 9111, 5.2.2.6.
+                "cache-control" => {
+                    is_fixed |=
+                        value.to_ascii_lowercase().windows(12).any(|w| w == b"no-transform");
+                }
                 // Once, if the script says it more often.
                 "date" if std::mem::replace(&mut header.has_date, true) => continue,
                 "server" if std::mem::replace(&mut header.has_server, true) => continue,
@@ -319,10 +420,19 @@ impl Header {
         } else if has_location {
             header.status = 302;
         }
+        // nginx: ngx_http_gzip_header_filter.
+        header.is_plain_text = is_text && !is_fixed && matches!(header.status, 200 | 403 | 404);
         Ok(header)
     }
 
-    fn emit(&self, length: Option<u64>, is_chunked: bool, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn emit(
+        &self,
+        length: Option<u64>,
+        is_chunked: bool,
+        is_gzip: bool,
+        stamp: &Stamp,
+        out: &mut Vec<u8>,
+    ) {
         let reason = if self.reason.is_empty() { reply::reason(self.status) } else { &self.reason };
         out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status).as_bytes());
         if !self.has_server {
@@ -331,12 +441,31 @@ impl Header {
         if !self.has_date {
             out.extend_from_slice(format!("Date: {}\r\n", stamp.http_date).as_bytes());
         }
-        out.extend_from_slice(&self.lines);
+        if is_gzip {
+            emit_weakened(&self.lines, out);
+            out.extend_from_slice(b"Content-Encoding: gzip\r\n");
+        } else {
+            out.extend_from_slice(&self.lines);
+        }
         if let Some(length) = length {
             out.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
         }
         if is_chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+    }
+}
+
+/// Appends the lines with a strong ETag made weak: the bytes are others (RFC 9110, 8.8.1).
+fn emit_weakened(lines: &[u8], out: &mut Vec<u8>) {
+    for line in lines.split_inclusive(|&byte| byte == b'\n') {
+        let (name, value) = line.split_at(line.len().min(5));
+        let is_strong = value.trim_ascii_start().starts_with(b"\"");
+        if name.eq_ignore_ascii_case(b"etag:") && is_strong {
+            out.extend_from_slice(b"ETag: W/");
+            out.extend_from_slice(value.trim_ascii_start());
+        } else {
+            out.extend_from_slice(line);
         }
     }
 }
@@ -363,7 +492,13 @@ mod tests {
         Stamp::new(1_700_000_000)
     }
 
-    const TERMS: Terms = Terms { is_head: false, is_http_10: false, is_keep_alive: true };
+    const TERMS: Terms = Terms {
+        is_head: false,
+        is_http_10: false,
+        is_keep_alive: true,
+        gzip_min: None,
+        varies: false,
+    };
 
     /// The whole answer as text, when stdout comes in pieces and END_REQUEST with the last.
     fn answer(stdout: &str, mut terms: Terms, size: usize) -> Result<(String, Ending), Error> {
@@ -503,5 +638,71 @@ mod tests {
             }
             answer.finish(&mut out);
         }
+    }
+
+    fn unzip(bytes: &[u8]) -> String {
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(bytes);
+        std::io::Read::read_to_string(&mut decoder, &mut text).expect("gzip");
+        text
+    }
+
+    #[test]
+    fn text_is_compressed_whole_or_in_pieces_and_its_etag_is_weak() {
+        let body = "hello world ".repeat(1000);
+        let terms = Terms { gzip_min: Some(100), varies: true, ..TERMS };
+        for length in ["", "Content-Length: 12000\r\n"] {
+            for size in [usize::MAX, 1000, 17] {
+                let head = format!("Content-Type: text/html\r\nETag: \"x\"\r\n{length}\r\n");
+                let stdout = [head.as_str(), body.as_str()].concat();
+                let (mut answer, mut out, mut terms) = (Answer::default(), Vec::new(), terms);
+                let pieces: Vec<&[u8]> = stdout.as_bytes().chunks(size).collect();
+                for (index, piece) in pieces.iter().enumerate() {
+                    answer.stdout(piece, &mut out).expect("a good answer");
+                    answer.start(index + 1 == pieces.len(), &mut terms, &stamp(), &mut out);
+                }
+                assert_eq!(answer.finish(&mut out), Ending::Whole);
+                let end = out.windows(4).position(|w| w == b"\r\n\r\n").expect("a head") + 4;
+                let head = String::from_utf8_lossy(&out[..end]).into_owned();
+                assert!(head.contains("ETag: W/\"x\"\r\n"), "{head}");
+                assert!(head.contains("Content-Encoding: gzip\r\n"), "{head}");
+                assert!(head.contains("Vary: Accept-Encoding\r\n"), "{head}");
+                assert!(out.len() < 1000, "{}", out.len());
+                if size == usize::MAX {
+                    assert!(head.contains(&format!("Content-Length: {}\r\n", out.len() - end)));
+                    assert_eq!(unzip(&out[end..]), body);
+                } else {
+                    assert!(head.contains("chunked") && out.ends_with(b"\r\n0\r\n\r\n"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_short_coded_or_no_text_stays_as_it_is() {
+        let terms = Terms { gzip_min: Some(100), varies: true, ..TERMS };
+        let long = "x".repeat(200);
+        for lines in [
+            "Content-Type: image/png\r\n\r\n".to_owned() + &long,
+            "Content-Type: text/html\r\nContent-Encoding: br\r\n\r\n".to_owned() + &long,
+            "Content-Type: text/html\r\nCache-Control: No-Transform\r\n\r\n".to_owned() + &long,
+            "Content-Type: text/event-stream\r\n\r\n".to_owned() + &long,
+            "Status: 206\r\nContent-Type: text/html\r\n\r\n".to_owned() + &long,
+            "Content-Type: text/html\r\n\r\nshort".to_owned(),
+        ] {
+            let (text, _) = answer(&lines, terms, usize::MAX).expect("an answer");
+            assert!(!text.contains("Content-Encoding: gzip"), "{text}");
+        }
+    }
+
+    #[test]
+    fn less_than_promised_never_looks_whole_in_gzip() {
+        let stdout = "Content-Type: text/html\r\nContent-Length: 5000\r\n\r\nhello";
+        let terms = Terms { gzip_min: Some(100), varies: true, ..TERMS };
+        let (mut answer, mut out, mut terms) = (Answer::default(), Vec::new(), terms);
+        answer.stdout(stdout.as_bytes(), &mut out).expect("a good answer");
+        answer.start(true, &mut terms, &stamp(), &mut out);
+        assert_eq!(answer.finish(&mut out), Ending::Close);
+        assert!(!answer.is_length_reached() && !out.ends_with(b"0\r\n\r\n"));
     }
 }

@@ -28,6 +28,8 @@ pub struct Exchange {
     is_idempotent: bool,
     tried: [bool; 2],
     tries: u8,
+    /// The answer where no peer can be had: 503, or what became of the first try.
+    refusal: u16,
     phase: Phase,
     /// Bytes for php-fpm, and how many of them were written.
     pending: Vec<u8>,
@@ -58,10 +60,15 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Continue,
-    /// Leave this peer and ask for the other one.
-    Retry,
+    /// Leave this peer, where the request may have been executed, and ask for the other one; this
+    /// is the status where the retry budget is used up.
+    Retry(u16),
+    /// Leave this peer and ask for the other one: nothing was executed, or the host is lost.
+    Move,
     /// Leave this peer and answer with this status.
     Fail(u16),
+    /// Leave this peer and send the file that the answer names.
+    Inside,
     /// The answer is whole.
     Done(Ending),
     /// The answer broke off after its beginning had been sent: close the client.
@@ -81,6 +88,7 @@ impl Exchange {
             is_idempotent,
             tried: [false; 2],
             tries: 0,
+            refusal: 503,
             phase: Phase::Collecting,
             pending: Vec::new(),
             pending_written: 0,
@@ -153,6 +161,18 @@ impl Exchange {
         self.phase = Phase::Queued;
     }
 
+    /// A peer is wanted once more; the status if there is none for it.
+    pub fn requeue(&mut self, refusal: u16) {
+        self.refusal = refusal;
+        self.queue(false);
+    }
+
+    /// No peer can be had.
+    #[must_use]
+    pub const fn unassigned(&self) -> Step {
+        Step::Fail(self.refusal)
+    }
+
     pub fn assigned(&mut self, host: HostId) {
         self.tried[host.index()] = true;
         self.tries += 1;
@@ -223,7 +243,7 @@ impl Exchange {
     /// No connection: nothing was executed, so the other peer is always tried, for POST too.
     #[must_use]
     pub fn connect_failed(&self) -> Step {
-        if self.tried == [true, true] { Step::Fail(502) } else { Step::Retry }
+        if self.tried == [true, true] { Step::Fail(502) } else { Step::Move }
     }
 
     /// Bytes from php-fpm. `is_closing`: its end of the connection is known to follow, so that the
@@ -243,6 +263,9 @@ impl Exchange {
                     if let Err(error) = self.answer.stdout(piece, out) {
                         log::debug!("script: {error}");
                         return Step::Fail(502);
+                    }
+                    if self.answer.is_inside() {
+                        return Step::Inside;
                     }
                 }
                 Ok(Event::Stderr(text)) => {
@@ -278,7 +301,7 @@ impl Exchange {
         }
         // FastCGI 1.0, 5.5: OVERLOADED and the like say that the request was not executed.
         if !is_complete && self.tried != [true, true] {
-            return Step::Retry;
+            return Step::Move;
         }
         self.broken(502)
     }
@@ -306,7 +329,7 @@ impl Exchange {
         if self.answer.is_sent() {
             Step::Abort
         } else if self.may_retry() {
-            Step::Retry
+            Step::Retry(status)
         } else {
             Step::Fail(status)
         }
@@ -316,7 +339,7 @@ impl Exchange {
     #[must_use]
     pub fn host_lost(&self, host: HostId) -> Step {
         if self.host() == Some(host) && !self.answer.is_sent() && self.may_retry() {
-            Step::Retry
+            Step::Move
         } else {
             Step::Continue
         }
@@ -339,7 +362,13 @@ mod tests {
     use super::*;
     use HostId::{First, Second};
 
-    const TERMS: Terms = Terms { is_head: false, is_http_10: false, is_keep_alive: true };
+    const TERMS: Terms = Terms {
+        is_head: false,
+        is_http_10: false,
+        is_keep_alive: true,
+        gzip_min: None,
+        varies: false,
+    };
 
     fn talking(is_idempotent: bool) -> Exchange {
         let mut exchange = Exchange::new(Params::new(), is_idempotent);
@@ -371,8 +400,9 @@ mod tests {
     #[test]
     fn a_get_is_retried_once_and_a_post_never_when_it_was_sent() {
         let mut get = talking(true);
-        assert_eq!(ended(&mut get).0, Step::Retry);
-        get.queue(false);
+        assert_eq!(ended(&mut get).0, Step::Retry(502));
+        get.requeue(502);
+        assert_eq!(get.unassigned(), Step::Fail(502));
         get.assigned(Second);
         get.connected();
         assert_eq!(get.broken(502), Step::Fail(502));
@@ -384,7 +414,7 @@ mod tests {
         let mut post = Exchange::new(Params::new(), false);
         post.queue(true);
         post.assigned(First);
-        assert_eq!(post.connect_failed(), Step::Retry);
+        assert_eq!(post.connect_failed(), Step::Move);
         post.assigned(Second);
         assert_eq!(post.connect_failed(), Step::Fail(502));
     }
@@ -402,17 +432,17 @@ mod tests {
     fn half_a_header_is_nothing_sent() {
         let mut get = talking(true);
         assert_eq!(answered(&mut get, &record(6, b"A: b\r\n")), (Step::Continue, String::new()));
-        assert_eq!(get.host_lost(First), Step::Retry);
+        assert_eq!(get.host_lost(First), Step::Move);
         assert_eq!(get.host_lost(Second), Step::Continue);
     }
 
     #[test]
     fn an_end_without_output_and_overload_are_retried() {
         let end = record(3, &[0; 8]);
-        assert_eq!(answered(&mut talking(true), &end).0, Step::Retry);
+        assert_eq!(answered(&mut talking(true), &end).0, Step::Retry(502));
         assert_eq!(answered(&mut talking(false), &end).0, Step::Fail(502));
         let overloaded = record(3, &[0, 0, 0, 0, 2, 0, 0, 0]);
-        assert_eq!(answered(&mut talking(false), &overloaded).0, Step::Retry);
+        assert_eq!(answered(&mut talking(false), &overloaded).0, Step::Move);
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use std::str;
 use std::time::UNIX_EPOCH;
 
+use super::coding::{self, Coding};
 use super::lookup::Meta;
-use super::reply::{self, Stamp, Terms};
+use super::reply::{self, Pages, Stamp, Terms};
 use super::request::{self, Head, Method};
 
 /// What to send of a file.
@@ -30,6 +31,16 @@ pub enum Plan {
 pub struct Span {
     pub offset: u64,
     pub length: u64,
+}
+
+impl Span {
+    /// This part of a whole file.
+    #[must_use]
+    pub fn slice(self, file: &[u8]) -> &[u8] {
+        let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let rest = file.get(start..).unwrap_or_default();
+        usize::try_from(self.length).ok().and_then(|length| rest.get(..length)).unwrap_or_default()
+    }
 }
 
 /// nginx: ngx_http_set_etag, hexadecimal time and size.
@@ -134,12 +145,23 @@ fn part(first: u64, last: u64, size: u64) -> Plan {
     }
 }
 
+/// How a file is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind<'a> {
+    pub media_type: &'static str,
+    pub coding: Option<Coding>,
+    /// Other clients may get it in another coding.
+    pub has_variants: bool,
+    /// Header lines of the script that asked for the file; a type in them wins.
+    pub lines: &'a [u8],
+}
+
 /// Appends the answer's head (or the whole answer, where there is no file to send) and returns the
 /// status and what follows from the file.
 pub fn answer(
     out: &mut Vec<u8>,
     plan: Plan,
-    path: &[u8],
+    kind: Kind<'_>,
     meta: Meta,
     stamp: &Stamp,
     terms: Terms,
@@ -151,12 +173,12 @@ pub fn answer(
         Plan::Part { first, last } => (206, Span { offset: first, length: last - first + 1 }),
         Plan::NotModified => (304, nothing),
         Plan::PreconditionFailed => {
-            reply::page(out, 412, stamp, terms, "");
+            reply::page(out, 412, stamp, terms, "", &Pages::new());
             return (412, nothing);
         }
         Plan::Unsatisfiable => {
             let extra = format!("Content-Range: bytes */{size}\r\n");
-            reply::page(out, 416, stamp, terms, &extra);
+            reply::page(out, 416, stamp, terms, &extra, &Pages::new());
             return (416, nothing);
         }
     };
@@ -164,12 +186,21 @@ pub fn answer(
     let date = reply::http_date(meta.modified_unix_seconds);
     let validators = format!("Last-Modified: {date}\r\nETag: {}\r\n", etag(meta));
     out.extend_from_slice(validators.as_bytes());
+    if kind.has_variants && coding::is_text(kind.media_type.as_bytes()) {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+    if let Some(coding) = kind.coding {
+        out.extend_from_slice(format!("Content-Encoding: {}\r\n", coding.name()).as_bytes());
+    }
+    out.extend_from_slice(kind.lines);
     if plan != Plan::NotModified {
-        let lines = format!(
-            "Accept-Ranges: bytes\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
-            media_type(path),
-            span.length
-        );
+        let is_typed = kind.lines.split(|&byte| byte == b'\n').any(|line| {
+            line.get(..13).is_some_and(|name| name.eq_ignore_ascii_case(b"content-type:"))
+        });
+        if !is_typed {
+            out.extend_from_slice(format!("Content-Type: {}\r\n", kind.media_type).as_bytes());
+        }
+        let lines = format!("Accept-Ranges: bytes\r\nContent-Length: {}\r\n", span.length);
         out.extend_from_slice(lines.as_bytes());
     }
     if let Plan::Part { first, last } = plan {

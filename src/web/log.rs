@@ -11,6 +11,7 @@ use crate::wire::HostId;
 /// One answered request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    pub client: SocketAddr,
     pub request: Words,
     pub status: u16,
     pub body_bytes: u64,
@@ -30,13 +31,8 @@ pub struct Words {
 
 impl Entry {
     /// Appends the line.
-    pub fn emit(
-        &self,
-        out: &mut Vec<u8>,
-        client: SocketAddr,
-        log_date: &str,
-        host_names: &[String; 2],
-    ) {
+    pub fn emit(&self, out: &mut Vec<u8>, log_date: &str, host_names: &[String; 2]) {
+        let client = self.client;
         out.extend_from_slice(format!("{} - - [{log_date}] \"", client.ip()).as_bytes());
         escape(out, &self.request.line);
         out.extend_from_slice(format!("\" {} {} \"", self.status, self.body_bytes).as_bytes());
@@ -93,6 +89,7 @@ mod tests {
     #[test]
     fn a_line_is_combined_then_upstream_time_tries() {
         let entry = Entry {
+            client: "192.0.2.1:5".parse().expect("an address"),
             request: Words {
                 line: b"GET /\"\n HTTP/1.1".to_vec(),
                 referer: Vec::new(),
@@ -105,8 +102,7 @@ mod tests {
             tries: 2,
         };
         let mut out = Vec::new();
-        let client = "192.0.2.1:5".parse().expect("an address");
-        entry.emit(&mut out, client, &date(1_700_000_000), &["a".into(), "b".into()]);
+        entry.emit(&mut out, &date(1_700_000_000), &["a".into(), "b".into()]);
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /\\x22\\x0A HTTP/1.1\" 200 12 \

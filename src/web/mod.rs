@@ -1,30 +1,36 @@
 //! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
-//! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session` for
-//! a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
 
 pub mod answer;
 pub mod body;
+pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
 pub mod log;
 pub mod lookup;
+pub mod origin;
 pub mod params;
 pub mod path;
 pub mod probe;
+pub mod proxy;
+mod relay;
 pub mod reply;
 pub mod request;
 mod serve;
 pub mod session;
+pub mod site;
 pub mod upstream;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteCount};
+use crate::units::{self, ByteCount, Cidr};
 
 /// Section `[web]`: the front that replaces nginx.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,10 +45,46 @@ pub struct Config {
     /// Whether a path that names no file runs `/index.php` (nginx: try_files $uri $uri/
     /// /index.php?$query).
     pub front_controller: bool,
+    /// HTML files to answer with in place of the small pages, by status, as in
+    /// `error_page = { 503 = "/etc/tandem/503.html" }`; read at the start (nginx: error_page).
+    pub error_page: BTreeMap<String, String>,
+    /// Path prefixes that nobody gets anything of: 403 (nginx: deny all).
+    pub deny: Vec<String>,
+    /// Path prefixes below which no script is run, for what visitors can upload.
+    pub no_execute: Vec<String>,
+    /// Paths that are somewhere else (nginx: return, rewrite).
+    pub redirect: Vec<site::Redirect>,
+    /// Virtual hosts; every other host gets what this section says.
+    #[serde(rename = "site")]
+    pub sites: Vec<site::Config>,
+    /// Networks of proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed
+    /// (nginx: set_real_ip_from, with real_ip_recursive).
+    pub set_real_ip_from: Vec<Cidr>,
+    /// Whether connections from those networks begin with a PROXY protocol header, version 1 or 2
+    /// (nginx: listen ... proxy_protocol).
+    pub proxy_protocol: bool,
+    /// Whether PHP's text is compressed for clients that take it (nginx: gzip, level 1).
+    pub gzip: bool,
+    /// Answers shorter than this are not (nginx: gzip_min_length).
+    pub gzip_min_length: ByteCount,
+    /// Whether a file's `.br` or `.gz` beside it is sent instead to clients that take it (nginx:
+    /// gzip_static). It costs a look more for every text file.
+    pub gzip_static: bool,
     /// TCP port of php-fpm on both hosts: 127.0.0.1 here, the inside address there.
     pub php_port: u16,
-    /// Requests at once to one host's php-fpm (at most its pm.max_children); more wait here.
+    /// Requests at once to one host's php-fpm; more wait here. Below its pm.max_children, so that
+    /// a ping finds a worker free: a host where all are busy for long looks like a hung one.
     pub php_requests_max: usize,
+    /// TCP port of php-fpm's pm.status_listen on both hosts; none if it is not set up. Its process
+    /// answers while all workers are busy: such a host is not taken for a hung one, and the cap
+    /// follows the workers of a static pool, less one.
+    pub php_status_port: Option<u16>,
+    /// Path of that status (php-fpm: pm.status_path).
+    pub php_status_path: String,
+    /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
+    /// caches are cold (nginx: slow_start).
+    #[serde(deserialize_with = "units::duration")]
+    pub slow_start: Duration,
     /// How long a request may wait for a free php-fpm worker before it gets 503.
     #[serde(deserialize_with = "units::duration")]
     pub queue_limit: Duration,
@@ -74,8 +116,21 @@ impl Default for Config {
             root: "/var/www/html".into(),
             index: vec!["index.php".into(), "index.html".into()],
             front_controller: false,
+            error_page: BTreeMap::new(),
+            deny: Vec::new(),
+            no_execute: Vec::new(),
+            redirect: Vec::new(),
+            sites: Vec::new(),
+            set_real_ip_from: Vec::new(),
+            proxy_protocol: false,
+            gzip: true,
+            gzip_min_length: ByteCount(1024),
+            gzip_static: false,
             php_port: 9000,
             php_requests_max: 16,
+            php_status_port: None,
+            php_status_path: "/status".into(),
+            slow_start: Duration::from_secs(10),
             queue_limit: Duration::from_secs(10),
             connect_limit: Duration::from_millis(250),
             answer_limit: Duration::from_secs(60),
@@ -85,6 +140,25 @@ impl Default for Config {
             connections_max: 4096,
             access_log: String::new(),
         }
+    }
+}
+
+impl Config {
+    /// What is wrong with it, and what to write instead.
+    pub fn check(&self) -> Result<(), String> {
+        for (status, path) in &self.error_page {
+            let is_status = status.parse::<u16>().is_ok_and(|status| (400..600).contains(&status));
+            if !is_status || !path.starts_with('/') {
+                return Err(format!(
+                    "web.error_page: {status} = {path:?}: write a status from 400 to 599 and an \
+                     absolute path"
+                ));
+            }
+        }
+        if self.proxy_protocol && self.set_real_ip_from.is_empty() {
+            return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
+        }
+        site::check(self)
     }
 }
 

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 use super::fastcgi::Params;
 use super::lookup::Script;
 use super::request::{self, Head, Refusal};
+use super::site::host_name;
 
 /// The two ends of the client's connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
     pub client: SocketAddr,
     pub local: SocketAddr,
+    /// The client speaks TLS, to us or to a proxy in front.
+    pub is_https: bool,
 }
 
 /// Headers that concern only this hop or would be taken for something else (facts/web.md 1.4).
@@ -67,7 +70,7 @@ pub fn build(
         (b"DOCUMENT_URI", document_path),
         (b"DOCUMENT_ROOT", root),
         (b"SERVER_PROTOCOL", protocol),
-        (b"REQUEST_SCHEME", b"http"),
+        (b"REQUEST_SCHEME", if ends.is_https { b"https" } else { b"http" }),
         (b"GATEWAY_INTERFACE", b"CGI/1.1"),
         (b"SERVER_SOFTWARE", b"tandem"),
         (b"REMOTE_ADDR", client_address.as_bytes()),
@@ -81,6 +84,9 @@ pub fn build(
     ];
     for (name, value) in pairs {
         add(&mut params, name, value)?;
+    }
+    if ends.is_https {
+        add(&mut params, b"HTTPS", b"on")?;
     }
     if !head.host.is_empty() {
         add(&mut params, b"HTTP_HOST", head.host)?;
@@ -124,15 +130,6 @@ fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The host without its port.
-fn host_name(host: &[u8]) -> &[u8] {
-    if host.starts_with(b"[") {
-        let end = host.iter().position(|&byte| byte == b']').map_or(host.len(), |end| end + 1);
-        return host.get(..end).unwrap_or(host);
-    }
-    host.split(|&byte| byte == b':').next().unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +152,7 @@ mod tests {
         let ends = Ends {
             client: "192.0.2.1:1234".parse().expect("an address"),
             local: "192.0.2.2:80".parse().expect("an address"),
+            is_https: false,
         };
         let script = Script { name: b"/t.php".to_vec(), path_info: b"/p".to_vec() };
         let bytes = build(&head, ends, "/srv/", &script, b"/t.php/p").expect("fits").finish();

@@ -1,4 +1,4 @@
-//! Path: from a request's target to a path below the document root, and which part of it is a script.
+//! Path: from a request's target to a path below the document root, and where a script ends in it.
 //!
 //! In: the percent-encoded path. Out: decoded, normalised bytes that begin with `/`; the split into
 //! script and PATH_INFO. Must not: decode twice, look at files, trust a dot.

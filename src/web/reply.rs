@@ -3,6 +3,7 @@
 //! In: a status and the terms of the request. Out: bytes appended to what the client gets.
 //! Must not: put anything of the request into a page. Read first: RFC 9110 section 15.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What a request demands of its answer's shape.
@@ -11,6 +12,10 @@ pub struct Terms {
     pub is_head: bool,
     pub is_http_10: bool,
     pub is_keep_alive: bool,
+    /// The shortest text of a script that the client gets compressed; none at all where absent.
+    pub gzip_min: Option<u64>,
+    /// Whether other clients may get it compressed.
+    pub varies: bool,
 }
 
 /// The wall clock as text, renewed once a second by the hands.
@@ -59,13 +64,24 @@ pub fn end(out: &mut Vec<u8>, terms: Terms) {
     out.extend_from_slice(line);
 }
 
-/// A whole answer with a small page. Returns the bytes of its body.
-pub fn page(out: &mut Vec<u8>, status: u16, stamp: &Stamp, terms: Terms, extra: &str) -> u64 {
+/// The operator's own error pages, by status.
+pub type Pages = BTreeMap<u16, Vec<u8>>;
+
+/// A whole answer with a small page, or the operator's. Returns the bytes of its body.
+pub fn page(
+    out: &mut Vec<u8>,
+    status: u16,
+    stamp: &Stamp,
+    terms: Terms,
+    extra: &str,
+    pages: &Pages,
+) -> u64 {
     let reason = reason(status);
     let body = format!(
         "<!DOCTYPE html>\n<html><head><title>{status} {reason}</title></head>\n\
          <body><h1>{status} {reason}</h1></body></html>\n"
     );
+    let body = pages.get(&status).map_or(body.as_bytes(), Vec::as_slice);
     begin(out, status, stamp);
     let lines = format!("{extra}Content-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     out.extend_from_slice(lines.as_bytes());
@@ -73,7 +89,7 @@ pub fn page(out: &mut Vec<u8>, status: u16, stamp: &Stamp, terms: Terms, extra: 
     if terms.is_head {
         return 0;
     }
-    out.extend_from_slice(body.as_bytes());
+    out.extend_from_slice(body);
     u64::try_from(body.len()).unwrap_or(0)
 }
 
@@ -125,9 +141,15 @@ mod tests {
     #[test]
     fn a_page_has_its_length_and_no_body_for_head() {
         let stamp = Stamp::new(1_700_000_000);
-        let mut terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
+        let mut terms = Terms {
+            is_head: false,
+            is_http_10: false,
+            is_keep_alive: false,
+            gzip_min: None,
+            varies: false,
+        };
         let mut out = Vec::new();
-        let body_bytes = page(&mut out, 503, &stamp, terms, "Retry-After: 1\r\n");
+        let body_bytes = page(&mut out, 503, &stamp, terms, "Retry-After: 1\r\n", &Pages::new());
         let text = String::from_utf8(out).expect("text");
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
         assert!(text.contains("Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"), "{text}");
@@ -135,7 +157,7 @@ mod tests {
         assert!(text.contains(&format!("Content-Length: {body_bytes}\r\n")), "{text}");
         terms.is_head = true;
         let mut out = Vec::new();
-        assert_eq!(page(&mut out, 404, &stamp, terms, ""), 0);
+        assert_eq!(page(&mut out, 404, &stamp, terms, "", &Pages::new()), 0);
         assert!(out.ends_with(b"\r\n\r\n"));
     }
 

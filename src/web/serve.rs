@@ -1,38 +1,44 @@
-//! Serve: the part of a session that turns one head into a file, a page or a PHP request, and a PHP
-//! exchange's steps into orders.
+//! Serve: the part of a session that turns one head into a file, a page or a PHP request.
 //!
-//! In: a whole head, what the hands found, the body, php-fpm's answer. Out: the session's next state.
+//! In: a whole head, what the hands found, the body. Out: the next state.
 //! Must not: touch the connection's end (that is `session`). Read first: `session`, `lookup`.
 
 use std::mem;
 
 use crate::limits;
-use crate::wire::HostId;
 
-use super::answer::Ending;
 use super::body;
-use super::exchange::{Exchange, Step};
+use super::coding::{Accepted, Coding};
+use super::exchange::Exchange;
 use super::files;
 use super::log::Words;
 use super::lookup::{Found, Lookup, Meta, Script, Verdict};
+use super::params::Ends;
+use super::proxy::Parsed;
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
-use super::upstream::Evidence;
-use super::{params, path};
+use super::site::Gate;
+use super::{origin, params, path, proxy};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
     /// lookup is done: its headers are wanted again then.
     pub(super) fn begin(&mut self, cx: Context<'_>, head_bytes: usize) {
         let inbound = mem::take(&mut self.inbound);
-        let begun = begin(cx, inbound.get(..head_bytes).unwrap_or_default());
+        // The usual head of an answer, in one allocation.
+        self.outbound.reserve(512);
+        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
         match begun {
-            Ok((running, lookup)) => {
+            Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
+            }
+            Ok((running, _, gate @ (Gate::Denied | Gate::Server | Gate::Redirect(..)))) => {
+                self.running = Some(Box::new(running));
+                self.turn_away(cx, head_bytes, &gate);
             }
             Err((running, Refusal(status))) => {
                 self.running = running;
@@ -41,25 +47,75 @@ impl Session {
         }
     }
 
+    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet.
+    pub(super) fn take_proxy(&mut self) -> bool {
+        match proxy::parse(&self.inbound) {
+            Parsed::More => false,
+            Parsed::Wrong => {
+                self.close();
+                false
+            }
+            Parsed::Header(length, ends) => {
+                self.is_proxy_due = false;
+                self.inbound.drain(..length.min(self.inbound.len()));
+                if let Some((client, local)) = ends {
+                    self.ends = Ends { client, local, is_https: self.ends.is_https };
+                }
+                !self.inbound.is_empty()
+            }
+        }
+    }
+
+    /// A path that its site closes: answered without a look at any file.
+    fn turn_away(&mut self, cx: Context<'_>, head_bytes: usize, gate: &Gate) {
+        let mut inbound = mem::take(&mut self.inbound);
+        match gate {
+            Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            Gate::Server => self.tell_options(cx),
+            Gate::Redirect(status, location) => {
+                let location = String::from_utf8_lossy(location);
+                self.page(cx, *status, &format!("Location: {location}\r\n"));
+            }
+        }
+        inbound.drain(..head_bytes.min(inbound.len()));
+        self.resume_inbound(cx, inbound);
+    }
+
+    fn tell_options(&mut self, cx: Context<'_>) {
+        let Some(running) = &mut self.running else { return };
+        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
+        running.status = 200;
+        reply::begin(&mut self.outbound, 200, cx.stamp);
+        let lines = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\nContent-Length: 0\r\n";
+        self.outbound.extend_from_slice(lines);
+        reply::end(&mut self.outbound, running.terms);
+        self.finish(cx);
+    }
+
     /// The hands looked at a candidate.
     pub(super) fn looked(&mut self, cx: Context<'_>, found: Found) {
         let State::Looking { lookup, head_bytes } = &mut self.state else { return };
         let head_bytes = *head_bytes;
-        let verdict = lookup.handle(cx.config, found);
+        let verdict = lookup.handle(cx.sites, found);
         if verdict == Verdict::Again {
             self.order(Output::Look);
             return;
         }
-        let file_path = lookup.candidate(cx.config);
+        let site = lookup.site();
+        let file = (lookup.plain(cx.sites), lookup.coding());
         let document_path = lookup.path().to_vec();
         let mut inbound = mem::take(&mut self.inbound);
         {
             let mut room = request::header_room();
             let bytes = inbound.get(..head_bytes).unwrap_or_default();
             match request::parse(bytes, &mut room) {
-                Ok(head) => self.obey(cx, &head, verdict, &file_path, &document_path),
+                Ok(head) => self.obey(cx, &head, site, verdict, &file, &document_path),
                 Err(Refusal(status)) => self.refuse(cx, status),
             }
+        }
+        if let (State::Php(_), Some(running)) = (&self.state, &mut self.running) {
+            running.site = site;
+            running.head = inbound.get(..head_bytes).unwrap_or_default().to_vec();
         }
         // What `obey` left may already need the bytes that follow the head.
         inbound.drain(..head_bytes.min(inbound.len()));
@@ -70,13 +126,20 @@ impl Session {
         &mut self,
         cx: Context<'_>,
         head: &Head<'_>,
+        site: usize,
         verdict: Verdict,
-        file_path: &[u8],
+        file: &(Vec<u8>, Option<Coding>),
         document_path: &[u8],
     ) {
+        // A script may name a file; it may not name a script, or a folder.
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if is_inside && matches!(verdict, Verdict::Run(_) | Verdict::Redirect(_)) {
+            self.page(cx, 404, "");
+            return;
+        }
         match verdict {
-            Verdict::Send(meta) => self.send(cx, head, meta, file_path),
-            Verdict::Run(script) => self.run(cx, head, &script, document_path),
+            Verdict::Send(meta) => self.send(cx, head, meta, file),
+            Verdict::Run(script) => self.run(cx, head, site, &script, document_path),
             Verdict::Redirect(path) => {
                 let mut location = path::escape(&path);
                 if !head.query.is_empty() {
@@ -91,16 +154,30 @@ impl Session {
         }
     }
 
-    fn send(&mut self, cx: Context<'_>, head: &Head<'_>, meta: Meta, path: &[u8]) {
-        if !matches!(head.method, Method::Get | Method::Head) {
+    fn send(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        meta: Meta,
+        (path, coding): &(Vec<u8>, Option<Coding>),
+    ) {
+        let is_inside = self.running.as_ref().is_some_and(|running| running.inside.is_some());
+        if !matches!(head.method, Method::Get | Method::Head) && !is_inside {
             self.page(cx, 405, "Allow: GET, HEAD\r\n");
             return;
         }
         let Some(running) = &mut self.running else { return };
+        let lines = running.inside.take().unwrap_or_default();
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         let plan = files::plan(head, meta);
+        let kind = files::Kind {
+            media_type: files::media_type(path),
+            coding: *coding,
+            has_variants: cx.config.gzip_static,
+            lines: &lines,
+        };
         let (status, span) =
-            files::answer(&mut self.outbound, plan, path, meta, cx.stamp, running.terms);
+            files::answer(&mut self.outbound, plan, kind, meta, cx.stamp, running.terms);
         running.status = status;
         running.body_bytes = span.length;
         if span.length == 0 {
@@ -111,8 +188,17 @@ impl Session {
         }
     }
 
-    fn run(&mut self, cx: Context<'_>, head: &Head<'_>, script: &Script, document_path: &[u8]) {
-        let built = params::build(head, self.ends, &cx.config.root, script, document_path);
+    fn run(
+        &mut self,
+        cx: Context<'_>,
+        head: &Head<'_>,
+        site: usize,
+        script: &Script,
+        document_path: &[u8],
+    ) {
+        let root = &cx.sites.site(site).root;
+        let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
+        let built = params::build(head, ends, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -225,96 +311,22 @@ impl Session {
         }
     }
 
-    pub(super) fn assigned(&mut self, cx: Context<'_>, host: HostId) {
-        if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
-            self.deadline = Some(cx.now + cx.config.connect_limit);
-            self.order(Output::Connect(host));
-        }
-    }
-
-    pub(super) fn answered(&mut self, cx: Context<'_>, bytes: Option<(&[u8], bool)>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
-            return;
-        };
-        if cx.is_draining && !exchange.answer().is_sent() {
-            running.terms.is_keep_alive = false;
-        }
-        self.deadline = Some(cx.now + cx.config.answer_limit);
-        let (terms, out) = (&mut running.terms, &mut self.outbound);
-        let step = match bytes {
-            Some((bytes, is_closing)) => exchange.answered(bytes, is_closing, terms, cx.stamp, out),
-            None => exchange.ended(terms, cx.stamp, out),
-        };
-        self.step(cx, step, None);
-    }
-
-    /// Does what a PHP exchange came to.
-    pub(super) fn step(&mut self, cx: Context<'_>, step: Step, evidence: Option<Evidence>) {
-        let State::Php(exchange) = &mut self.state else { return };
-        if step == Step::Continue {
-            return;
-        }
-        let host = exchange.host();
-        if let Some(running) = &mut self.running {
-            running.upstream = host.or(running.upstream);
-            running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
-        }
-        if step == Step::Retry {
-            exchange.queue(false);
-            let tried = exchange.tried();
-            self.deadline = Some(cx.now + cx.config.queue_limit);
-            self.release(host, evidence);
-            self.order(Output::Acquire { tried });
-            return;
-        }
-        self.release(host, evidence);
-        match step {
-            Step::Fail(status) => {
-                let extra = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-                self.page(cx, status, extra);
-            }
-            Step::Done(ending) => {
-                if let (Ending::Close, Some(running)) = (ending, &mut self.running) {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-            Step::Abort | Step::Continue | Step::Retry => {
-                if let Some(running) = &mut self.running {
-                    running.terms.is_keep_alive = false;
-                }
-                self.finish(cx);
-            }
-        }
-    }
-
-    pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {
-        if let Some(host) = host {
-            self.order(Output::Release(host, evidence));
-        }
-    }
-
-    pub(super) fn acquire(&mut self, cx: Context<'_>) {
-        let (State::Php(exchange), Some(running)) = (&mut self.state, &self.running) else {
-            return;
-        };
-        exchange.queue(running.has_length);
-        self.deadline = Some(cx.now + cx.config.queue_limit);
-        self.order(Output::Acquire { tried: [false; 2] });
-    }
-
     /// An answer of our own to a request that cannot be read to its end: the connection is over.
     pub(super) fn refuse(&mut self, cx: Context<'_>, status: u16) {
         let line_end = self.inbound.iter().position(|&byte| byte == b'\r' || byte == b'\n');
         let mut line = self.inbound.get(..line_end.unwrap_or(0)).unwrap_or_default().to_vec();
         line.truncate(256);
         self.inbound = Vec::new();
+        let ends = self.ends;
         let running = self.running.get_or_insert_with(|| {
-            let terms = Terms { is_head: false, is_http_10: false, is_keep_alive: false };
-            Box::new(Running::new(cx.now, terms, Words { line, ..Words::default() }))
+            let terms = Terms {
+                is_head: false,
+                is_http_10: false,
+                is_keep_alive: false,
+                gzip_min: None,
+                varies: false,
+            };
+            Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
         running.terms.is_keep_alive = false;
         running.is_lingering = true;
@@ -329,24 +341,29 @@ impl Session {
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         running.status = status;
         running.body_bytes =
-            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra);
+            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
         self.finish(cx);
     }
 }
 
-type Begun = Result<(Running, Lookup), (Option<Box<Running>>, Refusal)>;
+type Begun = Result<(Running, Lookup, Gate), (Option<Box<Running>>, Refusal)>;
 
 /// Everything that can be said of a request before any file is looked at.
-fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
+fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
+    let accepted = Accepted::of(&head);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
         is_keep_alive: head.is_keep_alive && !cx.is_draining,
+        varies: cx.config.gzip,
+        gzip_min: Some(cx.config.gzip_min_length.0)
+            .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let mut running = Running::new(cx.now, terms, words);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
+    let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
     running.has_length = head.framing != Framing::Empty || head.header("content-length").is_some();
@@ -356,8 +373,21 @@ fn begin(cx: Context<'_>, bytes: &[u8]) -> Begun {
     if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
+    let site = cx.sites.find(head.host);
     match path::normalise(head.path) {
-        Some(path) => Ok((running, Lookup::new(path))),
+        Some(path) => {
+            let is_server = head.target == "*";
+            let gate = match cx.sites.site(site).gate(&path) {
+                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
+                    location.push(b'?');
+                    location.extend_from_slice(head.query);
+                    Gate::Redirect(status, location)
+                }
+                gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
+            };
+            let gate = if is_server { Gate::Server } else { gate };
+            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
+        }
         None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
     }
 }

@@ -24,9 +24,10 @@ use super::files::Span;
 use super::log::{Entry, Words};
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{Stamp, Terms};
+use super::reply::{Pages, Stamp, Terms};
+use super::site::Sites;
 use super::upstream::Evidence;
-use super::{Config, request};
+use super::{Config, origin, request};
 
 /// One client's connection.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Session {
     has_served: bool,
     is_read_closed: bool,
     is_head_due: bool,
+    /// The PROXY protocol's header comes first.
+    pub(super) is_proxy_due: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,13 @@ pub(super) struct Running {
     /// The body that was not read.
     pub(super) rest: body::Decoder,
     pub(super) is_continue_due: bool,
+    /// The number of the site; the head of a PHP request; the lines of the script that asked for
+    /// a file in place of its answer.
+    pub(super) site: usize,
+    /// Whom it really comes from.
+    pub(super) ends: Ends,
+    pub(super) head: Vec<u8>,
+    pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
     /// The client may still be sending something that nobody will read.
     pub(super) is_lingering: bool,
@@ -90,6 +100,8 @@ pub(super) struct Running {
 pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
+    pub sites: &'a Sites,
+    pub pages: &'a Pages,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -144,9 +156,10 @@ pub enum Output {
     Look,
     /// Move `take_stored` to the body's file.
     Spool,
-    /// Ask the upstream for a peer that is not in `tried`.
+    /// Ask the upstream for a peer that is not in `tried`, on its retry budget or not.
     Acquire {
         tried: [bool; 2],
+        is_charged: bool,
     },
     LeaveQueue,
     Connect(HostId),
@@ -180,6 +193,8 @@ impl Session {
             has_served: false,
             is_read_closed: false,
             is_head_due: false,
+            is_proxy_due: config.proxy_protocol
+                && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
         }
     }
 
@@ -206,7 +221,7 @@ impl Session {
                 self.refuse(cx, 507);
             }
             Input::Assigned(host) => self.assigned(cx, host),
-            Input::Unassigned => self.step(cx, Step::Fail(503), None),
+            Input::Unassigned => self.consider(cx, None, Exchange::unassigned),
             Input::Connected => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.connected();
@@ -214,19 +229,11 @@ impl Session {
                 }
             }
             Input::ConnectFailed(evidence) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, evidence);
-                }
+                self.consider(cx, evidence, Exchange::connect_failed);
             }
             Input::Answered { bytes, is_closing } => self.answered(cx, Some((bytes, is_closing))),
             Input::AnswerEnded => self.answered(cx, None),
-            Input::AnswerReset => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.broken(502);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::AnswerReset => self.consider(cx, None, |exchange| exchange.broken(502)),
             Input::UpstreamWriteFailed => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.write_failed();
@@ -243,12 +250,7 @@ impl Session {
                     exchange.push_stdin(bytes);
                 }
             }
-            Input::HostLost(host) => {
-                if let State::Php(exchange) = &self.state {
-                    let step = exchange.host_lost(host);
-                    self.step(cx, step, None);
-                }
-            }
+            Input::HostLost(host) => self.consider(cx, None, |exchange| exchange.host_lost(host)),
             Input::Drain => self.drain(cx),
             Input::Expired => self.expired(cx),
         }
@@ -306,11 +308,11 @@ impl Session {
         if let State::File(span) = &self.state { Some(*span) } else { None }
     }
 
-    /// The path that `Output::Look` is about.
+    /// The number of the site and the path that `Output::Look` is about.
     #[must_use]
-    pub fn candidate(&self, config: &Config) -> Option<Vec<u8>> {
+    pub fn candidate(&self, sites: &Sites) -> Option<(usize, Vec<u8>)> {
         let State::Looking { lookup, .. } = &self.state else { return None };
-        Some(lookup.candidate(config))
+        Some((lookup.site(), lookup.candidate(sites)))
     }
 
     #[must_use]
@@ -341,11 +343,6 @@ impl Session {
         }
     }
 
-    #[must_use]
-    pub const fn client(&self) -> std::net::SocketAddr {
-        self.ends.client
-    }
-
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.inbound.is_empty() && self.pending().is_empty()
     }
@@ -368,6 +365,9 @@ impl Session {
 
     /// Looks for a whole head in what is here.
     fn try_head(&mut self, cx: Context<'_>) {
+        if self.is_proxy_due && !self.take_proxy() {
+            return;
+        }
         let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
             self.scanned = self.inbound.len();
             if self.inbound.len() > limits::WEB_HEAD_BYTES_MAX {
@@ -462,17 +462,13 @@ impl Session {
                     self.step(cx, Step::Fail(503), None);
                 }
                 Phase::Connecting(_) => {
-                    let step = exchange.connect_failed();
-                    self.step(cx, step, Some(Evidence::ConnectLate));
+                    self.consider(cx, Some(Evidence::ConnectLate), Exchange::connect_failed);
                 }
                 // It is the client who is slow; `write_deadline` watches it.
                 Phase::Talking(_) if is_blocked => {
                     self.deadline = Some(cx.now + cx.config.answer_limit);
                 }
-                Phase::Talking(_) => {
-                    let step = exchange.broken(504);
-                    self.step(cx, step, None);
-                }
+                Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
             },
             State::File(_) | State::Looking { .. } => self.abandon(cx),
             State::Discarding(_) | State::Closing { .. } | State::Lingering => self.close(),
@@ -511,6 +507,7 @@ impl Session {
 
     fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
+            client: running.ends.client,
             request: running.words.clone(),
             status: running.status,
             body_bytes: running.body_bytes,
@@ -571,7 +568,7 @@ impl Session {
 }
 
 impl Running {
-    pub(super) const fn new(now: Instant, terms: Terms, words: Words) -> Self {
+    pub(super) const fn new(now: Instant, ends: Ends, terms: Terms, words: Words) -> Self {
         Self {
             terms,
             words,
@@ -582,6 +579,10 @@ impl Running {
             tries: 0,
             rest: body::Decoder::new(request::Framing::Empty),
             is_continue_due: false,
+            site: 0,
+            ends,
+            head: Vec::new(),
+            inside: None,
             has_length: false,
             is_lingering: false,
         }
@@ -603,6 +604,8 @@ mod tests {
     /// A session with the hands played by the test: files `/a.txt` and `/t.php` exist.
     struct Desk {
         config: Config,
+        sites: Sites,
+        pages: Pages,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -616,9 +619,11 @@ mod tests {
         fn new() -> Self {
             let config = Config::default();
             let address = "127.0.0.1:1".parse().expect("an address");
-            let ends = Ends { client: address, local: address };
+            let ends = Ends { client: address, local: address, is_https: false };
             Self {
                 session: Session::new(Instant::ZERO, &config, ends),
+                sites: Sites::new(&config),
+                pages: Pages::new(),
                 config,
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
@@ -630,14 +635,20 @@ mod tests {
         }
 
         fn feed(&mut self, input: Input<'_>) {
-            let is_draining = self.is_draining;
-            let cx =
-                Context { now: self.now, config: &self.config, stamp: &self.stamp, is_draining };
+            let cx = Context {
+                now: self.now,
+                config: &self.config,
+                sites: &self.sites,
+                pages: &self.pages,
+                stamp: &self.stamp,
+                is_draining: self.is_draining,
+            };
             self.session.handle(cx, input);
             while let Some(output) = self.session.poll_output() {
                 match output {
                     Output::Look => {
-                        let path = self.session.candidate(&self.config).expect("is looking");
+                        let candidate = self.session.candidate(&self.sites);
+                        let (_, path) = candidate.expect("is looking");
                         let is_file = path == b"/a.txt" || path == b"/t.php";
                         let found = if is_file { Found::File(META) } else { Found::Missing };
                         self.session.handle(cx, Input::Looked(found));
@@ -715,13 +726,13 @@ mod tests {
     fn a_pipelined_request_waits_for_proceed() {
         let mut desk = Desk::new();
         desk.receive(&[GET_PHP, GET_PHP].concat());
-        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2] }]);
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
         desk.talk(First);
         desk.answer(HELLO);
         assert_eq!(desk.orders(), [Output::Connect(First), Output::Release(First, None)]);
         assert!(desk.session.is_head_due() && !desk.session.wants_client());
         desk.feed(Input::Proceed);
-        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2] }]);
+        assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
     }
 
     #[test]
@@ -732,7 +743,7 @@ mod tests {
         desk.orders();
         desk.pass(desk.config.connect_limit);
         let late = Some(Evidence::ConnectLate);
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
         assert_eq!(desk.orders(), [Output::Release(First, late), acquire]);
         desk.talk(Second);
         desk.answer(HELLO);
@@ -747,7 +758,7 @@ mod tests {
         desk.talk(First);
         desk.orders();
         desk.pass(desk.config.answer_limit);
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: true };
         assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
         desk.talk(Second);
         desk.pass(desk.config.answer_limit);
@@ -780,7 +791,7 @@ mod tests {
         desk.feed(Input::HostLost(Second));
         assert_eq!(desk.orders(), []);
         desk.feed(Input::HostLost(First));
-        let acquire = Output::Acquire { tried: [true, false] };
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
         assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
         let mut desk = Desk::new();
         desk.receive(POST_PHP);

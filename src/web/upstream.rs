@@ -13,6 +13,10 @@
 //! ```
 //! A reset after the connection was made counts for nothing: it is evidence about the request, and
 //! one poisonous GET would else take out both peers (facts/web.md, fact 3).
+//!
+//! A ping that is late while the pool's own status answers is a busy peer, not a hung one: it
+//! stays, and gets what the other one has no room for. A peer that returns begins with a sixteenth
+//! of its share (`WEIGHT_FULL`). Retries after an unknown outcome are paid from one budget.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,10 +37,20 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Upstream {
     peers: [Peer; 2],
-    requests_max: usize,
+    slow_start: Duration,
+    /// What retries are paid from: a request earns 1, a retry costs `WEB_RETRY_REQUESTS`.
+    budget: u32,
+    budget_max: u32,
     waiting: VecDeque<Waiting>,
     orders: VecDeque<Order>,
     rng: Rng,
+}
+
+/// What a pool says of itself (php-fpm: pm.status_path).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// Its workers, if their number is fixed.
+    pub workers: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,12 +67,23 @@ struct Peer {
     failures: u8,
     successes: u8,
     in_flight: usize,
+    /// The cap: as configured, and as far as the pool has workers for it.
+    config_max: usize,
+    requests_max: usize,
     /// nginx: ngx_http_upstream_rr_peer_t.current_weight.
     current: i32,
+    /// Since when it is back, until its share is whole again.
+    returned_at: Option<Instant>,
     probe: Probe,
+    /// When it last sent a client's answer, or its pool's status.
     heard_at: Option<Instant>,
+    /// The last ping was late, and yet it lives.
+    is_busy: bool,
     requests: u64,
 }
+
+/// A peer's weight when it has its whole share.
+const WEIGHT_FULL: i32 = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Probe {
@@ -70,18 +95,31 @@ enum Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     ConnectRefused,
+    Unreachable,
     ConnectLate,
     ProbeLate,
     ProbeBroken,
 }
 
+impl Evidence {
+    /// Whether requests there may wait for nothing. Where the host still speaks, its kernel ends
+    /// the connections of a dead php-fpm by itself, and a living one finishes what it has begun.
+    const fn is_silence(self) -> bool {
+        match self {
+            Self::Unreachable | Self::ConnectLate | Self::ProbeLate => true,
+            Self::ConnectRefused | Self::ProbeBroken => false,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ConnectRefused => "connection refused or unreachable",
+            Self::ConnectRefused => "connection refused",
+            Self::Unreachable => "host unreachable",
             Self::ConnectLate => "connection took too long",
             Self::ProbeLate => "ping not answered in time",
-            Self::ProbeBroken => "ping answered by no FastCGI",
+            Self::ProbeBroken => "ping closed without an answer (listen.allowed_clients?)",
         })
     }
 }
@@ -103,31 +141,52 @@ pub enum Order {
     Probe(HostId),
     /// The probe's time is over: close its connection.
     EndProbe(HostId),
-    /// The peer went out: offer every request in flight there to the other peer.
+    /// The peer is silent or gone: offer every request in flight there to the other peer.
     Lost(HostId),
 }
 
 impl Upstream {
     #[must_use]
-    pub fn new(requests_max: usize, now: Instant, seed: u64) -> Self {
+    pub fn new(requests_max: usize, slow_start: Duration, now: Instant, seed: u64) -> Self {
+        let requests_max = requests_max.max(1);
+        // A host that dies with all its requests must not empty it: twice the cap.
+        let retries = u32::try_from(requests_max).unwrap_or(u32::MAX).saturating_mul(2);
+        let budget = retries.saturating_mul(limits::WEB_RETRY_REQUESTS);
         Self {
-            peers: [Peer::new(now), Peer::new(now)],
-            requests_max: requests_max.max(1),
+            peers: [Peer::new(requests_max, now), Peer::new(requests_max, now)],
+            slow_start,
+            budget,
+            budget_max: budget,
             waiting: VecDeque::new(),
             orders: VecDeque::new(),
             rng: Rng::new(seed),
         }
     }
 
-    /// Asks for a peer that is not in `tried`. A retry waits at the head of the queue.
-    pub fn acquire(&mut self, ticket: Ticket, tried: [bool; 2]) -> Pick {
+    /// Asks for a peer that is not in `tried`. A retry waits at the head of the queue; it is
+    /// charged to the budget where the first try may have been executed.
+    pub fn acquire(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        tried: [bool; 2],
+        is_charged: bool,
+    ) -> Pick {
         if tried == [true, true] {
             return Pick::Nothing;
         }
         let is_retry = tried != [false, false];
+        if !is_retry {
+            self.budget = self.budget_max.min(self.budget + 1);
+        } else if is_charged {
+            let Some(rest) = self.budget.checked_sub(limits::WEB_RETRY_REQUESTS) else {
+                return Pick::Nothing;
+            };
+            self.budget = rest;
+        }
         // Nobody overtakes those who wait, unless they wait for the other peer.
         let is_first = is_retry || !self.waiting.iter().any(|other| other.tried == tried);
-        if let Some(host) = self.pick(tried).filter(|_| is_first) {
+        if is_first && let Some(host) = self.pick(now, tried) {
             return Pick::Peer(host);
         }
         if self.waiting.len() >= limits::WEB_QUEUE_MAX {
@@ -143,10 +202,10 @@ impl Upstream {
     }
 
     /// The first waiting request that a peer has room for.
-    pub fn next_assigned(&mut self) -> Option<(Ticket, HostId)> {
+    pub fn next_assigned(&mut self, now: Instant) -> Option<(Ticket, HostId)> {
         for index in 0..self.waiting.len() {
             let waiting = *self.waiting.get(index)?;
-            if let Some(host) = self.pick(waiting.tried) {
+            if let Some(host) = self.pick(now, waiting.tried) {
                 self.waiting.remove(index);
                 return Some((waiting.ticket, host));
             }
@@ -184,10 +243,22 @@ impl Upstream {
         let peer = self.peer_mut(host);
         peer.probe = next;
         peer.failures = 0;
+        peer.is_busy = false;
         peer.successes = peer.successes.saturating_add(1);
-        if peer.successes >= limits::WEB_PROBE_SUCCESSES {
-            peer.down = None;
+        if peer.successes >= limits::WEB_PROBE_SUCCESSES && peer.down.take().is_some() {
+            peer.returned_at = Some(now);
         }
+    }
+
+    /// The pool's own process spoke, which it does while every worker is busy.
+    pub fn pool_answered(&mut self, now: Instant, host: HostId, pool: Pool) {
+        let peer = self.peer_mut(host);
+        peer.heard_at = Some(now);
+        // One worker is left for pings and for what comes past this front.
+        peer.requests_max = pool
+            .workers
+            .map_or(peer.config_max, |workers| peer.config_max.min(workers.saturating_sub(1)))
+            .max(1);
     }
 
     pub fn probe_failed(&mut self, now: Instant, host: HostId, evidence: Evidence) {
@@ -198,6 +269,7 @@ impl Upstream {
         // Busy is not hung: a worker that answers a request proves the host.
         let is_busy = peer.heard_at.is_some_and(|heard_at| heard_at >= since);
         if evidence == Evidence::ProbeLate && is_busy {
+            peer.is_busy = true;
             return;
         }
         peer.successes = 0;
@@ -216,10 +288,13 @@ impl Upstream {
     }
 
     /// `Routes.is_host_alive`, as the pair knows it.
-    pub fn set_alive(&mut self, is_host_alive: [bool; 2]) {
+    pub fn set_alive(&mut self, now: Instant, is_host_alive: [bool; 2]) {
         for host in HostId::ALL {
             let was_alive = self.peer(host).is_host_alive;
             self.peer_mut(host).is_host_alive = is_host_alive[host.index()];
+            if !was_alive && is_host_alive[host.index()] {
+                self.peer_mut(host).returned_at = Some(now);
+            }
             if was_alive && !is_host_alive[host.index()] && is_host_alive[host.other().index()] {
                 self.orders.push_back(Order::Lost(host));
             }
@@ -286,28 +361,50 @@ impl Upstream {
     }
 
     /// nginx: ngx_http_upstream_get_peer, over the usable peers that have room. When none is
-    /// usable, those that were not tried are tried all the same.
-    fn pick(&mut self, tried: [bool; 2]) -> Option<HostId> {
+    /// usable, the likeliest of those that were not tried is tried all the same.
+    fn pick(&mut self, now: Instant, tried: [bool; 2]) -> Option<HostId> {
         let untried = |host: &HostId| !tried[host.index()];
-        let usable = |host: &HostId| self.peer(*host).is_usable();
-        let is_any_usable = HostId::ALL.iter().any(|host| untried(host) && usable(host));
-        let has_room = |host: &HostId| self.peer(*host).in_flight < self.requests_max;
+        // What the pair knows of a host weighs more than what pings said of its php-fpm.
+        let rank = |host: &HostId| {
+            u8::from(self.peer(*host).is_host_alive) + u8::from(self.peer(*host).is_usable())
+        };
+        let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max()?;
+        let has_room = |host: &HostId| self.peer(*host).in_flight < self.peer(*host).requests_max;
         let mut eligible = heapless::Vec::<HostId, 2>::new();
         for host in HostId::ALL {
-            if untried(&host) && has_room(&host) && (usable(&host) || !is_any_usable) {
+            if untried(&host) && has_room(&host) && rank(&host) == best {
                 let _is_full = eligible.push(host);
             }
         }
+        if eligible.iter().any(|&host| !self.peer(host).is_busy) {
+            eligible.retain(|&host| !self.peer(host).is_busy);
+        }
+        let mut total = 0;
         for &host in &eligible {
-            self.peer_mut(host).current += 1;
+            let weight = self.weigh(now, host);
+            self.peer_mut(host).current += weight;
+            total += weight;
         }
         let chosen = *eligible.iter().rev().max_by_key(|&&host| self.peer(host).current)?;
-        let total = i32::try_from(eligible.len()).unwrap_or(2);
         let peer = self.peer_mut(chosen);
         peer.current -= total;
         peer.in_flight += 1;
         peer.requests += 1;
         Some(chosen)
+    }
+
+    /// nginx: slow_start.
+    fn weigh(&mut self, now: Instant, host: HostId) -> i32 {
+        let slow_start = self.slow_start;
+        let peer = self.peer_mut(host);
+        let Some(returned_at) = peer.returned_at else { return WEIGHT_FULL };
+        let elapsed = now.since(returned_at);
+        if elapsed >= slow_start {
+            peer.returned_at = None;
+            return WEIGHT_FULL;
+        }
+        let sixteenths = elapsed.as_millis() * 16 / slow_start.as_millis().max(1);
+        i32::try_from(sixteenths).map_or(WEIGHT_FULL, |weight| weight.clamp(1, WEIGHT_FULL))
     }
 
     /// Takes a peer out, unless it is the last usable one.
@@ -318,15 +415,16 @@ impl Upstream {
         let peer = self.peer_mut(host);
         let was_usable = peer.is_usable();
         peer.down = Some(evidence);
-        if was_usable {
+        if was_usable && evidence.is_silence() {
             self.orders.push_back(Order::Lost(host));
         }
     }
 
-    /// A tenth of jitter, so that two fronts do not ping in step.
     fn next_probe(&mut self, now: Instant) -> Probe {
-        let jitter = Duration::from_millis(self.rng.below(40));
-        Probe::Due(now + limits::WEB_PROBE_INTERVAL - Duration::from_millis(20) + jitter)
+        let half = limits::WEB_PROBE_JITTER;
+        let width = u64::try_from(half.as_millis() * 2).unwrap_or(1);
+        let jitter = Duration::from_millis(self.rng.below(width));
+        Probe::Due(now + limits::WEB_PROBE_INTERVAL - half + jitter)
     }
 
     const fn peer(&self, host: HostId) -> &Peer {
@@ -347,16 +445,20 @@ impl Upstream {
 }
 
 impl Peer {
-    const fn new(now: Instant) -> Self {
+    const fn new(requests_max: usize, now: Instant) -> Self {
         Self {
             is_host_alive: true,
             down: None,
             failures: 0,
             successes: 0,
             in_flight: 0,
+            config_max: requests_max,
+            requests_max,
             current: 0,
+            returned_at: None,
             probe: Probe::Due(now),
             heard_at: None,
+            is_busy: false,
             requests: 0,
         }
     }
@@ -374,7 +476,11 @@ mod tests {
     const NOBODY_TRIED: [bool; 2] = [false, false];
 
     fn upstream(requests_max: usize) -> Upstream {
-        Upstream::new(requests_max, Instant::ZERO, 1)
+        Upstream::new(requests_max, Duration::from_secs(10), Instant::ZERO, 1)
+    }
+
+    fn acquire(upstream: &mut Upstream, slot: u32, tried: [bool; 2]) -> Pick {
+        upstream.acquire(Instant::ZERO, ticket(slot), tried, true)
     }
 
     fn ticket(slot: u32) -> Ticket {
@@ -393,7 +499,7 @@ mod tests {
     fn takes_turns_between_usable_peers() {
         let mut upstream = upstream(99);
         let picks: Vec<Pick> =
-            (0..6).map(|slot| upstream.acquire(ticket(slot), NOBODY_TRIED)).collect();
+            (0..6).map(|slot| acquire(&mut upstream, slot, NOBODY_TRIED)).collect();
         let count = picks.iter().filter(|&&pick| pick == Pick::Peer(First)).count();
         assert_eq!(count, 3, "{picks:?}");
         assert!(picks.windows(2).all(|pair| pair[0] != pair[1]), "{picks:?}");
@@ -403,38 +509,38 @@ mod tests {
     fn beyond_the_cap_requests_wait_in_order() {
         let mut upstream = upstream(1);
         for slot in 0..4 {
-            upstream.acquire(ticket(slot), NOBODY_TRIED);
+            acquire(&mut upstream, slot, NOBODY_TRIED);
         }
         assert_eq!(upstream.queued(), 2);
-        assert_eq!(upstream.next_assigned(), None);
+        assert_eq!(upstream.next_assigned(Instant::ZERO), None);
         upstream.release(Second);
-        assert_eq!(upstream.next_assigned(), Some((ticket(2), Second)));
+        assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), Second)));
         upstream.leave(ticket(3));
         upstream.release(First);
-        assert_eq!(upstream.next_assigned(), None);
+        assert_eq!(upstream.next_assigned(Instant::ZERO), None);
     }
 
     #[test]
     fn a_retry_waits_at_the_head_and_for_the_other_peer_only() {
         let mut upstream = upstream(1);
         for slot in 0..3 {
-            upstream.acquire(ticket(slot), NOBODY_TRIED);
+            acquire(&mut upstream, slot, NOBODY_TRIED);
         }
-        assert_eq!(upstream.acquire(ticket(9), [true, false]), Pick::Queued);
+        assert_eq!(acquire(&mut upstream, 9, [true, false]), Pick::Queued);
         upstream.release(First);
-        assert_eq!(upstream.next_assigned(), Some((ticket(2), First)));
+        assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), First)));
         upstream.release(Second);
-        assert_eq!(upstream.next_assigned(), Some((ticket(9), Second)));
-        assert_eq!(upstream.acquire(ticket(9), [true, true]), Pick::Nothing);
+        assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(9), Second)));
+        assert_eq!(acquire(&mut upstream, 9, [true, true]), Pick::Nothing);
     }
 
     #[test]
     fn a_refused_connection_ejects_at_once_and_two_pings_bring_back() {
         let mut upstream = upstream(9);
         upstream.connect_failed(First, Evidence::ConnectRefused);
-        assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
+        assert_eq!(orders(&mut upstream), [], "its connections end by themselves");
         for slot in 0..4 {
-            assert_eq!(upstream.acquire(ticket(slot), NOBODY_TRIED), Pick::Peer(Second));
+            assert_eq!(acquire(&mut upstream, slot, NOBODY_TRIED), Pick::Peer(Second));
         }
         upstream.expire(after(0));
         upstream.probe_answered(after(1), First);
@@ -444,16 +550,16 @@ mod tests {
     }
 
     #[test]
-    fn two_late_pings_eject_within_700_milliseconds() {
+    fn two_late_pings_eject_within_400_milliseconds() {
         let mut upstream = upstream(9);
         upstream.expire(after(0));
         assert_eq!(orders(&mut upstream), [Order::Probe(First), Order::Probe(Second)]);
         upstream.probe_answered(after(1), Second);
-        upstream.expire(after(300));
+        upstream.expire(after(200));
         assert_eq!(orders(&mut upstream), [Order::EndProbe(First)]);
-        upstream.expire(after(300));
+        upstream.expire(after(200));
         assert_eq!(orders(&mut upstream), [Order::Probe(First)]);
-        upstream.expire(after(600));
+        upstream.expire(after(400));
         assert!(orders(&mut upstream).contains(&Order::Lost(First)));
         assert!(!upstream.is_usable(First));
         assert_eq!(upstream.peer_status(First).reason, "ping not answered in time");
@@ -466,9 +572,16 @@ mod tests {
             upstream.expire(after(round * 1000));
             upstream.probe_answered(after(round * 1000), Second);
             upstream.heard(after(round * 1000 + 100), First);
-            upstream.expire(after(round * 1000 + 300));
+            upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
+    }
+
+    #[test]
+    fn a_silent_peer_loses_its_requests() {
+        let mut upstream = upstream(9);
+        upstream.connect_failed(Second, Evidence::ConnectLate);
+        assert_eq!(orders(&mut upstream), [Order::Lost(Second)]);
     }
 
     #[test]
@@ -487,12 +600,76 @@ mod tests {
     #[test]
     fn a_dead_host_is_skipped_at_once_unless_both_are() {
         let mut upstream = upstream(9);
-        upstream.set_alive([false, true]);
+        upstream.set_alive(after(0), [false, true]);
         assert_eq!(orders(&mut upstream), [Order::Lost(First)]);
-        assert_eq!(upstream.acquire(ticket(0), NOBODY_TRIED), Pick::Peer(Second));
-        assert_eq!(upstream.acquire(ticket(1), [false, true]), Pick::Peer(First), "a last chance");
-        upstream.set_alive([false, false]);
+        assert_eq!(acquire(&mut upstream, 0, NOBODY_TRIED), Pick::Peer(Second));
+        assert_eq!(acquire(&mut upstream, 1, [false, true]), Pick::Peer(First), "a last chance");
+        upstream.connect_failed(Second, Evidence::ConnectRefused);
+        assert_eq!(acquire(&mut upstream, 2, NOBODY_TRIED), Pick::Peer(Second), "alive at least");
+        upstream.set_alive(after(0), [false, false]);
         assert_eq!(orders(&mut upstream), []);
-        assert!(matches!(upstream.acquire(ticket(2), NOBODY_TRIED), Pick::Peer(_)));
+        assert!(matches!(acquire(&mut upstream, 2, NOBODY_TRIED), Pick::Peer(_)));
+    }
+
+    #[test]
+    fn a_pool_that_answers_is_busy_and_gets_what_the_other_has_no_room_for() {
+        let mut upstream = upstream(2);
+        for round in 0..5 {
+            upstream.expire(after(round * 1000));
+            upstream.probe_answered(after(round * 1000), Second);
+            upstream.pool_answered(after(round * 1000 + 100), First, Pool { workers: None });
+            upstream.expire(after(round * 1000 + 200));
+        }
+        assert!(upstream.is_usable(First));
+        let picks: Vec<Pick> =
+            (0..4).map(|slot| acquire(&mut upstream, slot, NOBODY_TRIED)).collect();
+        assert_eq!(picks, [Second, Second, First, First].map(Pick::Peer));
+    }
+
+    #[test]
+    fn the_cap_follows_a_static_pool() {
+        let mut upstream = upstream(9);
+        upstream.set_alive(after(0), [true, false]);
+        upstream.pool_answered(after(0), First, Pool { workers: Some(3) });
+        for slot in 0..5 {
+            acquire(&mut upstream, slot, NOBODY_TRIED);
+        }
+        assert_eq!(upstream.queued(), 3);
+        upstream.pool_answered(after(0), First, Pool { workers: None });
+        assert_eq!(upstream.next_assigned(after(0)), Some((ticket(2), First)));
+    }
+
+    #[test]
+    fn a_peer_that_returns_gets_its_share_little_by_little() {
+        let mut upstream = upstream(9999);
+        upstream.set_alive(after(0), [false, true]);
+        upstream.set_alive(after(1000), [true, true]);
+        let mut share_at = |milliseconds| {
+            let picks = (0..160).map(|slot| {
+                upstream.acquire(after(milliseconds), ticket(slot), NOBODY_TRIED, false)
+            });
+            picks.filter(|&pick| pick == Pick::Peer(First)).count()
+        };
+        let shares = [1000, 3500, 6000, 11_000].map(&mut share_at);
+        assert!(shares[0] < 12 && (25..40).contains(&shares[1]), "{shares:?}");
+        assert!((48..60).contains(&shares[2]) && shares[3] == 80, "{shares:?}");
+    }
+
+    #[test]
+    fn a_fifth_of_the_requests_may_be_retried_and_free_moves_always() {
+        let mut upstream = upstream(1000);
+        let mut retries = |count: usize, is_charged| {
+            (0..count)
+                .map(|_| upstream.acquire(after(0), ticket(0), [true, false], is_charged))
+                .filter(|pick| matches!(pick, Pick::Peer(_) | Pick::Queued))
+                .count()
+        };
+        assert_eq!(retries(3000, true), 2000, "twice the cap is there from the beginning");
+        assert_eq!(retries(10, false), 10);
+        for slot in 0..100 {
+            acquire(&mut upstream, slot, NOBODY_TRIED);
+        }
+        let again = (0..100).map(|_| acquire(&mut upstream, 0, [true, false]));
+        assert_eq!(again.filter(|&pick| pick != Pick::Nothing).count(), 20);
     }
 }

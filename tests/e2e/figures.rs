@@ -118,9 +118,10 @@ impl Figures {
     }
 }
 
-pub const HEADING: &str = "\
-                VIP   first   longest gap, seconds   failed/requests           lost
-event       moved s write s   static   read  write     static    read   write  writes";
+pub const HEADING: &str = concat!(
+    "                 VIP   first   longest gap, seconds   failed/requests           lost\n",
+    "event       moved s write s   static   read  write     static    read   write  writes",
+);
 
 /// The longest time in the window without a good answer of that kind. The answer before the event
 /// opens the first one, the end of the window closes the last one.

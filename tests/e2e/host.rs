@@ -123,27 +123,37 @@ impl Host {
             pid,
             "ip",
             &format!(
-                "link set lo up\naddr add {outside} brd + dev eth0\naddr add {inside} brd + dev eth1\n\
-                 link set eth0 up\nlink set eth1 up"
+                "link set lo up\naddr add {outside} brd + dev eth0\n\
+                 addr add {inside} brd + dev eth1\nlink set eth0 up\nlink set eth1 up"
             ),
         )
     }
 
-    /// Power loss: cables first, so that no dying kernel says good-bye, then every process at once.
-    /// Returns the moment at which the cables went.
+    /// Power loss: every process stands still, the cables go, so that no dying kernel says
+    /// good-bye, and then every process ends at once. Returns the moment at which the cables went.
     pub fn power_off(&mut self, world: &World) -> Outcome<Instant> {
         let name = self.name();
+        // Without this a database would go on committing for as long as a cable takes to pull.
         let mut running = self.running.take().ok_or_else(|| format!("{name} is off"))?;
+        for pid in processes_beside(running.pid)? {
+            // One that has just ended stands still too.
+            let _ = kill(to_pid(pid), Signal::SIGSTOP);
+        }
         let moment = Instant::now();
         world.cable(name, &Link::ALL, false)?;
         kill(to_pid(running.pid), Signal::SIGKILL)
             .map_err(|error| format!("{name}: power off: {error}"))?;
         // The interfaces go now: a namespace may live on for as long as somebody looks into it.
         world.unplug(name)?;
-        let _ = running.unshare.wait();
         for (_, child) in &mut running.children {
-            let _ = child.wait();
+            // nsenter stops when what it entered with does, and then does not see it end.
+            wait_until("nsenter has ended", Duration::from_secs(5), || {
+                let _ = kill(to_pid(child.id()), Signal::SIGCONT);
+                !matches!(child.try_wait(), Ok(None))
+            })?;
         }
+        // The namespace's init is the last to go: it waits for all of them.
+        let _ = running.unshare.wait();
         Ok(moment)
     }
 
@@ -330,6 +340,16 @@ pub fn wait_for_port(host: &Host, port: u16, limit: Duration) -> Outcome<Duratio
         host.on_network(|| std::net::TcpStream::connect_timeout(&address, wait).is_ok())
             .unwrap_or(false)
     })
+}
+
+/// Every other process in the pid namespace of `init`, by its number out here.
+fn processes_beside(init: u32) -> Outcome<Vec<u32>> {
+    let space = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = space(init).ok_or_else(|| format!("process {init} has gone"))?;
+    let numbers = fs::read_dir("/proc")
+        .map_err(text)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(numbers.filter(|pid| *pid != init && space(*pid).as_ref() == Some(&own)).collect())
 }
 
 fn to_pid(pid: u32) -> Pid {

@@ -7,6 +7,7 @@
 
 mod database;
 mod figures;
+mod foreign;
 mod host;
 mod load;
 mod pair;
@@ -16,7 +17,9 @@ mod story;
 mod world;
 
 mod faults;
+mod findings;
 mod harness;
+mod keepalived;
 mod links;
 mod service;
 

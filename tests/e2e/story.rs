@@ -242,8 +242,11 @@ fn conclude(pair: &Pair, records: &[Record], told: Told) -> Outcome<Report> {
 /// `tandem status` of both hosts, as a person sees it.
 pub fn show_status(pair: &Pair, tell: Tell<'_>) {
     for server in &pair.servers {
-        let text = server.host.read(&["tandem", "status"]).unwrap_or_else(|why| why);
-        for line in text.lines() {
+        let text = match server.host.run(&["tandem", "status"]) {
+            Ok(output) => [output.stdout, output.stderr].concat(),
+            Err(why) => why.into_bytes(),
+        };
+        for line in String::from_utf8_lossy(&text).lines() {
             tell(&format!("   | {line}"));
         }
     }

@@ -148,6 +148,13 @@ impl World {
         batch(self.pid, "bridge", &format!("link set dev {} state {state}", port(host, link)))
     }
 
+    /// Lets no multicast through to a host, as a filtering switch does.
+    pub fn filter_multicast(&self, host: &str, link: Link, filter: bool) -> Outcome<()> {
+        let flood = if filter { "off" } else { "on" };
+        let lines = format!("link set dev {} mcast_flood {flood}", port(host, link));
+        batch(self.pid, "bridge", &lines)
+    }
+
     /// Takes a host's cables away for good; its interfaces vanish at once.
     pub fn unplug(&self, host: &str) -> Outcome<()> {
         for link in Link::ALL {

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 use tandem::limits;
 use tandem::os::plane::{Plane, Turn};
 use tandem::os::serve_sql::{ServeSql, Site};
@@ -53,13 +54,70 @@ impl Database {
             .stderr(fs::File::create(directory.join("log")).expect("a log file"))
             .spawn()
             .expect("mariadbd starts");
+        RUNNING.fetch_add(1, Ordering::SeqCst);
         let database = Self { child, port, directory };
+        database.fill(name);
+        database
+    }
+
+    /// A MySQL that `scripts/servers` has unpacked: 5.6 or 9.7, from its template.
+    fn start_mysql(home: &Path, name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = base().join(format!("mysql{number}"));
+        let data = directory.join("data");
+        fs::create_dir_all(&directory).expect("a directory for the server");
+        run(Command::new("cp").arg("-r").arg(home.join("template")).arg(&data));
+        let (root, old) = (home.join("root/usr"), home.join("package/server"));
+        let mut command = if root.exists() {
+            // Built for a newer system: its own loader and libraries.
+            let libraries = root.join("lib/x86_64-linux-gnu");
+            let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+            let private = libraries.join("mysql/private");
+            command.arg("--library-path");
+            command.arg(format!("{}:{}", libraries.display(), private.display()));
+            command.arg(root.join("sbin/mysqld")).args(["--no-defaults", "--mysqlx=OFF"]);
+            command.args(["--skip-log-bin", "--innodb-redo-log-capacity=16M"]);
+            command.args(["--secure-file-priv="]);
+            command.arg(format!("--basedir={}", root.display()));
+            command
+        } else {
+            let mut command = Command::new(old.join("mysqld"));
+            command.env("LD_LIBRARY_PATH", &old).arg("--no-defaults");
+            command.arg(format!("--basedir={}", old.display()));
+            command.arg(format!("--lc-messages-dir={}", old.join("share").display()));
+            command.arg(format!("--character-sets-dir={}", old.join("share/charsets").display()));
+            command.arg("--innodb-log-file-size=5M");
+            command
+        };
+        let port = free_port();
+        let child = command
+            .args(["--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
+            .args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=100"])
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", directory.display()))
+            .arg(format!("--port={port}"))
+            .arg(format!("--socket={}", directory.join("socket").display()))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(directory.join("log")).expect("a log file"))
+            .spawn()
+            .expect("mysqld starts");
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        let database = Self { child, port, directory };
+        database.fill(name);
+        database
+    }
+
+    /// Waits until the server listens, then gives it users and tables that say which one it is.
+    fn fill(&self, name: &str) {
         let since = Clock::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(60), "mariadbd does not listen");
+        let socket = self.directory.join("socket");
+        while !socket.exists() || TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen");
             thread::sleep(Duration::from_millis(50));
         }
-        database.sql(&format!(
+        self.sql(&format!(
             "CREATE USER app@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; \
              CREATE USER other@'127.0.0.1' IDENTIFIED BY ''; \
              GRANT ALL ON *.* TO app@'127.0.0.1'; GRANT ALL ON t.* TO other@'127.0.0.1'; \
@@ -67,7 +125,6 @@ impl Database {
              CREATE TABLE t.mark (name VARCHAR(20)); INSERT INTO t.mark VALUES ('{name}'); \
              CREATE TABLE u.mark (name VARCHAR(20)); INSERT INTO u.mark VALUES ('{name}-u')"
         ));
-        database
     }
 
     /// Runs statements as root on this server itself.
@@ -93,8 +150,19 @@ impl Drop for Database {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
+        // The last one takes the template with it. Not while another is being made.
+        if RUNNING.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Ok(mut template) = TEMPLATE.try_lock()
+        {
+            let _ = fs::remove_dir_all(base());
+            *template = None;
+        }
     }
 }
+
+/// A data directory that every MariaDB starts as a copy of.
+static TEMPLATE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static RUNNING: AtomicU32 = AtomicU32::new(0);
 
 /// The two servers, `first` and `second`.
 pub(super) struct Pair(Mutex<[Database; 2]>);
@@ -114,7 +182,6 @@ impl Pair {
 
     /// A pair of which a server may be killed.
     pub(super) fn own() -> Self {
-        static TEMPLATE: Mutex<Option<PathBuf>> = Mutex::new(None);
         let mut template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
         let template = template.get_or_insert_with(|| {
             let directory = base().join("template");
@@ -130,9 +197,35 @@ impl Pair {
         Self(Mutex::new([Database::start(template, "first"), Database::start(template, "second")]))
     }
 
+    /// A pair of MySQL 9.7, where `scripts/servers` has unpacked it.
+    pub(super) fn mysql97() -> Option<Self> {
+        Self::mysql("TANDEM_MYSQL97", "/var/cache/tandem/servers/mysql97")
+    }
+
+    /// A pair of MySQL 5.6, where `scripts/servers` has unpacked it.
+    pub(super) fn mysql56() -> Option<Self> {
+        Self::mysql("TANDEM_MYSQL56", "/var/cache/tandem/servers/mysql56")
+    }
+
+    fn mysql(variable: &str, usual: &str) -> Option<Self> {
+        let home = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| usual.into()));
+        if !home.join("stamp").exists() {
+            return None;
+        }
+        let _template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
+        let start = |name| Database::start_mysql(&home, name);
+        Some(Self(Mutex::new([start("first"), start("second")])))
+    }
+
     pub(super) fn ports(&self) -> [u16; 2] {
         let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
         [servers[0].port, servers[1].port]
+    }
+
+    /// The path where a server listens.
+    pub(super) fn socket(&self, host: usize) -> String {
+        let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
+        servers[host].directory.join("socket").to_str().expect("a plain path").to_owned()
     }
 
     pub(super) fn sql(&self, host: usize, text: &str) -> String {
@@ -146,13 +239,15 @@ impl Pair {
 
 enum Order {
     Route(Routes, Sender<()>),
-    Ask(Sender<(sql::Status, bool)>),
+    Ask(Sender<(sql::Status, bool, Duration)>),
     Stop,
 }
 
 /// A splitter on its own thread.
 pub(super) struct Front {
     pub(super) address: SocketAddr,
+    /// The admin port, where the configuration has one.
+    pub(super) admin: Option<SocketAddr>,
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
 }
@@ -180,11 +275,12 @@ impl Front {
         let thread = Some(thread::spawn(move || {
             let plane = Plane::new().expect("an epoll");
             let front = ServeSql::new(&config, site, &plane).expect("binds");
-            bound.send(front.addresses().expect("bound")[0]).expect("the test waits");
+            bound.send(front.addresses().expect("bound")).expect("the test waits");
             serve(front, plane, &inbox);
         }));
-        let address = binding.recv().expect("bound");
-        let front = Self { address, orders, thread };
+        let addresses = binding.recv().expect("bound");
+        let (address, admin) = (addresses[0], addresses.get(1).copied());
+        let front = Self { address, admin, orders, thread };
         front.route(&routes(Some(HostId::First), [false, true]));
         front
     }
@@ -203,7 +299,12 @@ impl Front {
         self.ask().1
     }
 
-    fn ask(&self) -> (sql::Status, bool) {
+    /// Processor time that the splitter's thread has used.
+    pub(super) fn cpu(&self) -> Duration {
+        self.ask().2
+    }
+
+    fn ask(&self) -> (sql::Status, bool, Duration) {
         let (answer, inbox) = mpsc::channel();
         self.orders.send(Order::Ask(answer)).expect("the splitter runs");
         inbox.recv().expect("the splitter answers")
@@ -265,7 +366,12 @@ fn serve(mut front: ServeSql, mut plane: Plane, orders: &Receiver<Order>) {
                     let _ = done.send(());
                 }
                 Order::Ask(answer) => {
-                    let _ = answer.send((front.status(), front.is_quiet()));
+                    let cpu = clock_gettime(ClockId::ThreadCPUTime);
+                    let cpu = Duration::new(
+                        cpu.tv_sec.try_into().unwrap_or(0),
+                        cpu.tv_nsec.try_into().unwrap_or(0),
+                    );
+                    let _ = answer.send((front.status(), front.is_quiet(), cpu));
                 }
                 Order::Stop => return,
             }

@@ -162,15 +162,7 @@ impl Backend {
                     }
                 }
             }
-            Mode::Slow(time) => {
-                stream.set_read_timeout(Some(time)).unwrap();
-                // The front closes its end when nobody wants the answer any more.
-                if matches!(stream.read(&mut [0]), Ok(0)) {
-                    self.state.lock().unwrap().abandoned += 1;
-                    return;
-                }
-                let _ = stream.write_all(&[stdout("\r\nslow"), end()].concat());
-            }
+            Mode::Slow(time) => self.answer_after(stream, time),
             Mode::Echo | Mode::CloseUnread | Mode::AnswerUnread(_) | Mode::Hang => {
                 let mut text =
                     format!("Content-Type: text/plain\r\n\r\nstdin={length} sum={sum}\n");
@@ -180,6 +172,16 @@ impl Backend {
                 let _ = stream.write_all(&[stdout(&text), end()].concat());
             }
         }
+    }
+
+    fn answer_after(&self, mut stream: TcpStream, time: Duration) {
+        stream.set_read_timeout(Some(time)).unwrap();
+        // The front closes its end when nobody wants the answer any more.
+        if matches!(stream.read(&mut [0]), Ok(0)) {
+            self.state.lock().unwrap().abandoned += 1;
+            return;
+        }
+        let _ = stream.write_all(&[stdout("\r\nslow"), end()].concat());
     }
 
     fn note(&self, params: &BTreeMap<String, String>, stdin: Vec<u8>) {

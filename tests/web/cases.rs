@@ -76,6 +76,22 @@ fn static_files_are_sent() {
 }
 
 #[test]
+fn options_of_the_server_are_told_and_several_ranges_get_the_whole_file() {
+    let (front, backends) = front();
+    let mut client = Client::connect(front.address);
+    client.request("OPTIONS", "*", "");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("0")));
+    assert!(answer.header("allow").is_some_and(|allow| allow.contains("OPTIONS")));
+    client.request("OPTIONS", "/t.php", "");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(backends.iter().map(|backend| backend.seen().len()).sum::<usize>(), 1);
+    client.request("GET", "/range.txt", "Range: bytes=0-1,5-6\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.body.len()), (200, 1000));
+}
+
+#[test]
 fn a_large_file_goes_out_whole_and_in_parts() {
     let (front, _backends) = front();
     let expected = std::fs::read(front.root().join("large.bin")).unwrap();
@@ -324,7 +340,8 @@ fn smuggling_is_refused_and_closed() {
 fn one_byte_at_a_time_is_enough() {
     let (front, _backends) = front();
     let mut client = Client::connect(front.address);
-    let request = "POST /t.php HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let request = "POST /t.php HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\n\r\n";
     for byte in request.bytes() {
         client.send([byte]);
         std::thread::sleep(Duration::from_micros(200));
@@ -370,7 +387,8 @@ fn answers_of_scripts_become_http() {
         ("Content-Length: 4\r\n\r\n0123456789abc", 200, "Content-Length: 4", "0123"), // J25
         ("Transfer-Encoding: chunked\r\n\r\nx", 200, "Content-Length: 1", "x"), // J29
         ("X: a\rInjected: b\r\n\r\nx", 502, "", ""),         // J48
-        ("Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n", 200, "Set-Cookie: a\r\nSet-Cookie: b", ""), // J39
+        // J39
+        ("Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n", 200, "Set-Cookie: a\r\nSet-Cookie: b", ""),
         ("Status: 503 busy\r\n\r\nlater", 503, "503 busy", "later"), // K30
     ] {
         let answer = answer_to(text);
@@ -528,4 +546,33 @@ fn the_access_log_says_upstream_time_and_tries() {
     );
     assert!(lines[0].contains(" one 0.0") || lines[0].contains(" two 0.0"), "{text}");
     assert!(lines[1].contains(" 404 ") && lines[1].ends_with(" - 0.000 0"), "{text}");
+}
+
+#[test]
+fn a_half_closed_client_gets_its_file() {
+    // H12
+    let (front, _backends) = front();
+    let mut client = Client::connect(front.address);
+    client.send(
+        "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /range.txt HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer().body.len(), 3_000_000);
+    assert_eq!(client.answer().body.len(), 1000);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_and_the_rest_served() {
+    let backends = Backend::pair();
+    let php = backends.each_ref().map(|backend| backend.address);
+    let front = Front::start_with(php, |config| config.connections_max = 3);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(front.address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/range.txt").status, 200);
+    }
+    assert!(Client::connect(front.address).is_closed());
+    clients.pop();
+    front.wait("there is room", |status| status.connections == 2);
+    assert_eq!(get(front.address, "/t.php").status, 200);
 }

@@ -131,8 +131,10 @@ impl Client {
         let mut byte = [0];
         let result = self.stream.read(&mut byte);
         self.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        self.buffer.is_empty()
-            && matches!(result, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        let is_late = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+        };
+        self.buffer.is_empty() && result.as_ref().is_err_and(is_late)
     }
 
     fn fill(&mut self) -> bool {

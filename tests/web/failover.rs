@@ -114,7 +114,7 @@ fn requests_are_spread_evenly() {
 }
 
 #[test]
-fn a_hung_host_costs_less_than_1500_milliseconds() {
+fn a_hung_host_costs_less_than_a_second() {
     for bad in 0..2 {
         let (front, backends) = front();
         front.wait("both are up", |status| status.peers.iter().all(|peer| peer.is_up));
@@ -130,7 +130,8 @@ fn a_hung_host_costs_less_than_1500_milliseconds() {
         }
         let elapsed = start.elapsed();
         println!("host {bad} hung: slowest GET {elapsed:?}");
-        assert!(elapsed < Duration::from_millis(1500), "{elapsed:?}");
+        // 670 ms by design (limits), and what the machine's other work adds.
+        assert!(elapsed < Duration::from_millis(1000), "{elapsed:?}");
         assert!(front.status().peers[bad].reason.contains("ping"));
         let start = Instant::now();
         assert_eq!(post(&front), 200);
@@ -150,6 +151,9 @@ fn a_host_known_dead_is_left_at_once() {
     }
     let mut poster = Client::connect(front.address);
     front.wait("three are there", |status| status.peers[1].in_flight == 3);
+    while backends[1].seen().len() < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let start = Instant::now();
     let mut dead = routes();
     dead.is_host_alive[1] = false;
@@ -159,7 +163,6 @@ fn a_host_known_dead_is_left_at_once() {
     }
     println!("re-sent from a dead host in {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(300));
-    assert_eq!(backends[1].abandoned() + backends[1].seen().len(), 3 + backends[1].abandoned());
     for _ in 0..4 {
         poster.request("POST", "/t.php", "Content-Length: 0\r\n");
         assert_eq!(poster.answer().status, 200);
@@ -167,9 +170,11 @@ fn a_host_known_dead_is_left_at_once() {
     assert_eq!(backends[1].seen().len(), 3, "it gets nothing more");
     front.set_routes(routes());
     backends[1].set(Mode::Echo);
-    get(front.address, "/t.php");
-    get(front.address, "/t.php");
-    assert!(backends[1].seen().len() > 3, "it is used again");
+    let returned = Instant::now();
+    while backends[1].seen().len() == 3 {
+        assert!(returned.elapsed() < Duration::from_secs(10), "it is used again");
+        get(front.address, "/t.php");
+    }
 }
 
 #[test]
@@ -216,4 +221,67 @@ fn beyond_the_cap_requests_wait_and_then_get_503() {
     for client in &mut clients {
         assert_eq!(client.answer().status, 200);
     }
+}
+
+#[test]
+fn a_host_whose_backlog_is_full_costs_less_than_500_milliseconds() {
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let limit = Duration::from_millis(100);
+    let _waiting: Vec<_> =
+        (0..4).map(|_| std::net::TcpStream::connect_timeout(&address, limit)).collect();
+    let backend = Backend::start();
+    let front = Front::start([address, backend.address]);
+    let start = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(post(&front), 200);
+    }
+    println!("two POSTs beside a full backlog: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(500));
+    assert_eq!(backend.seen().len(), 2);
+}
+
+#[test]
+fn a_busy_host_is_told_from_a_hung_one_by_its_pools_status() {
+    for is_told in [false, true] {
+        let (backends, pool) = (Backend::pair(), Backend::start());
+        let php = backends.each_ref().map(|backend| backend.address);
+        let status = [Some(pool.address).filter(|_| is_told), None];
+        let front = Front::start_asking(php, status, |_| {});
+        pool.say("\r\n{\"process manager\":\"dynamic\",\"total processes\":5}");
+        front.wait("both answer", |status| status.peers.iter().all(|peer| peer.is_up));
+        backends[0].set(Mode::Hang);
+        std::thread::sleep(Duration::from_millis(1500));
+        let peer = &front.status().peers[0];
+        assert_eq!(peer.is_up, is_told, "{peer:?}");
+        for _ in 0..4 {
+            assert_eq!(post(&front), 200, "the one that is not busy gets it");
+        }
+        // The status falls silent too: hung after all.
+        pool.set(Mode::Hang);
+        let start = Instant::now();
+        front.wait("it is out", |status| !status.peers[0].is_up);
+        println!("out {:?} after its status fell silent", start.elapsed());
+    }
+}
+
+#[test]
+fn retries_end_with_their_budget_and_come_back_with_good_requests() {
+    let backends = Backend::pair();
+    let php = backends.each_ref().map(|backend| backend.address);
+    let front = Front::start_with(php, |config| config.php_requests_max = 1);
+    let asked = || backends.iter().map(|backend| backend.seen().len()).sum::<usize>();
+    backends.iter().for_each(|backend| backend.set(Mode::ResetAfterRead));
+    for _ in 0..40 {
+        assert_eq!(get(front.address, "/t.php").status, 502);
+    }
+    // Two from the beginning, and a fifth of the forty.
+    let (first, expected) = (asked(), 40 + 2 + 40 / 5);
+    assert!((expected - 1..=expected).contains(&first), "{first}");
+    backends[0].set(Mode::Echo);
+    let statuses: Vec<u16> = (0..20).map(|_| get(front.address, "/t.php").status).collect();
+    let good = statuses.iter().filter(|&&status| status == 200).count();
+    assert!((13..20).contains(&good), "{statuses:?}");
 }

@@ -85,6 +85,15 @@ impl Front {
     }
 
     pub(crate) fn start_with(php: [SocketAddr; 2], adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_asking(php, [None, None], adjust)
+    }
+
+    /// With php-fpm's pm.status_listen.
+    pub(crate) fn start_asking(
+        php: [SocketAddr; 2],
+        php_status: [Option<SocketAddr>; 2],
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let tree = Tree::new();
         let mut config = Config {
             root: tree.root.to_str().unwrap().to_owned(),
@@ -99,6 +108,7 @@ impl Front {
             me: HostId::First,
             listen: vec![(any, false), (any, true)],
             php,
+            php_status,
             server_names: ["one".into(), "two".into()],
         };
         let (commands, inbox) = channel();

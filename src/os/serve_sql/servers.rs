@@ -4,9 +4,8 @@
 //! Must not: keep a connection whose state is unknown. Read first: `sql::login`, `sql::pool`.
 
 use std::io::{self, Read as _};
-use std::net::TcpStream;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -19,30 +18,46 @@ use crate::sql::session::{Context, Session};
 use crate::time::Instant;
 use crate::wire::HostId;
 
+use super::clients::write;
+use super::kills::{self, Errand};
 use super::slab::Place;
-use super::{READS_PER_TURN, SIDE_SERVER, ServeSql, write};
+use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 
 /// A connection to a database.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) host: HostId,
     key: pool::Key,
-    stage: Stage,
+    pub(super) stage: Stage,
+    /// The number that the server gave to this connection.
+    pub(super) thread: u32,
     has_reset: bool,
     pub(super) outbound: Vec<u8>,
     is_unread: bool,
+    /// The server will send no more than what is already there.
+    is_read_closed: bool,
     pub(super) is_postponed: bool,
     deadline: Option<Instant>,
     armed: Option<Instant>,
 }
 
+/// What a connection is opened for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The session of a client.
+    Lease(u32),
+    /// To learn what the server is.
+    Probe,
+    Kill(Errand),
+}
+
 #[derive(Debug)]
-enum Stage {
-    /// Connecting and logging in, for a client, or to learn what the server is.
+pub(super) enum Stage {
+    /// Connecting and logging in.
     Opening {
         login: Box<Login>,
-        client: Option<u32>,
+        purpose: Box<Purpose>,
     },
     Leased {
         client: u32,
@@ -52,6 +67,11 @@ enum Stage {
         left: u8,
         database: Option<Vec<u8>>,
     },
+    Killing {
+        errand: Box<Errand>,
+        reply: Box<Reply>,
+        answer: Vec<u8>,
+    },
     Idle,
 }
 
@@ -59,14 +79,34 @@ impl Server {
     /// The client whose session uses this connection or waits for it.
     pub(super) const fn lessee(&self) -> Option<u32> {
         match &self.stage {
-            Stage::Opening { client, .. } => *client,
+            Stage::Opening { purpose, .. } => match **purpose {
+                Purpose::Lease(client) => Some(client),
+                Purpose::Probe | Purpose::Kill(_) => None,
+            },
             Stage::Leased { client } => Some(*client),
-            Stage::Cleaning { .. } | Stage::Idle => None,
+            Stage::Cleaning { .. } | Stage::Killing { .. } | Stage::Idle => None,
         }
     }
-}
 
-impl Server {
+    fn errand(&self) -> Option<&Errand> {
+        match &self.stage {
+            Stage::Opening { purpose, .. } => match &**purpose {
+                Purpose::Kill(errand) => Some(errand),
+                Purpose::Lease(_) | Purpose::Probe => None,
+            },
+            Stage::Killing { errand, .. } => Some(errand),
+            Stage::Leased { .. } | Stage::Cleaning { .. } | Stage::Idle => None,
+        }
+    }
+
+    /// In the pool, or on its way there.
+    pub(super) const fn is_spare(&self) -> bool {
+        match &self.stage {
+            Stage::Cleaning { .. } | Stage::Idle => true,
+            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Killing { .. } => false,
+        }
+    }
+
     /// Writes; a broken connection is noticed by the read that follows.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
@@ -96,7 +136,7 @@ impl ServeSql {
             }
             return;
         }
-        match self.connect(turn, key, database, Some(client)) {
+        match self.connect(turn, key, database, Purpose::Lease(client)) {
             Ok(slot) => {
                 if let Some(lessee) = self.clients.get_mut(client) {
                     lessee.legs[host.index()] = Some(slot);
@@ -110,7 +150,10 @@ impl ServeSql {
     }
 
     fn refuse(&mut self, turn: &Turn<'_>, client: u32, host: HostId, error: Option<ServerError>) {
-        self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        // A wrong database or user is this session's own trouble.
+        if error.as_ref().is_none_or(|error| FULL.contains(&error.code)) {
+            self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
+        }
         let (now, salt) = (turn.now, [0; SALT_BYTES]);
         let context = context!(self, now, salt);
         if let Some(lessee) = self.clients.get_mut(client) {
@@ -119,40 +162,40 @@ impl ServeSql {
         }
     }
 
-    fn connect(
+    pub(super) fn connect(
         &mut self,
         turn: &Turn<'_>,
         key: pool::Key,
         database: Option<Vec<u8>>,
-        client: Option<u32>,
+        purpose: Purpose,
     ) -> io::Result<u32> {
         let Some(user) = self.config.users.get(key.user) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
-        let login = Login::new(user, key.capabilities(), key.collation, database);
-        let address = self.site.servers[key.host.index()];
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
-        match socket.connect(&address.into()) {
-            Ok(()) => {}
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
+        let mut login = Login::new(user, key.capabilities(), key.collation, database);
+        let path = self.config.server_socket.as_ref().filter(|_| key.host == self.site.me);
+        login.is_private = path.is_some();
+        let socket = match path {
+            Some(path) => dial(Domain::UNIX, &SockAddr::unix(path)?)?,
+            None => {
+                let address = self.site.servers[key.host.index()];
+                dial(Domain::for_address(address), &address.into())?
+            }
+        };
         let (slot, generation) = self.servers.next();
         let epoll = Key { service: Service::Sql, side: SIDE_SERVER, generation, slot };
         turn.plane.register(&socket, epoll)?;
         let deadline = Some(turn.now + self.config.connect_limit);
         self.servers.insert(Server {
-            socket: socket.into(),
+            socket,
             host: key.host,
             key,
-            stage: Stage::Opening { login: Box::new(login), client },
+            stage: Stage::Opening { login: Box::new(login), purpose: Box::new(purpose) },
+            thread: 0,
             has_reset: false,
             outbound: Vec::new(),
             is_unread: false,
+            is_read_closed: false,
             is_postponed: false,
             deadline,
             armed: None,
@@ -192,7 +235,10 @@ impl ServeSql {
         self.timers.disarm(Place::Server(slot), server.armed);
         match server.stage {
             Stage::Idle => self.pool.forget(server.key, slot),
-            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Cleaning { .. } => {}
+            Stage::Opening { .. }
+            | Stage::Leased { .. }
+            | Stage::Cleaning { .. }
+            | Stage::Killing { .. } => {}
         }
         if server.outbound.is_empty() {
             let mut quit = Vec::new();
@@ -204,7 +250,8 @@ impl ServeSql {
 
     pub(super) fn server_ready(&mut self, turn: &mut Turn<'_>, slot: u32, ready: Ready) {
         let Some(server) = self.servers.get_mut(slot) else { return };
-        server.is_unread |= ready.is_readable || ready.is_read_closed || ready.is_hung_up;
+        server.is_read_closed |= ready.is_read_closed || ready.is_hung_up;
+        server.is_unread |= ready.is_readable || server.is_read_closed;
         if ready.is_writable && !server.outbound.is_empty() {
             if write(&mut server.socket, &mut server.outbound, &[]).is_err() {
                 self.server_lost(turn, slot);
@@ -258,6 +305,9 @@ impl ServeSql {
                     return;
                 }
             };
+            if count < turn.buffer.len() && !server.is_read_closed {
+                server.is_unread = false;
+            }
             self.server_sent(turn, slot, count);
         }
         self.postpone_server(slot);
@@ -298,6 +348,17 @@ impl ServeSql {
                     self.keep(turn.now, slot);
                 }
             }
+            Stage::Killing { errand, reply, answer } => {
+                reply.feed(bytes);
+                answer.extend_from_slice(bytes);
+                if reply.is_done() {
+                    let errand = errand.clone();
+                    let error = packet::split(answer)
+                        .and_then(|(_, payload, _)| ServerError::parse(payload).ok());
+                    self.close_server(slot);
+                    self.finish_errand(turn, &errand, error.map_or(Ok(()), Err));
+                }
+            }
             // An idle connection has nothing to say but goodbye.
             Stage::Idle => self.close_server(slot),
         }
@@ -322,8 +383,8 @@ impl ServeSql {
         self.consume_salt();
         let Some(server) = self.servers.get_mut(slot) else { return };
         let host = server.host;
-        let Stage::Opening { login, client } = &mut server.stage else { return };
-        let client = *client;
+        let Stage::Opening { login, purpose } = &mut server.stage else { return };
+        let purpose = Purpose::clone(purpose);
         let mut bytes = Vec::new();
         let progress = login.feed(turn.buffer.get(..count).unwrap_or(&[]), seed, &mut bytes);
         let is_written = write(&mut server.socket, &mut server.outbound, &bytes).is_ok();
@@ -332,6 +393,7 @@ impl ServeSql {
         let is_news = facts.is_some() && self.facts.iter().all(Option::is_none);
         if let Some(facts) = facts {
             server.has_reset = facts.has_reset();
+            server.thread = login.thread;
             self.facts[host.index()] = Some(facts);
         }
         match progress {
@@ -340,23 +402,28 @@ impl ServeSql {
             Progress::Done => {
                 self.status.logins += 1;
                 self.avoid_until[host.index()] = Instant::ZERO;
-                match client {
-                    Some(client) => {
+                match purpose {
+                    Purpose::Lease(client) => {
                         server.stage = Stage::Leased { client };
                         server.deadline = None;
                         self.with_session(turn, client, |session, context, out| {
                             session.opened(context, host, database, out);
                         });
                     }
-                    None => self.close_server(slot),
+                    Purpose::Probe => self.close_server(slot),
+                    Purpose::Kill(errand) => self.send_errand(turn, slot, errand),
                 }
             }
             Progress::Failed(error) => {
                 log::debug!("{}: {error}", self.site.servers[host.index()]);
                 self.close_server(slot);
-                if let Some(client) = client {
-                    self.refuse(turn, client, host, Some(error));
-                    self.settle(turn, client);
+                match purpose {
+                    Purpose::Lease(client) => {
+                        self.refuse(turn, client, host, Some(error));
+                        self.settle(turn, client);
+                    }
+                    Purpose::Probe => {}
+                    Purpose::Kill(errand) => self.finish_errand(turn, &errand, Err(error)),
                 }
             }
         }
@@ -366,12 +433,17 @@ impl ServeSql {
     }
 
     /// The server closed the connection, or the network did.
-    fn server_lost(&mut self, turn: &mut Turn<'_>, slot: u32) {
+    pub(super) fn server_lost(&mut self, turn: &mut Turn<'_>, slot: u32) {
         let Some(server) = self.servers.get(slot) else { return };
         let host = server.host;
         let lessee = server.lessee();
         let is_opening = matches!(server.stage, Stage::Opening { .. });
+        let errand = server.errand().cloned();
         self.close_server(slot);
+        if let Some(errand) = errand {
+            self.finish_errand(turn, &errand, Err(kills::lost()));
+            return;
+        }
         let Some(client) = lessee else { return };
         if is_opening {
             self.refuse(turn, client, host, None);
@@ -414,7 +486,7 @@ impl ServeSql {
                 self.probe_at[host.index()] =
                     turn.now + limits::SQL_AVOID.max(self.config.connect_limit);
                 let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
-                if let Err(error) = self.connect(turn, key, None, None) {
+                if let Err(error) = self.connect(turn, key, None, Purpose::Probe) {
                     log::debug!("{}: {error}", self.site.servers[host.index()]);
                 }
             }
@@ -422,7 +494,34 @@ impl ServeSql {
     }
 }
 
+/// Begins to connect.
+fn dial(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if domain != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        // A host that lost power in the middle of a statement has nothing left to acknowledge.
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits::SQL_SERVER_SILENCE)
+            .with_interval(limits::SQL_SERVER_SILENCE / 3);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    match socket.connect(address) {
+        Ok(()) => Ok(socket),
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+        {
+            Ok(socket)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 const COM_QUIT: u8 = 1;
 
+/// Too many connections; server shutdown in progress; too many of this user's connections.
+const FULL: [u16; 3] = [1040, 1053, 1203];
+
 /// utf8mb4_general_ci, which every server since 5.5.3 has.
-const PROBE_COLLATION: u8 = 45;
+pub(super) const PROBE_COLLATION: u8 = 45;

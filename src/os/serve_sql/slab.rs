@@ -84,6 +84,7 @@ pub(super) enum Place {
     Client(u32),
     Server(u32),
     Listener(u32),
+    Desk(u32),
 }
 
 /// Timers that are only ever moved to an earlier instant; a timer that comes too early is asked

@@ -14,10 +14,10 @@ use crate::limits;
 use crate::os::plane::Ready;
 use crate::web::exchange::Phase;
 use crate::web::session::{Context, Input, Session};
-use crate::web::upstream::Evidence;
 use crate::wire::HostId;
 
-use super::root::spool_file;
+use super::ping::evidence_of;
+use super::root::{Source, spool_file};
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -26,7 +26,7 @@ pub(super) struct Connection {
     pub(super) is_virtual: bool,
     pub(super) upstream: Option<(HostId, Socket)>,
     /// The static file that is looked at or sent.
-    pub(super) file: Option<OwnedFd>,
+    pub(super) file: Source,
     spool: Option<(OwnedFd, u64)>,
     /// Upstream sockets so far: tells a late event of one from an event of its successor.
     pub(super) attempt: u8,
@@ -122,7 +122,7 @@ impl Connection {
             client: Socket::new(client),
             is_virtual,
             upstream: None,
-            file: None,
+            file: Source::Nowhere,
             spool: None,
             attempt: 0,
             is_runnable: false,
@@ -206,8 +206,15 @@ impl Connection {
     }
 
     fn advance_file(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
-        let (Some(span), Some(file)) = (self.session.file(), &self.file) else {
-            return Moved::Nothing;
+        let Some(span) = self.session.file() else { return Moved::Nothing };
+        let file = match &self.file {
+            Source::Nowhere => return Moved::Nothing,
+            Source::Open(file) => file,
+            Source::Memory(bytes) => {
+                let bytes = span.slice(bytes);
+                self.session.handle(cx, Input::FileBytes(bytes));
+                return Moved::Bytes(bytes.len());
+            }
         };
         let small = usize::try_from(span.length)
             .ok()
@@ -252,7 +259,7 @@ impl Connection {
         if matches!(exchange.phase(), Phase::Connecting(_)) {
             let input = match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => Input::Connected,
-                Ok(Err(_)) | Err(_) => Input::ConnectFailed(Some(Evidence::ConnectRefused)),
+                Ok(Err(errno)) | Err(errno) => Input::ConnectFailed(evidence_of(errno)),
             };
             self.session.handle(cx, input);
             return Moved::Bytes(0);
@@ -331,7 +338,7 @@ impl Connection {
 
     /// A request is answered: its files are closed.
     pub(super) fn forget_request(&mut self) {
-        self.file = None;
+        self.file = Source::Nowhere;
         self.spool = None;
     }
 }

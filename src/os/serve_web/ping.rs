@@ -14,7 +14,7 @@ use crate::web::upstream::Evidence;
 use crate::wire::HostId;
 
 use super::connection::Socket;
-use super::{SIDE_PROBE, ServeWeb, key};
+use super::{SIDE_POOL, SIDE_PROBE, ServeWeb, key};
 
 /// A probe's connection.
 #[derive(Debug)]
@@ -22,24 +22,61 @@ pub(super) struct Ping {
     generation: u16,
     socket: Socket,
     probe: Probe,
-    is_sent: bool,
+    /// The request, until it is sent.
+    request: Option<Vec<u8>>,
 }
 
 impl ServeWeb {
     pub(super) fn probe(&mut self, turn: &mut Turn<'_>, host: HostId) {
-        self.probe_generation = self.probe_generation.wrapping_add(1);
-        let slot = if host == HostId::First { 0 } else { 1 };
-        let key = key(SIDE_PROBE, slot, self.probe_generation);
-        match connect_to(turn.plane, self.site.php[host.index()], key) {
-            Ok(socket) => {
-                let generation = self.probe_generation;
-                let ping = Ping { generation, socket, probe: Probe::default(), is_sent: false };
-                self.probes[host.index()] = Some(ping);
-            }
+        let address = self.site.php[host.index()];
+        match self.begin(turn, SIDE_PROBE, host, address, probe::ping()) {
+            Ok(ping) => self.probes[host.index()] = Some(ping),
             Err(errno) => match evidence_of(errno) {
                 Some(evidence) => self.upstream.probe_failed(turn.now, host, evidence),
                 None => self.upstream.probe_skipped(turn.now, host),
             },
+        }
+        if let Some(address) = self.site.php_status[host.index()] {
+            let request = probe::pool(&self.config.php_status_path);
+            // A status that cannot be asked for says nothing: the ping decides.
+            self.pools[host.index()] = self.begin(turn, SIDE_POOL, host, address, request).ok();
+        }
+    }
+
+    fn begin(
+        &mut self,
+        turn: &Turn<'_>,
+        side: u8,
+        host: HostId,
+        address: SocketAddr,
+        request: Vec<u8>,
+    ) -> Result<Ping, Errno> {
+        self.probe_generation = self.probe_generation.wrapping_add(1);
+        let generation = self.probe_generation;
+        let slot = if host == HostId::First { 0 } else { 1 };
+        let socket = connect_to(turn.plane, address, key(side, slot, generation))?;
+        Ok(Ping { generation, socket, probe: Probe::default(), request: Some(request) })
+    }
+
+    /// A pool's status goes on.
+    pub(super) fn pool_ready(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        generation: u16,
+        ready: Ready,
+    ) {
+        let host = if slot == 0 { HostId::First } else { HostId::Second };
+        let entry = &mut self.pools[host.index()];
+        let Some(ping) = entry.as_mut().filter(|ping| ping.generation == generation) else {
+            return;
+        };
+        ping.socket.note(ready);
+        let Some(result) = ping.advance(turn.buffer) else { return };
+        let told = ping.probe.told().filter(|_| result.is_ok());
+        *entry = None;
+        if let Some(pool) = told {
+            self.upstream.pool_answered(turn.now, host, pool);
         }
     }
 
@@ -74,16 +111,18 @@ impl ServeWeb {
 impl Ping {
     /// Does what can be done: `None` while it goes on.
     fn advance(&mut self, buffer: &mut [u8]) -> Option<Result<(), Evidence>> {
-        let Self { socket, probe, is_sent, .. } = self;
-        if !*is_sent {
+        let Self { socket, probe, request, .. } = self;
+        if let Some(bytes) = request {
             match sockopt::socket_error(&socket.descriptor) {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Some(Err(Evidence::ConnectRefused)),
+                Ok(Err(errno)) | Err(errno) => {
+                    return Some(Err(evidence_of(errno).unwrap_or(Evidence::Unreachable)));
+                }
             }
             // A fresh socket's buffer holds a ping; a short write would be no sound connection.
-            match socket.send_once(&probe::request()) {
+            match socket.send_once(bytes) {
                 None => return None,
-                Some(true) => *is_sent = true,
+                Some(true) => *request = None,
                 Some(false) => return Some(Err(Evidence::ProbeBroken)),
             }
         }
@@ -104,7 +143,8 @@ impl Ping {
 pub(super) const fn evidence_of(errno: Errno) -> Option<Evidence> {
     match errno {
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL => None,
-        _ => Some(Evidence::ConnectRefused),
+        Errno::CONNREFUSED | Errno::CONNRESET => Some(Evidence::ConnectRefused),
+        _ => Some(Evidence::Unreachable),
     }
 }
 

@@ -1,17 +1,23 @@
 //! The document root: opens what is below it and nothing else.
 //!
-//! In: a normalised path. Out: what is there, and the open file. Must not: follow a link outside,
-//! block on a pipe or device. Read first: openat2(2), RESOLVE_BENEATH.
+//! In: a normalised path. Out: what is there, and the open file or its bytes. Must not: follow a
+//! link outside, block on a pipe or device. Read first: openat2(2), RESOLVE_BENEATH; `cache`.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2};
-use rustix::io::Errno;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, statat,
+};
+use rustix::io::{Errno, pread};
 
+use crate::limits;
 use crate::time::Instant;
 use crate::web::lookup::{Found, Meta};
+
+use super::cache::{Cache, Identity};
 
 #[derive(Debug)]
 pub(super) struct Root {
@@ -20,43 +26,87 @@ pub(super) struct Root {
     directory: Option<(OwnedFd, Instant)>,
     /// Linux before 5.6 has none, and some sandboxes forbid it.
     has_openat2: bool,
+    cache: Cache,
+}
+
+/// Where the bytes of a file that was found are.
+#[derive(Debug)]
+pub(super) enum Source {
+    Nowhere,
+    Open(OwnedFd),
+    /// All of them.
+    Memory(Rc<[u8]>),
 }
 
 const DIRECTORY_AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Root {
-    pub(super) fn new(path: &str) -> Self {
-        Self { path: path.to_owned(), directory: None, has_openat2: true }
+    pub(super) fn new(path: &str, cache_bytes_max: usize) -> Self {
+        Self {
+            path: path.to_owned(),
+            directory: None,
+            has_openat2: true,
+            cache: Cache::new(cache_bytes_max),
+        }
     }
 
     /// What is at `path`, which begins with a slash. A script is only looked at, not opened for
     /// reading: php-fpm may run as another user.
-    pub(super) fn look(&mut self, now: Instant, path: &[u8]) -> (Found, Option<OwnedFd>) {
+    pub(super) fn look(&mut self, now: Instant, unix_seconds: u64, path: &[u8]) -> (Found, Source) {
+        if let Some(known) = self.recall(now, path) {
+            return known;
+        }
         let is_script = path.ends_with(b".php");
         let opened = self.open(now, path, is_script);
         let file = match opened {
             Ok(file) => file,
-            Err(errno) => return (found_of(errno), None),
+            Err(errno) => return (found_of(errno), Source::Nowhere),
         };
-        let Ok(stat) = fstat(&file) else { return (Found::Failed, None) };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => (Found::Directory, None),
-            // A daemon that runs as root could read what nobody is meant to.
-            FileType::RegularFile if stat.st_mode & 0o444 == 0 => (Found::Denied, None),
-            FileType::RegularFile => {
-                let meta = Meta {
-                    size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-                    modified_unix_seconds: u64::try_from(stat.st_mtime).unwrap_or(0),
-                };
-                (Found::File(meta), Some(file))
+        let Ok(stat) = fstat(&file) else { return (Found::Failed, Source::Nowhere) };
+        let found = found_in(&stat);
+        match found {
+            Found::File(meta) if !is_script => {
+                let identity = Identity::of(&stat);
+                let bytes = if identity.is_young(unix_seconds) { None } else { read(&file, meta) };
+                let Some(bytes) = bytes else { return (found, Source::Open(file)) };
+                let content = Some((Rc::clone(&bytes), identity));
+                self.cache.insert(now, path, found, content);
+                (found, Source::Memory(bytes))
             }
-            FileType::Symlink
-            | FileType::Fifo
-            | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Unknown => (Found::Denied, None),
+            Found::File(_) | Found::Directory => {
+                self.cache.insert(now, path, found, None);
+                (found, Source::Nowhere)
+            }
+            Found::Missing | Found::Denied | Found::Failed => (found, Source::Nowhere),
         }
+    }
+
+    /// What is in memory, if it is as it was.
+    fn recall(&mut self, now: Instant, path: &[u8]) -> Option<(Found, Source)> {
+        let entry = self.cache.find(now, path)?;
+        let is_fresh = now.since(entry.checked_at) < limits::WEB_CACHE_AGE_MAX;
+        let content = entry.content.clone();
+        let found = entry.found;
+        let source = match content {
+            None if is_fresh => Source::Nowhere,
+            Some((bytes, _)) if is_fresh => Source::Memory(bytes),
+            // A link that leads elsewhere by now leads to another file, so its look is enough.
+            Some((bytes, identity)) if self.identity(now, path) == Some(identity) => {
+                self.cache.find(now, path)?.checked_at = now;
+                Source::Memory(bytes)
+            }
+            None | Some(_) => {
+                self.cache.remove(path);
+                return None;
+            }
+        };
+        Some((found, source))
+    }
+
+    fn identity(&mut self, now: Instant, path: &[u8]) -> Option<Identity> {
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        let stat = statat(self.directory(now).ok()?, relative, AtFlags::empty()).ok()?;
+        Some(Identity::of(&stat))
     }
 
     fn open(&mut self, now: Instant, path: &[u8], is_script: bool) -> Result<OwnedFd, Errno> {
@@ -91,6 +141,35 @@ impl Root {
         }
         self.directory.as_ref().map(|(directory, _)| directory).ok_or(Errno::NOENT)
     }
+}
+
+fn found_in(stat: &Stat) -> Found {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Found::Directory,
+        // A daemon that runs as root could read what nobody is meant to.
+        FileType::RegularFile if stat.st_mode & 0o444 == 0 => Found::Denied,
+        FileType::RegularFile => Found::File(Meta {
+            size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            modified_unix_seconds: u64::try_from(stat.st_mtime).unwrap_or(0),
+        }),
+        FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Found::Denied,
+    }
+}
+
+/// A small file's bytes, if all of them are there.
+fn read(file: &OwnedFd, meta: Meta) -> Option<Rc<[u8]>> {
+    if meta.size_bytes > limits::WEB_SMALL_FILE_BYTES {
+        return None;
+    }
+    let size = usize::try_from(meta.size_bytes).ok()?;
+    let mut bytes = vec![0; size];
+    let count = if size == 0 { 0 } else { pread(file, bytes.as_mut_slice(), 0).ok()? };
+    (count == size).then(|| bytes.into())
 }
 
 /// Component by component, no link followed at all.
@@ -159,9 +238,9 @@ mod tests {
         symlink("../secret.txt", root_path.join("up.txt")).expect("links");
         symlink("/etc/passwd", root_path.join("absolute.txt")).expect("links");
         for has_openat2 in [true, false] {
-            let mut root = Root::new(root_path.to_str().expect("text"));
+            let mut root = Root::new(root_path.to_str().expect("text"), 1000);
             root.has_openat2 = has_openat2;
-            let mut look = |path: &str| root.look(Instant::ZERO, path.as_bytes()).0;
+            let mut look = |path: &str| root.look(Instant::ZERO, 0, path.as_bytes()).0;
             assert!(matches!(look("/a.txt"), Found::File(Meta { size_bytes: 3, .. })));
             assert!(matches!(look("/a.php"), Found::File(Meta { size_bytes: 3, .. })));
             assert_eq!(look("/"), Found::Directory);
@@ -174,6 +253,44 @@ mod tests {
                 assert!(!matches!(look(outside), Found::File(_)), "{outside} {has_openat2}");
             }
         }
+        std::fs::remove_dir_all(&base).expect("cleans up");
+    }
+
+    #[test]
+    fn a_small_file_is_in_memory_until_it_changes() {
+        let base = std::env::temp_dir().join(format!("tandem-cache-{}", std::process::id()));
+        std::fs::create_dir_all(&base).expect("makes the tree");
+        let write = |text: &str| {
+            std::fs::write(base.join("new"), text).expect("writes");
+            std::fs::rename(base.join("new"), base.join("a.txt")).expect("renames");
+        };
+        write("one");
+        std::fs::write(base.join("large"), vec![b'x'; 20_000]).expect("writes");
+        let mut root = Root::new(base.to_str().expect("text"), 1000);
+        let at = |milliseconds| Instant::ZERO + Duration::from_millis(milliseconds);
+        let later = u64::MAX;
+        let mut look = |milliseconds, unix_seconds, path: &str| match root.look(
+            at(milliseconds),
+            unix_seconds,
+            path.as_bytes(),
+        ) {
+            (Found::File(_), Source::Memory(bytes)) => String::from_utf8_lossy(&bytes).into(),
+            (Found::File(_), Source::Open(_)) => String::from("open"),
+            (found, _) => format!("{found:?}"),
+        };
+        assert_eq!(look(0, 0, "/a.txt"), "open", "it is too young to be believed");
+        assert_eq!(look(0, later, "/large"), "open");
+        assert_eq!(look(0, later, "/a.txt"), "one");
+        write("two");
+        assert_eq!(look(999, later, "/a.txt"), "one");
+        assert_eq!(look(1000, later, "/a.txt"), "two");
+        assert_eq!(look(1500, later, "/a.txt"), "two");
+        std::fs::remove_file(base.join("a.txt")).expect("removes");
+        symlink("/etc/passwd", base.join("a.txt")).expect("links");
+        assert_eq!(look(2500, later, "/a.txt"), "Denied");
+        assert_eq!(look(2500, later, "/b.txt"), "Missing");
+        std::fs::write(base.join("b.txt"), "").expect("writes");
+        assert_eq!(look(2500, later, "/b.txt"), "", "what is missing is looked for each time");
         std::fs::remove_dir_all(&base).expect("cleans up");
     }
 }

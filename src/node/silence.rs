@@ -1,0 +1,132 @@
+//! Silence: whether the peer is gone, and asking before anything is taken.
+//!
+//! In: what was heard and when, ARP answers. Out: probes; whether silence may be believed.
+//! Must not: choose a role (`judge`). Read first: facts/vrrp.md 6.1 and 6.3; RFC 5227, 2.1.
+
+use std::time::Duration;
+
+use super::{Node, PROBE_LEAD, Probes};
+use crate::console::note::Note;
+use crate::net::arp::Arp;
+use crate::pair::Role;
+use crate::time::Instant;
+use crate::wire::LinkId;
+/// Rounds of probes before the first takeover, and after every one had an answer.
+const PROBE_ROUNDS: u32 = 3;
+const PROBE_ROUNDS_MAX: u32 = 20;
+/// How often a foreign peer's host is asked by ARP whether it lives.
+pub(super) const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a silent keepalived may go on answering for the virtual addresses before they are taken
+/// all the same: two hosts then answer, and the announcements decide.
+const FOREIGN_HOLD_LIMIT: Duration = Duration::from_secs(3);
+
+impl Node {
+    /// When every path will have been silent for long enough: the master-down timers of all usable
+    /// links, and four beacon intervals since the last beacon.
+    pub(super) fn silent_at(&self) -> Option<Instant> {
+        let beacons = self.peer.heard_at().map(|at| at + self.fresh_limit());
+        Some(self.group.silent_at()?.max(beacons.unwrap_or(Instant::ZERO)))
+    }
+
+    pub(super) fn is_peer_silent(&self, now: Instant) -> bool {
+        self.silent_at().is_some_and(|at| now >= at)
+    }
+
+    /// As a Master in VRRP no timer runs for the peer; its beacons are what can be silent.
+    pub(super) fn is_silent_for_long(&self, now: Instant) -> bool {
+        let master_down = 3 * self.config.vrrp.interval + Duration::from_secs(1);
+        self.peer.heard_at().is_none_or(|at| now.since(at) > master_down)
+    }
+
+    /// Time between two rounds: all of them fit between the first advertisement that is missing and
+    /// the end of the master-down timer, so that nothing is asked while the peer is heard.
+    fn probe_lead(&self) -> Duration {
+        PROBE_LEAD.min(self.config.vrrp.interval / 2)
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        matches!(self.role, Role::Standby | Role::Joining)
+            .then(|| self.silent_at().map(|at| at - self.probe_lead() * PROBE_ROUNDS))?
+    }
+
+    pub(super) fn probe_deadline(&self) -> Option<Instant> {
+        match self.probes.sent_at {
+            Some(at) => Some(at + self.probe_lead()),
+            None => self.probe_at(),
+        }
+    }
+
+    /// Shortly before the takeover, asks by ARP who answers for the virtual addresses: in rounds,
+    /// since a probe or an answer may be lost.
+    pub(super) fn send_probes(&mut self, now: Instant) {
+        match self.probe_at() {
+            Some(at) if now >= at => {}
+            Some(_) | None => {
+                self.probes = Probes::default();
+                return;
+            }
+        }
+        if self.probes.sent_at.is_some_and(|at| now.since(at) < self.probe_lead()) {
+            return;
+        }
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let (unanswered, wanted) = match (sent_at, answered_by) {
+            (None, _) => (0, PROBE_ROUNDS),
+            (Some(_), None) => (unanswered + 1, wanted),
+            (Some(_), Some(_)) => (0, (wanted + 1).min(PROBE_ROUNDS_MAX)),
+        };
+        self.probes = Probes { sent_at: Some(now), answered_by: None, unanswered, wanted };
+        let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
+        let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
+        for (link, address) in vips.into_iter().chain(peers) {
+            let mac = self.links[link.index()].mac;
+            self.send_arp(link, &Arp::probe(mac, address));
+        }
+    }
+
+    /// Whether the last rounds of probes all ended without an answer for a virtual address.
+    pub(super) fn nobody_answers(&mut self, now: Instant) -> bool {
+        let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
+        let Some((link, address, mac)) = answered_by else {
+            let is_over = sent_at.is_some_and(|at| now.since(at) >= self.probe_lead());
+            let is_unanswered = unanswered + u32::from(is_over) >= wanted && sent_at.is_some();
+            if is_unanswered {
+                self.findings.conflict = None;
+            }
+            return is_unanswered;
+        };
+        let is_peer = self.links[link.index()].peer_mac == Some(mac);
+        if is_peer && self.has_foreign_peer() {
+            // A killed keepalived leaves its addresses behind for ever (facts/vrrp.md 3.7).
+            let since = *self.held_since.get_or_insert(now);
+            if now.since(since) >= FOREIGN_HOLD_LIMIT {
+                self.held_since = None;
+                return true;
+            }
+        }
+        let note = if is_peer {
+            let why = format!("{} is silent but still answers for {address}", self.peer_name());
+            Note::TakeoverHeld { why }
+        } else {
+            Note::AddressConflict { link, address, mac: mac.to_string() }
+        };
+        if self.findings.conflict.as_ref() != Some(&note.to_string()) {
+            self.findings.conflict = Some(note.to_string());
+            self.note(note);
+        }
+        false
+    }
+
+    /// Asks by ARP whether a foreign peer's host lives.
+    pub(super) fn send_hellos(&mut self, now: Instant) {
+        if !self.has_foreign_peer() || now < self.hello_at {
+            return;
+        }
+        self.hello_at = now + HELLO_INTERVAL;
+        for link in LinkId::ALL {
+            let facts = &self.links[link.index()];
+            let probe = Arp::probe(facts.mac, facts.peer);
+            self.send_arp(link, &probe);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Intake: clients are accepted, and kept out while the host drains.
+//!
+//! In: readable listeners. Out: connections in slots. Must not: serve them (that is `pump`).
+//! Read first: `listen`; routes::WebIntake.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crate::limits;
+use crate::os::plane::Turn;
+use crate::web::params::Ends;
+use crate::web::session::{Input, Session};
+
+use super::connection::Connection;
+use super::listen::Accepted;
+use super::{SIDE_CLIENT, ServeWeb, Slot, key};
+
+/// Connections accepted from one listener in a turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+impl ServeWeb {
+    pub(super) fn accept_all(&mut self, turn: &mut Turn<'_>) {
+        for index in 0..self.listeners.len() {
+            if let Ok(slot) = u32::try_from(index) {
+                self.accept(turn, slot);
+            }
+        }
+    }
+
+    pub(super) fn accept(&mut self, turn: &mut Turn<'_>, index: u32) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let is_paused = self.accept_paused_until.is_some();
+            let Some(listener) = self.listener_mut(index) else { return };
+            if is_paused || !listener.is_readable {
+                return;
+            }
+            match listener.accept() {
+                Accepted::Connection(socket, client) => {
+                    let (local, is_virtual) = (listener.address, listener.is_virtual);
+                    self.admit(turn, socket, client, local, is_virtual);
+                }
+                Accepted::Nothing => listener.is_readable = false,
+                Accepted::Exhausted => {
+                    self.accept_paused_until = Some(turn.now + limits::WEB_ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        socket: OwnedFd,
+        client: SocketAddr,
+        mut local: SocketAddr,
+        is_virtual: bool,
+    ) {
+        // Dropping the socket closes it: one too many.
+        if self.open >= self.config.connections_max {
+            return;
+        }
+        if local.ip().is_unspecified() {
+            let name = rustix::net::getsockname(&socket).ok();
+            local = name.and_then(|name| SocketAddr::try_from(name).ok()).unwrap_or(local);
+        }
+        let slot = self.free.pop().or_else(|| {
+            let slot = u32::try_from(self.slots.len()).ok()?;
+            self.slots.push(Slot::default());
+            Some(slot)
+        });
+        let Some(slot) = slot else { return };
+        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
+        let connection = Connection::new(session, socket, is_virtual);
+        let Some(entry) = self.slot_mut(slot) else { return };
+        let key = key(SIDE_CLIENT, slot, entry.generation);
+        if turn.plane.register(&connection.client.descriptor, key).is_err() {
+            self.free.push(slot);
+            return;
+        }
+        entry.connection = Some(Box::new(connection));
+        self.open += 1;
+        if is_virtual && self.is_draining {
+            self.feed(turn.now, slot, Input::Drain);
+        }
+        self.arm(slot);
+    }
+
+    /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_draining
+            && !self.listeners.iter().any(|listener| listener.is_virtual && listener.has_waiting())
+            && !self
+                .slots
+                .iter()
+                .filter_map(|slot| slot.connection.as_ref())
+                .any(|connection| connection.is_virtual && connection.session.is_in_flight())
+    }
+
+    /// Idle connections of virtual listeners are closed; what they already sent is answered.
+    pub(super) fn drain(&mut self, turn: &mut Turn<'_>) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.is_virtual) {
+            listener.is_readable = true;
+        }
+        self.accept_all(turn);
+        for index in 0..self.slots.len() {
+            let Ok(slot) = u32::try_from(index) else { return };
+            let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
+            });
+            if is_virtual {
+                self.pump(turn, slot);
+                self.feed(turn.now, slot, Input::Drain);
+                self.pump(turn, slot);
+            }
+        }
+    }
+}

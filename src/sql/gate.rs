@@ -1,0 +1,69 @@
+//! Which addresses may connect.
+//!
+//! In: the list of the configuration, a client's address. Out: whether it may. Must not: know who
+//! the client says it is. Read first: facts/sql.md 1.1, client-ips.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Deserialize;
+
+use crate::units::Cidr;
+
+/// An address or a network, "192.168.3.7" or "192.168.3.0/24".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network(Cidr);
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<Ipv4Addr>()
+            .map(|address| Cidr { address, prefix: 32 })
+            .or_else(|_| text.parse())
+            .map(Self)
+            .map_err(|_| format!("client {text:?}: write \"192.168.3.7\" or \"192.168.3.0/24\""))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix == 32 { write!(f, "{}", self.0.address) } else { write!(f, "{}", self.0) }
+    }
+}
+
+/// An empty list lets everybody in, as Atlas's does.
+#[must_use]
+pub fn is_allowed(list: &[Network], peer: IpAddr) -> bool {
+    list.is_empty()
+        || match peer.to_canonical() {
+            IpAddr::V4(address) => list.iter().any(|network| network.0.contains(address)),
+            IpAddr::V6(_) => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lets_in_who_is_listed() {
+        let parse = |text: &str| Network::try_from(text.to_owned());
+        let list = [parse("192.168.3.7").unwrap(), parse("10.1.0.0/16").unwrap()];
+        assert_eq!(list.map(|it| it.to_string()), ["192.168.3.7", "10.1.0.0/16"]);
+        for (peer, expected) in [
+            ("192.168.3.7", true),
+            ("192.168.3.8", false),
+            ("10.1.255.1", true),
+            ("10.2.0.1", false),
+            ("::ffff:10.1.0.1", true),
+            ("::1", false),
+        ] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(is_allowed(&list, peer), expected, "{peer}");
+            assert!(is_allowed(&[], peer));
+        }
+        assert!(parse("192.168").is_err());
+    }
+}

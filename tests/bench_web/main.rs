@@ -1,0 +1,208 @@
+//! Benchmark: the web front beside Debian's nginx and haproxy, interleaved in one run.
+//!
+//! In: --seconds N, --rounds N, --case NAME, --connections N, --json FILE; TANDEM_BIN. Out: a table
+//! of requests a second, p99 and CPU seconds per million requests, best of the rounds; the same as
+//! JSON. Servers are pinned to CPU 0; wrk, php-fpm and the null responder to CPU 1. All of it runs
+//! in network and mount namespaces of its own, so ports and /run are its own too.
+//! Read first: facts/web.md 5 (what the figures of nginx and haproxy were there).
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+mod measure;
+mod servers;
+
+use measure::Figures;
+use servers::Server;
+
+pub(crate) type Outcome<T> = Result<T, String>;
+
+const USAGE: &str = "usage: scripts/bench web [--seconds N] [--rounds N] [--case NAME] \
+                     [--connections N] [--json FILE]";
+
+/// A case: its name, the path that is asked for, the port of what answers FastCGI, and who runs it.
+struct Case {
+    name: &'static str,
+    path: &'static str,
+    php_port: u16,
+    servers: &'static [&'static str],
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "static_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
+    Case { name: "static_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
+    Case {
+        name: "fastcgi_null",
+        path: "/null.php",
+        php_port: 9001,
+        servers: &["nginx", "haproxy", "tandem"],
+    },
+    Case {
+        name: "php_hello",
+        path: "/hello.php",
+        php_port: 9000,
+        servers: &["nginx", "haproxy", "tandem"],
+    },
+];
+
+struct Options {
+    seconds: u64,
+    rounds: usize,
+    case: Option<String>,
+    connections: Vec<usize>,
+    file: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match words.first().map(String::as_str) {
+        Some("respond") => servers::respond(),
+        Some("inside") => bench(words.get(1..).unwrap_or_default()),
+        Some(_) | None => enter(&words),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench web: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs this program again in namespaces of its own; they end with it, and all that runs in them.
+fn enter(words: &[String]) -> Outcome<()> {
+    parse(words)?;
+    let me = std::env::current_exe().map_err(|error| error.to_string())?;
+    let status = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(me)
+        .arg("inside")
+        .args(words)
+        .status()
+        .map_err(|error| format!("unshare: {error}"))?;
+    if status.success() { Ok(()) } else { Err("the run failed".into()) }
+}
+
+fn parse(words: &[String]) -> Outcome<Options> {
+    let mut options =
+        Options { seconds: 4, rounds: 3, case: None, connections: vec![16, 64], file: None };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(USAGE)?;
+        let number = || value.parse::<u64>().map_err(|_| USAGE.to_owned());
+        match word.as_str() {
+            "--seconds" => options.seconds = number()?.max(1),
+            "--rounds" => options.rounds = usize::try_from(number()?).unwrap_or(1).max(1),
+            "--case" => options.case = Some(value.clone()),
+            "--connections" => {
+                options.connections = vec![usize::try_from(number()?).unwrap_or(16)];
+            }
+            "--json" => options.file = Some(value.clone()),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(options)
+}
+
+fn bench(words: &[String]) -> Outcome<()> {
+    let options = parse(words)?;
+    let directory = std::env::temp_dir().join(format!("tandem-bench-{}", std::process::id()));
+    let tree = Tree::new(directory)?;
+    servers::prepare(&tree.0)?;
+    let _fpm = servers::php_fpm(&tree.0)?;
+    let _responder = servers::responder()?;
+    println!(
+        "{:<13} {:>5} {:<8} {:>9} {:>9} {:>13} {:>6}",
+        "case", "conns", "server", "req/s", "p99 ms", "CPU s/million", "ratio"
+    );
+    let mut results = Vec::new();
+    for case in CASES.iter().filter(|case| options.case.as_deref().is_none_or(|it| it == case.name))
+    {
+        let servers: Vec<Server> = case
+            .servers
+            .iter()
+            .map(|name| Server::start(name, &tree.0, case.php_port))
+            .collect::<Outcome<_>>()?;
+        for &connections in &options.connections {
+            results.extend(compare(case, &servers, connections, &options)?);
+        }
+    }
+    if let Some(file) = &options.file {
+        let all = json!({ "name": "web", "seconds": options.seconds, "rounds": options.rounds,
+                          "results": results });
+        std::fs::write(file, format!("{all:#}\n")).map_err(|error| format!("{file}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// One case at one number of connections: the servers take turns, the best round of each counts.
+fn compare(
+    case: &Case,
+    servers: &[Server],
+    connections: usize,
+    options: &Options,
+) -> Outcome<Vec<Value>> {
+    let mut best: Vec<Option<Figures>> = vec![None; servers.len()];
+    let warm_up = Duration::from_secs(1);
+    for server in servers {
+        measure::run(server, case.path, connections, warm_up)?;
+    }
+    for _ in 0..options.rounds {
+        for (server, best) in servers.iter().zip(&mut best) {
+            let time = Duration::from_secs(options.seconds);
+            let figures = measure::run(server, case.path, connections, time)?;
+            if best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
+                *best = Some(figures);
+            }
+        }
+    }
+    let all: Vec<Figures> = best.into_iter().flatten().collect();
+    let peers = servers.iter().zip(&all).filter(|(server, _)| server.name != "tandem");
+    let reference = peers.map(|(_, figures)| figures.cpu).fold(f64::INFINITY, f64::min);
+    Ok(servers
+        .iter()
+        .zip(&all)
+        .map(|(server, figures)| {
+            let ratio = figures.cpu / reference;
+            println!(
+                "{:<13} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
+                case.name, server.name, figures.rate, figures.p99_ms, figures.cpu
+            );
+            json!({
+                "case": case.name, "connections": connections, "server": server.name,
+                "requests_per_second": figures.rate, "p99_ms": figures.p99_ms,
+                "cpu_seconds_per_million": figures.cpu, "ratio_to_best_peer": ratio,
+            })
+        })
+        .collect())
+}
+
+/// The run's folder, removed at the end.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(path: PathBuf) -> Outcome<Self> {
+        let tree = Self(path);
+        let write = |name: &str, bytes: &[u8]| {
+            let path = tree.0.join("root").join(name);
+            std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            std::fs::write(path, bytes)
+        };
+        write("1k.bin", &[b'x'; 1024])
+            .and_then(|()| write("1m.bin", &vec![b'x'; 1 << 20]))
+            .and_then(|()| write("hello.php", b"<?php echo 'hello';"))
+            .and_then(|()| write("null.php", b"<?php"))
+            .map_err(|error| format!("{}: {error}", tree.0.display()))?;
+        Ok(tree)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}

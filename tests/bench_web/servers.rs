@@ -1,0 +1,190 @@
+//! The servers that are compared, and what answers FastCGI behind them.
+//!
+//! In: a name, the run's folder, the FastCGI port. Out: a running process and its address. nginx
+//! has one worker, haproxy one thread, tandem its daemon as it is shipped, with no database and no
+//! other host. None writes an access log. Must not: run outside the namespaces of `enter`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Outcome;
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    child: Running,
+}
+
+/// A process that is ended with its handle.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(i32::MAX));
+        let _gone = kill(pid, Signal::SIGTERM);
+        let _gone = self.0.wait();
+    }
+}
+
+/// What tandem needs to start: its two links, and folders that are nobody else's.
+const PREPARE: &str = "
+set -eu
+mount -t tmpfs tmpfs /run
+mkdir -p /run/php /var/lib/tandem
+mount -t tmpfs tmpfs /var/lib/tandem
+ip link set lo up
+ip link add eth0 type veth peer name cable0
+ip link add eth1 type veth peer name cable1
+ip addr add 10.96.153.110/24 dev eth0
+ip addr add 192.168.3.100/24 dev eth1
+for link in eth0 cable0 eth1 cable1; do ip link set $link up; done
+";
+
+pub(crate) fn prepare(directory: &Path) -> Outcome<()> {
+    let done = Command::new("bash")
+        .args(["-c", PREPARE])
+        .current_dir(directory)
+        .status()
+        .map_err(|error| format!("bash: {error}"))?;
+    if done.success() { Ok(()) } else { Err("the namespaces cannot be prepared".into()) }
+}
+
+impl Server {
+    pub(crate) fn start(name: &'static str, directory: &Path, php_port: u16) -> Outcome<Self> {
+        let file = directory.join(name);
+        let file_text = file.to_string_lossy().into_owned();
+        let root = directory.join("root");
+        let root = root.to_string_lossy();
+        let binary = std::env::var("TANDEM_BIN").map_err(|_| "TANDEM_BIN names no binary")?;
+        let (config, address, words): (String, &str, Vec<&str>) = match name {
+            "nginx" => (nginx(&root, php_port), "127.0.0.1:8001", vec!["nginx", "-c", &file_text]),
+            "haproxy" => {
+                (haproxy(&root, php_port), "127.0.0.1:8002", vec!["haproxy", "-f", &file_text])
+            }
+            _ => (
+                tandem(&root, php_port),
+                "10.96.153.110:80",
+                vec![&binary, "run", "--host", "server1", "--config", &file_text],
+            ),
+        };
+        std::fs::write(&file, config).map_err(|error| format!("{file_text}: {error}"))?;
+        let child = spawn("0", &words, &directory.join(format!("{name}.log")))?;
+        let address = address.parse().map_err(|_| "an address")?;
+        wait_for(address).map_err(|why| {
+            let log = directory.join(format!("{name}.log"));
+            format!("{name}: {why}\n{}", std::fs::read_to_string(log).unwrap_or_default())
+        })?;
+        Ok(Self { name, address, child })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+}
+
+fn spawn(cpu: &str, words: &[&str], log: &Path) -> Outcome<Running> {
+    let log = std::fs::File::create(log).map_err(|error| error.to_string())?;
+    let output = log.try_clone().map_err(|error| error.to_string())?;
+    // taskset becomes the program, so that the child's pid is the program's.
+    Command::new("taskset")
+        .args(["-c", cpu])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(log)
+        .spawn()
+        .map(Running)
+        .map_err(|error| format!("{words:?}: {error}"))
+}
+
+fn wait_for(address: SocketAddr) -> Outcome<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > end {
+            return Err(format!("nobody listens on {address}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn nginx(root: &str, php_port: u16) -> String {
+    format!(
+        "daemon off; worker_processes 1; user root; pid /run/nginx.pid; error_log stderr crit;\n\
+         events {{ worker_connections 2048; }}\n\
+         http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000;\n\
+         server {{ listen 127.0.0.1:8001 backlog=1024; root {root};\n\
+         location ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\
+         fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n\
+         fastcgi_pass 127.0.0.1:{php_port}; }} }} }}\n"
+    )
+}
+
+fn haproxy(root: &str, php_port: u16) -> String {
+    format!(
+        "global\n nbthread 1\n maxconn 4000\n\
+         defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         frontend f\n bind 127.0.0.1:8002\n default_backend b\n\
+         backend b\n use-fcgi-app php\n http-reuse never\n\
+         server s 127.0.0.1:{php_port} proto fcgi maxconn 15\n\
+         fcgi-app php\n docroot {root}\n no option keep-conn\n"
+    )
+}
+
+fn tandem(root: &str, php_port: u16) -> String {
+    include_str!("../../src/example.toml")
+        .replace("root = \"/var/www/html\"", &format!("root = \"{root}\""))
+        .replace("php_port = 9000", &format!("php_port = {php_port}\nphp_requests_max = 15"))
+}
+
+/// Sixteen workers on port 9000.
+pub(crate) fn php_fpm(directory: &Path) -> Outcome<Running> {
+    let file = directory.join("fpm.conf");
+    let text = "[global]\ndaemonize = no\nerror_log = /dev/null\n[www]\nuser = root\ngroup = root\n\
+                listen = 127.0.0.1:9000\nlisten.backlog = 1024\npm = static\n\
+                pm.max_children = 16\nping.path = /ping\n";
+    std::fs::write(&file, text).map_err(|error| error.to_string())?;
+    let file = file.to_string_lossy();
+    let words = ["php-fpm8.2", "-F", "-R", "-d", "opcache.enable=1", "-y", &file];
+    let running = spawn("1", &words, &directory.join("fpm.log"))?;
+    wait_for(([127, 0, 0, 1], 9000).into()).map(|()| running)
+}
+
+/// This program again, as a FastCGI responder on port 9001 that does nothing.
+pub(crate) fn responder() -> Outcome<Running> {
+    let me = std::env::current_exe().map_err(|error| error.to_string())?;
+    let me = me.to_string_lossy();
+    let running = spawn("1", &[&me, "respond"], Path::new("/dev/null"))?;
+    wait_for(([127, 0, 0, 1], 9001).into()).map(|()| running)
+}
+
+/// Answers 64 bytes to every request, one connection after the other.
+pub(crate) fn respond() -> Outcome<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 9001)).map_err(|error| error.to_string())?;
+    let text = format!("Content-Type: text/plain\r\n\r\n{}", "x".repeat(64));
+    let length = u8::try_from(text.len()).map_err(|_| "a short text")?;
+    let end = [1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let answer = [&[1, 6, 0, 1, 0, length, 0, 0], text.as_bytes(), &end].concat();
+    let mut bytes = [0; 8192];
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { continue };
+        // The empty STDIN record ends a request: type 5, length 0.
+        let mut seen = Vec::new();
+        while !(seen.len() >= 8 && matches!(seen[seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _])) {
+            match stream.read(&mut bytes) {
+                Ok(count) if count > 0 => seen.extend_from_slice(&bytes[..count]),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let _gone = stream.write_all(&answer);
+    }
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! Benchmark: the splitter of a pair in service, beside haproxy in tcp mode and no proxy at all.
+//!
+//! In: --rounds N, --seconds N, --server FLAVOUR, --json FILE. Out: a table, the same as JSON.
+//! Each round runs every target in turn, so that the machine's noise hits all alike; a target's
+//! ratio is taken within its round. The gate is processor time a query (facts/sql.md 4): the
+//! throughput of one machine says more about its neighbours.
+//! Not done: MySQL Router, 256 connections (load of the machine above 50, upper bounds only).
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder};
+use serde_json::{Map, Value, json};
+
+mod database;
+mod host;
+mod load;
+mod pair;
+mod php;
+mod sampler;
+mod world;
+
+use database::{Flavour, ROOT_PASSWORD};
+use host::{Host, text};
+use pair::{EXAMPLE, NODE_PID, Pair, SETTLE_LIMIT};
+use world::Outcome;
+
+const USAGE: &str = "usage: scripts/bench sql [--rounds N] [--seconds N] \
+    [--server mariadb|mysql97|mysql56] [--json FILE]";
+
+const SOURCE: &str = "192.168.3.100";
+const REPLICA: &str = "192.168.3.101";
+const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const HAPROXY_PID: &str = "/run/haproxy-bench.pid";
+const ROWS: usize = 10_000;
+const SHORT_SESSIONS: u32 = 500;
+const IDLE_SESSIONS: usize = 2000;
+/// Of /proc/PID/stat.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// What sysbench runs, and the server that answers it behind every target.
+const WORKLOADS: [(&str, &str, f64); 2] =
+    [("point_select", REPLICA, 1.0), ("read_only", SOURCE, 16.0)];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Direct,
+    Haproxy,
+    Tandem,
+}
+
+impl Target {
+    const ALL: [Self; 3] = [Self::Direct, Self::Haproxy, Self::Tandem];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Haproxy => "haproxy",
+            Self::Tandem => "tandem",
+        }
+    }
+
+    /// Where it listens, for statements that `server` answers.
+    fn address(self, server: &'static str) -> (&'static str, u16) {
+        match self {
+            Self::Direct => (server, 3306),
+            Self::Haproxy if server == REPLICA => ("127.0.0.1", 3401),
+            Self::Haproxy => ("127.0.0.1", 3400),
+            Self::Tandem => ("127.0.0.1", 1234),
+        }
+    }
+
+    const fn pid_file(self) -> Option<&'static str> {
+        match self {
+            Self::Direct => None,
+            Self::Haproxy => Some(HAPROXY_PID),
+            Self::Tandem => Some(NODE_PID),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench sql: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Outcome<()> {
+    let (mut rounds, mut seconds, mut server, mut file) = (3u32, 3u64, "mariadb".to_owned(), None);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(USAGE)?;
+        match word.as_str() {
+            "--rounds" => rounds = value.parse().map_err(|_| USAGE)?,
+            "--seconds" => seconds = value.parse().map_err(|_| USAGE)?,
+            "--server" => server = value,
+            "--json" => file = Some(value),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    let pair = start(Flavour::find(&server)?)?;
+    let result = measure(&pair.servers[0].host, rounds, seconds);
+    let measured = result.map_err(|why| format!("{why}\n{}", pair.logs()))?;
+    if let Some(file) = file {
+        let all = json!({
+            "name": "sql", "database": pair.flavour.title(), "rounds": rounds,
+            "seconds": seconds, "figures": measured,
+        });
+        fs::write(&file, format!("{all:#}\n")).map_err(|error| format!("{file}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// A pair in service with sysbench's table, and a haproxy on the active host.
+fn start(flavour: Flavour) -> Outcome<Pair> {
+    let mut pair = Pair::new(flavour)?;
+    let config = EXAMPLE.replacen("[sql] ", "[sql]\nsessions_max = 4096\n# ", 1);
+    for number in [0, 1] {
+        pair.configure(number, &config)?;
+        pair.start_tandem(number)?;
+    }
+    let settled = pair.wait_settled(0, SETTLE_LIMIT).and_then(|_| pair.make_schema());
+    settled.map_err(|why| format!("{why}\n{}", pair.logs()))?;
+    for server in &pair.servers {
+        database::ask(&server.host, "SET GLOBAL max_connections = 5000")?;
+    }
+    let host = &mut pair.servers[0].host;
+    let haproxy = format!(
+        "global\n  maxconn 5000\n  nbthread 1\n  pidfile {HAPROXY_PID}\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+         listen source\n  bind 127.0.0.1:3400\n  server s {SOURCE}:3306\n\
+         listen replica\n  bind 127.0.0.1:3401\n  server r {REPLICA}:3306\n"
+    );
+    fs::write(host.path("/etc/haproxy-bench.cfg"), haproxy).map_err(text)?;
+    let script = format!("echo $$ >{HAPROXY_PID}; exec haproxy -db -f /etc/haproxy-bench.cfg");
+    host.start("haproxy", &["bash", "-c", &script])?;
+    host::wait_for_port(host, 3400, Duration::from_secs(10))?;
+    let size = format!("--table-size={ROWS}");
+    let prepare = sysbench("read_only", (SOURCE, 3306), 1, &[&size, "prepare"]);
+    run(host, Duration::from_secs(120), &prepare)?;
+    let count = || {
+        let rows = database::ask(&pair.servers[1].host, "SELECT COUNT(*) FROM app.sbtest1");
+        rows.ok().and_then(|rows| rows.first()?.first()?.parse().ok())
+    };
+    world::wait_until("the table is on the replica", Duration::from_secs(60), || {
+        count() == Some(ROWS)
+    })?;
+    Ok(pair)
+}
+
+fn measure(host: &Host, rounds: u32, seconds: u64) -> Outcome<Value> {
+    let mut all = Map::new();
+    println!(
+        "{:<14} {:>4} {:<8} {:>9} {:>6} {:>9} {:>9}",
+        "workload", "conn", "target", "queries/s", "ratio", "CPU s/Mq", "least"
+    );
+    for (workload, server, queries) in WORKLOADS {
+        for connections in CONNECTIONS {
+            let mut seen: [Vec<(f64, f64)>; 3] = Default::default();
+            for _ in 0..rounds {
+                for (target, seen) in Target::ALL.into_iter().zip(&mut seen) {
+                    seen.push(cell(
+                        host,
+                        (workload, queries),
+                        target,
+                        server,
+                        connections,
+                        seconds,
+                    )?);
+                }
+            }
+            let [direct, ..] = seen.clone();
+            for (target, seen) in Target::ALL.into_iter().zip(seen) {
+                let ratio = median(seen.iter().zip(&direct).map(|(it, base)| it.0 / base.0));
+                let rate = median(seen.iter().map(|it| it.0));
+                let (cpu, least) = (median(seen.iter().map(|it| it.1)), least(&seen));
+                let name = target.name();
+                println!(
+                    "{workload:<14} {connections:>4} {name:<8} {rate:>9.0} {ratio:>6.2} \
+                     {cpu:>9.1} {least:>9.1}"
+                );
+                all.insert(
+                    format!("{workload} {connections} {name}"),
+                    json!({ "queries_per_second": rate, "ratio": ratio,
+                        "cpu_seconds_per_million": cpu, "cpu_seconds_per_million_least": least }),
+                );
+            }
+        }
+    }
+    println!("\n{:<8} {:>16} {:>14} {:>18}", "target", "short session ms", "CPU us each", "RSS kB");
+    for target in Target::ALL {
+        let (each, cpu) = short_sessions(host, target, rounds)?;
+        let (before, after) = idle_sessions(host, target)?;
+        println!("{:<8} {each:>16.2} {cpu:>14.0} {before:>9} -> {after}", target.name());
+        all.insert(
+            format!("sessions {}", target.name()),
+            json!({ "short_session_ms": each, "short_session_cpu_us": cpu,
+                "rss_kb_before": before, "rss_kb_idle": after, "idle_sessions": IDLE_SESSIONS }),
+        );
+    }
+    Ok(Value::Object(all))
+}
+
+/// Queries a second, and processor seconds of the proxy a million queries.
+fn cell(
+    host: &Host,
+    (workload, queries): (&str, f64),
+    target: Target,
+    server: &'static str,
+    connections: usize,
+    seconds: u64,
+) -> Outcome<(f64, f64)> {
+    let (time, size) = (format!("--time={seconds}"), format!("--table-size={ROWS}"));
+    let words = sysbench(workload, target.address(server), connections, &[&size, &time, "run"]);
+    let before = cpu_seconds(host, target)?;
+    let printed = run(host, Duration::from_secs(seconds + 60), &words)?;
+    let cpu = cpu_seconds(host, target)? - before;
+    let events: f64 = printed
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("total number of events:")?.trim().parse().ok())
+        .ok_or_else(|| format!("sysbench said: {printed}"))?;
+    let count = (events * queries).max(1.0);
+    let elapsed = Duration::from_secs(seconds).as_secs_f64();
+    Ok((count / elapsed, cpu * 1e6 / count))
+}
+
+fn sysbench(
+    workload: &str,
+    (address, port): (&str, u16),
+    connections: usize,
+    more: &[&str],
+) -> Vec<String> {
+    let mut words = vec!["sysbench".to_owned(), format!("oltp_{workload}")];
+    words.extend([
+        format!("--mysql-host={address}"),
+        format!("--mysql-port={port}"),
+        "--mysql-user=root".to_owned(),
+        format!("--mysql-password={ROOT_PASSWORD}"),
+        "--mysql-db=app".to_owned(),
+        "--db-ps-mode=disable".to_owned(),
+        "--rand-type=uniform".to_owned(),
+        format!("--threads={connections}"),
+    ]);
+    words.extend(more.iter().map(|word| (*word).to_owned()));
+    words
+}
+
+fn run(host: &Host, limit: Duration, words: &[String]) -> Outcome<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let output = host.run_within(limit, &words)?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() { Ok(printed) } else { Err(format!("{words:?}: {printed}")) }
+}
+
+/// As PHP makes them: connect, SET NAMES, a read, leave. Milliseconds and processor time of each.
+fn short_sessions(host: &Host, target: Target, rounds: u32) -> Outcome<(f64, f64)> {
+    let (mut times, mut costs) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (before, since) = (cpu_seconds(host, target)?, Instant::now());
+        host.on_network(|| {
+            for _ in 0..SHORT_SESSIONS {
+                let mut conn = connect(target)?;
+                conn.query_drop("SET NAMES utf8mb4").map_err(text)?;
+                conn.query_drop("SELECT c FROM app.sbtest1 WHERE id = 7").map_err(text)?;
+            }
+            Ok::<(), String>(())
+        })??;
+        let count = f64::from(SHORT_SESSIONS);
+        times.push(since.elapsed().as_secs_f64() * 1e3 / count);
+        costs.push((cpu_seconds(host, target)? - before) * 1e6 / count);
+    }
+    Ok((median(times.into_iter()), median(costs.into_iter())))
+}
+
+/// Resident memory without and with idle sessions, each after one query.
+fn idle_sessions(host: &Host, target: Target) -> Outcome<(u64, u64)> {
+    let Some(pid_file) = target.pid_file() else { return Ok((0, 0)) };
+    let rss = || -> Outcome<u64> {
+        let script = "sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$(cat \"$0\")/status";
+        let text = host.read(&["bash", "-c", script, pid_file])?;
+        text.trim().parse().map_err(|_| format!("{}: VmRSS {text:?}", target.name()))
+    };
+    let before = rss()?;
+    let after = host.on_network(|| {
+        let mut all = Vec::with_capacity(IDLE_SESSIONS);
+        for _ in 0..IDLE_SESSIONS {
+            let mut conn = connect(target)?;
+            conn.query_drop("SELECT 1").map_err(text)?;
+            all.push(conn);
+        }
+        rss()
+    })??;
+    Ok((before, after))
+}
+
+fn connect(target: Target) -> Outcome<Conn> {
+    let (address, port) = target.address(REPLICA);
+    let options = OptsBuilder::new()
+        .ip_or_hostname(Some(address))
+        .tcp_port(port)
+        .prefer_socket(false)
+        .user(Some("root"))
+        .pass(Some(ROOT_PASSWORD))
+        .max_allowed_packet(Some(1 << 24));
+    Conn::new(options).map_err(|error| format!("{}: {error}", target.name()))
+}
+
+/// User and system time of the proxy so far; 0 where there is none.
+fn cpu_seconds(host: &Host, target: Target) -> Outcome<f64> {
+    let Some(pid_file) = target.pid_file() else { return Ok(0.0) };
+    let stat = host.read(&["bash", "-c", "cat /proc/$(cat \"$0\")/stat", pid_file])?;
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    // Fields 14 and 15; the first after the name is field 3.
+    let ticks: Vec<f64> =
+        after.split_whitespace().skip(11).take(2).filter_map(|it| it.parse().ok()).collect();
+    let &[user, system] = ticks.as_slice() else {
+        return Err(format!("{}: /proc/PID/stat {stat:?}", target.name()));
+    };
+    Ok((user + system) / TICKS_A_SECOND)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn least(seen: &[(f64, f64)]) -> f64 {
+    seen.iter().map(|it| it.1).fold(f64::INFINITY, f64::min)
+}

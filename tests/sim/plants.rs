@@ -1,0 +1,108 @@
+//! Planted bugs: what a broken daemon or guard would do, for the simulator's own test.
+//!
+//! In: an output of the node. Out: the same, bent, or none. Must not: need a hook in src/.
+//! Each one must be found by the sweep (`main::planted_bugs_are_found`).
+
+use tandem::net::arp::Arp;
+use tandem::net::netlink;
+use tandem::node::Output;
+use tandem::routes::Flow;
+use tandem::vrrp::packet::Received;
+use tandem::wire::HostId;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    None,
+    /// The epoch is never written to disk.
+    ForgetsEpoch,
+    /// Addresses are never taken off by the daemon, and have no lease.
+    KeepsAddresses,
+    /// Addresses have no lease in the kernel.
+    NoLease,
+    /// Reads its relay log as applied: opens before it is drained.
+    OpensUndrained,
+    /// The guard does nothing for a dead daemon, and addresses have no lease.
+    NoWill,
+    /// Writes flow all the time, to the own database.
+    NeverHolds,
+    /// Fencing is said, not done.
+    FencesInWords,
+    /// No gratuitous ARP.
+    Silent,
+    /// Resignations (priority 0) are sent every time an advertisement is due.
+    ResignsAlways,
+    /// Beacons do not leave on either link.
+    NoBeacons,
+    /// Closing for a handover is said, not done.
+    ClosesInWords,
+    /// A closed database shows none of its own transactions: its data seem to be the peer's.
+    HidesErrant,
+    /// ARP probes do not leave: nobody is asked before a takeover.
+    NeverAsks,
+}
+
+impl Plant {
+    pub const ALL: [Self; 13] = [
+        Self::ForgetsEpoch,
+        Self::KeepsAddresses,
+        Self::NoLease,
+        Self::OpensUndrained,
+        Self::NoWill,
+        Self::NeverHolds,
+        Self::FencesInWords,
+        Self::Silent,
+        Self::ResignsAlways,
+        Self::NoBeacons,
+        Self::ClosesInWords,
+        Self::HidesErrant,
+        Self::NeverAsks,
+    ];
+
+    pub fn has_no_lease(self) -> bool {
+        matches!(self, Self::KeepsAddresses | Self::NoLease | Self::NoWill)
+    }
+
+    pub fn has_no_will(self) -> bool {
+        self == Self::NoWill
+    }
+
+    /// A fence asks with a lock wait of 1 s, a planned closing with the configured 3 s.
+    pub fn closes_in_words(self, lock_wait_seconds: u64) -> bool {
+        match self {
+            Self::FencesInWords => lock_wait_seconds == 1,
+            Self::ClosesInWords => lock_wait_seconds == 3,
+            _ => false,
+        }
+    }
+
+    /// What becomes of an output on its way to the hands.
+    pub fn bend(self, host: HostId, output: Output) -> Option<Output> {
+        match (self, output) {
+            (Self::ForgetsEpoch, Output::Persist(_))
+            | (Self::Silent, Output::SendArp { .. })
+            | (Self::NoBeacons, Output::SendBeacon { .. }) => None,
+            (Self::NeverAsks, Output::SendArp { link, frame }) => {
+                let is_probe = Arp::parse(&frame).is_some_and(|arp| arp.sender.is_unspecified());
+                (!is_probe).then_some(Output::SendArp { link, frame })
+            }
+            (Self::KeepsAddresses, Output::Netlink { request }) => {
+                let is_removal = matches!(
+                    netlink::parse(&request).first(),
+                    Some(netlink::Event::AddressRemoved { .. })
+                );
+                (!is_removal).then_some(Output::Netlink { request })
+            }
+            (Self::NeverHolds, Output::Routes(mut routes)) => {
+                routes.writes = Flow::Flowing;
+                routes.source.get_or_insert(host);
+                Some(Output::Routes(routes))
+            }
+            (Self::ResignsAlways, Output::SendVrrp { link, datagram }) => {
+                let Received { source, mut advertisement, .. } = Received::parse(&datagram).ok()?;
+                advertisement.priority = 0;
+                Some(Output::SendVrrp { link, datagram: advertisement.emit(source, 1) })
+            }
+            (_, output) => Some(output),
+        }
+    }
+}
