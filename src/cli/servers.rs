@@ -277,6 +277,11 @@ fn complaint(login: &Login, error: ServerError) -> String {
 pub(super) fn plain(error: &ServerError) -> String {
     match error {
         ServerError::Refused { message, .. } => message.clone(),
-        ServerError::Unreachable(_) | ServerError::TimedOut => error.to_string(),
+        // The driver says the address first, which whoever reads this has just been told.
+        ServerError::Unreachable(reason) => match reason.rsplit_once("': ") {
+            Some((_, why)) => why.trim_end_matches([' ', '}']).to_owned(),
+            None => reason.clone(),
+        },
+        ServerError::TimedOut => error.to_string(),
     }
 }
