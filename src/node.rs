@@ -283,6 +283,8 @@ pub struct Node {
 struct Findings {
     waiting: Option<String>,
     database: Option<String>,
+    /// How the last job failed, until one goes well.
+    job: Option<String>,
     diverged: Option<String>,
     conflict: Option<String>,
     /// By `find`, anew in every turn.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use super::connection::{self, Login, Passwords};
 use super::options::{self, Parsed, Spec};
 use super::say::Say;
+use crate::os::file;
 
 /// Why an applet ends early.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +53,17 @@ impl Call {
 
     pub(super) fn number(&self, option: &str, default: u64) -> Result<u64, Stop> {
         self.options.number(option, default).map_err(Stop::Usage)
+    }
+}
+
+/// A daemon on this host gives and takes the roles of its pair; whoever changes them beside it is
+/// undone, or fenced.
+pub(super) fn warn_of_daemon(say: &Say) {
+    if std::os::unix::net::UnixStream::connect(file::SOCKET).is_ok() {
+        say.warning(
+            "The tandem daemon runs on this host and gives the roles of its pair: for those, use \
+             tandem switchover and tandem failover.",
+        );
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::applet::{self, Call, Stop};
 use super::connection::account_of;
 use super::options::{Opt, Spec, flag, value};
-use super::servers::{Account, Admin, Peer, Server, pairing};
-use crate::repl::topology::{self, Member};
+use super::servers::{Account, Admin, Peer, Server, make_accounts};
+use crate::repl::topology::Member;
 use crate::repl::{Failure, Job, Position, quote_name};
 
 const SPEC: Spec = Spec {
@@ -68,6 +68,7 @@ fn replicate(call: &mut Call) -> Result<ExitCode, Stop> {
     let password = password.or_else(|| call.passwords.replication.clone());
     let account = Account { user, password };
 
+    applet::warn_of_daemon(&call.say);
     let source = connect(call, "master", &login)?;
     let replica = connect(call, "slave", &slave)?;
     let of_replica = replica.member()?;
@@ -78,7 +79,11 @@ fn replicate(call: &mut Call) -> Result<ExitCode, Stop> {
     call.say.line("# Checking for binary logging on master...");
     check_source(&pair)?;
     call.say.line("# Setting up replication...");
-    make_accounts(call, &pair, &account)?;
+    if make_accounts(&pair.source, &pair.replica, &account)? > 0 {
+        let (ours, theirs) = (pair.source.address, pair.replica.address);
+        let user = &account.user;
+        call.say.own(&format!("{user} may log in from {ours} and {theirs}, on both servers"));
+    }
     attach(call, &pair, &account)?;
     if let Some(name) = call.options.value("test-db") {
         test_database(call, &pair, &account, name)?;
@@ -194,31 +199,6 @@ fn check_source(pair: &Pair) -> Result<(), Stop> {
             source.name(),
             pair.replica.name()
         ));
-    }
-    Ok(())
-}
-
-/// On the source, from where they reach the replica: for both hosts, so that either can be the
-/// source. An account that exists keeps its password.
-fn make_accounts(call: &Call, pair: &Pair, account: &Account) -> Result<(), Stop> {
-    let peer = Peer::of(&pair.replica)?;
-    let (config, site) = pairing(&pair.source, &peer, account, Duration::ZERO)?;
-    let accounts = pair.source.must(&topology::accounts_query(&account.user))?;
-    let statements = topology::account_statements(&config, &site, &accounts);
-    if !statements.is_empty() && account.password.is_none() {
-        return Err(Stop::Usage(
-            "The replication user is missing for one of the hosts and needs a password: write \
-             --rpl-user=user:password, or set TANDEM_RPL_PASSWORD."
-                .to_owned(),
-        ));
-    }
-    for sql in &statements {
-        pair.source.must(sql)?;
-    }
-    if !statements.is_empty() {
-        let [ours, theirs] = site.addresses;
-        let user = &account.user;
-        call.say.own(&format!("{user} may log in from {ours} and {theirs}, on both servers"));
     }
     Ok(())
 }

@@ -73,6 +73,16 @@ enum Command {
     Switchover,
 }
 
+impl Command {
+    /// Whether it changes anything.
+    const fn acts(self) -> bool {
+        match self {
+            Self::Health | Self::Gtid | Self::Elect => false,
+            Self::Failover | Self::Reset | Self::Start | Self::Stop | Self::Switchover => true,
+        }
+    }
+}
+
 /// The servers that answered. The source is not asked for by every command.
 struct Topology {
     source: Option<Server>,
@@ -95,6 +105,9 @@ fn administrate(call: &mut Call) -> Result<ExitCode, Stop> {
         call.say.warning(
             "Option --master is ignored for failover: the source is who the replica says.",
         );
+    }
+    if command.acts() {
+        applet::warn_of_daemon(&call.say);
     }
     let topology = connect(call, command)?;
     call.say.line("# Checking privileges.");
@@ -243,15 +256,7 @@ fn discover_replicas(
 
 /// Fails before anything is begun, where the account could not finish it.
 fn check_privileges(topology: &Topology, command: Command) -> Result<(), Stop> {
-    let acts = match command {
-        Command::Health | Command::Gtid | Command::Elect => false,
-        Command::Failover
-        | Command::Reset
-        | Command::Start
-        | Command::Stop
-        | Command::Switchover => true,
-    };
-    for server in topology.source.iter().chain(&topology.replicas).filter(|_| acts) {
+    for server in topology.source.iter().chain(&topology.replicas).filter(|_| command.acts()) {
         let grants = server.must("SHOW GRANTS")?;
         let grants: Vec<&str> =
             grants.rows.iter().filter_map(|row| row.first()?.as_deref()).collect();

@@ -219,6 +219,9 @@ pub(super) fn help(spec: &Spec, epilog: &str) -> String {
             Fate::Idle(why) => format!("accepted, and changes nothing: {why}"),
             Fate::Refused(why) => format!("refused: {}", why.split(':').next().unwrap_or(why)),
         };
+        if names.len() >= 30 {
+            names += &format!("\n{}", " ".repeat(32));
+        }
         let _infallible = writeln!(text, "  {names:<30}{}", folded(&help, 32));
     }
     text + "\n" + epilog
@@ -256,6 +259,7 @@ mod tests {
             value("slaves", "LIST", "the slaves"),
             flag("force", None, "go on"),
             value("interval", "S", "").or('i'),
+            value("a-long-name-of-an-option", "VALUE", "its help"),
             flag("pedantic", Some('p'), "").refused("it does"),
         ]],
     };
@@ -322,5 +326,6 @@ mod tests {
             assert!(text.contains(&format!("--{}", option.long)), "{}", option.long);
         }
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains("an-option=VALUE\n"), "{text}");
     }
 }

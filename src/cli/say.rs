@@ -32,7 +32,7 @@ impl Say {
     pub(super) fn line(&self, text: &str) {
         self.record("INFO", text);
         if !self.is_quiet {
-            println!("{text}");
+            put(&format!("{text}\n"));
         }
     }
 
@@ -50,17 +50,17 @@ impl Say {
 
     /// A table or a list: asked for, so printed even when quiet. Ends with its own line end.
     pub(super) fn result(&self, text: &str) {
-        print!("{text}");
+        put(text);
     }
 
     pub(super) fn warning(&self, text: &str) {
         self.record("WARNING", text);
-        println!("WARNING: {text}");
+        put(&format!("WARNING: {text}\n"));
     }
 
     pub(super) fn error(&self, text: &str) {
         self.record("ERROR", text);
-        println!("ERROR: {text}");
+        put(&format!("ERROR: {text}\n"));
     }
 
     fn record(&self, level: &str, text: &str) {
@@ -71,6 +71,12 @@ impl Say {
             let _best_effort = writeln!(file.borrow_mut(), "{} {level} {text}", stamp(at));
         }
     }
+}
+
+/// Whoever reads may have gone (`mysqlrpladmin ... | head -n 1`); a switchover goes on.
+fn put(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _read_or_not = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Seconds since 1970 as UTC. Civil date from days: H. Hinnant, "chrono-compatible low-level date

@@ -12,7 +12,7 @@ use super::say::Say;
 use crate::limits;
 use crate::os::clock;
 use crate::os::mysql::LocalServer;
-use crate::repl::topology::{Member, Readings};
+use crate::repl::topology::{Member, Readings, account_statements, accounts_query};
 use crate::repl::{
     Config, Dialect, Engine, Failure, Input, Job, Outcome, Output, Rows, ServerError, Site, quote,
 };
@@ -210,6 +210,29 @@ pub(super) fn pairing(
     Ok((config, site))
 }
 
+/// Lets the hosts of both servers replicate; on `source`, from where it reaches its replicas. An
+/// account that exists keeps its password. Yields how many statements that took.
+pub(super) fn make_accounts(
+    source: &Server,
+    other: &Server,
+    account: &Account,
+) -> Result<usize, String> {
+    let (config, site) = pairing(source, &Peer::of(other)?, account, Duration::ZERO)?;
+    let accounts = source.must(&accounts_query(&account.user))?;
+    let statements = account_statements(&config, &site, &accounts);
+    if !statements.is_empty() && account.password.is_none() {
+        return Err(format!(
+            "The account {} is missing for one of the hosts and needs a password: write \
+             --rpl-user=user:password, or set TANDEM_RPL_PASSWORD.",
+            account.user
+        ));
+    }
+    for sql in &statements {
+        source.must(sql)?;
+    }
+    Ok(statements.len())
+}
+
 /// Whether anything at `place` speaks as a database, whoever it lets in.
 pub(super) fn is_alive(login: &Login, limit: Duration) -> bool {
     let Ok((_, hands)) = reach(login) else { return false };
@@ -254,6 +277,11 @@ fn complaint(login: &Login, error: ServerError) -> String {
 pub(super) fn plain(error: &ServerError) -> String {
     match error {
         ServerError::Refused { message, .. } => message.clone(),
-        ServerError::Unreachable(_) | ServerError::TimedOut => error.to_string(),
+        // The driver says the address first, which whoever reads this has just been told.
+        ServerError::Unreachable(reason) => match reason.rsplit_once("': ") {
+            Some((_, why)) => why.trim_end_matches([' ', '}']).to_owned(),
+            None => reason.clone(),
+        },
+        ServerError::TimedOut => error.to_string(),
     }
 }

@@ -301,6 +301,7 @@ impl Node {
     }
 
     fn finish_well(&mut self, now: Instant, outcome: Outcome) {
+        self.findings.job = None;
         match outcome {
             Outcome::Fenced { ended, .. } => {
                 self.is_fenced = true;
@@ -349,10 +350,11 @@ impl Node {
 
     fn finish_badly(&mut self, now: Instant, job: JobKind, failure: &Failure) {
         let what = format!("{job}: {failure}");
-        if self.findings.database.as_ref() != Some(&what) {
+        // Tried again and again: said when it changes.
+        if self.findings.job.as_ref() != Some(&what) {
             self.note(Note::DatabaseTrouble { what: what.clone() });
         }
-        self.findings.database = Some(what.clone());
+        self.findings.job = Some(what.clone());
         self.retry_at = now + RETRY_INTERVAL;
         match job {
             JobKind::CatchUp if self.handled_handover.is_some() && self.jobs.is_empty() => {

@@ -81,6 +81,10 @@ impl Node {
         LinkId::ALL.into_iter().any(|link| self.group.has_carrier(link))
     }
 
+    fn is_whole(&self) -> bool {
+        LinkId::ALL.into_iter().all(|link| self.group.has_carrier(link))
+    }
+
     fn judge_joining(&mut self, now: Instant) -> Option<Found> {
         if !self.is_fenced {
             self.retry_fence(now);
@@ -108,7 +112,9 @@ impl Node {
         if self.is_rival_fresh(now) {
             return Some((Event::ForeignServes, format!("{name} is Master in VRRP")));
         }
-        (self.is_peer_silent(now) && self.nobody_answers(now))
+        // keepalived: an instance without carrier keeps its whole sync group in FAULT. The peer may
+        // be taking over on the other link's timer at this very moment.
+        (self.is_whole() && self.is_peer_silent(now) && self.nobody_answers(now))
             .then(|| (Event::AloneEntitled, format!("{name} is silent in VRRP")))
     }
 
@@ -247,7 +253,8 @@ impl Node {
             }
         }
         let Some(peer) = self.fresh(now).cloned() else {
-            return (self.is_peer_silent(now) && self.nobody_answers(now))
+            let may_take = !self.has_foreign_peer() || self.is_whole();
+            return (may_take && self.is_peer_silent(now) && self.nobody_answers(now))
                 .then(|| (Event::PeerGone, format!("{name} is silent on every path")));
         };
         match (peer.role, peer.handover) {

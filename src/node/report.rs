@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Handover, Node, Output, QUIET_LIMIT, Stage};
+use super::{Findings, Handover, Node, Output, QUIET_LIMIT, Stage};
 use crate::console::message::{
     ByLink, DatabaseStatus, LinkStatus, LinksStatus, PeerStatus, Request, Response, SqlStatus,
     Status, WebStatus,
@@ -296,17 +296,19 @@ impl Node {
             version: observation.version.clone(),
             position: observation.position.clone(),
             lag_seconds: replica.and_then(|replica| replica.lag_seconds),
-            error: error.or_else(|| self.findings.database.clone()),
+            error: error
+                .or_else(|| self.findings.database.clone())
+                .or_else(|| self.findings.job.clone()),
         }
     }
 
     fn findings(&self) -> Vec<String> {
-        let findings = &self.findings;
-        [&findings.waiting, &findings.database, &findings.diverged, &findings.conflict]
+        let Findings { waiting, database, job, diverged, conflict, network } = &self.findings;
+        [waiting, database, job, diverged, conflict]
             .into_iter()
             .flatten()
             .cloned()
-            .chain(findings.network.iter().cloned())
+            .chain(network.iter().cloned())
             .chain(self.last_refusals.iter().flatten().cloned())
             .collect()
     }

@@ -1,7 +1,7 @@
-//! Silence: when the peer counts as gone, and who answers for the virtual addresses then.
+//! Silence: whether the peer is gone, and asking before anything is taken.
 //!
-//! In: timers of the machines, answers to probes. Out: probes, claims that `judge` builds upon.
-//! Must not: change the role. Read first: design section 5, "Ask before taking"; facts/vrrp.md 6.
+//! In: what was heard and when, ARP answers. Out: probes; whether silence may be believed.
+//! Must not: choose a role (`judge`). Read first: facts/vrrp.md 6.1 and 6.3; RFC 5227, 2.1.
 
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use crate::net::arp::Arp;
 use crate::pair::Role;
 use crate::time::Instant;
 use crate::wire::LinkId;
-
 /// Rounds of probes before the first takeover, and after every one had an answer.
 const PROBE_ROUNDS: u32 = 3;
 const PROBE_ROUNDS_MAX: u32 = 20;
@@ -39,14 +38,20 @@ impl Node {
         self.peer.heard_at().is_none_or(|at| now.since(at) > master_down)
     }
 
+    /// Time between two rounds: all of them fit between the first advertisement that is missing and
+    /// the end of the master-down timer, so that nothing is asked while the peer is heard.
+    fn probe_lead(&self) -> Duration {
+        PROBE_LEAD.min(self.config.vrrp.interval / 2)
+    }
+
     fn probe_at(&self) -> Option<Instant> {
         matches!(self.role, Role::Standby | Role::Joining)
-            .then(|| self.silent_at().map(|at| at - PROBE_LEAD * PROBE_ROUNDS))?
+            .then(|| self.silent_at().map(|at| at - self.probe_lead() * PROBE_ROUNDS))?
     }
 
     pub(super) fn probe_deadline(&self) -> Option<Instant> {
         match self.probes.sent_at {
-            Some(at) => Some(at + PROBE_LEAD),
+            Some(at) => Some(at + self.probe_lead()),
             None => self.probe_at(),
         }
     }
@@ -61,7 +66,7 @@ impl Node {
                 return;
             }
         }
-        if self.probes.sent_at.is_some_and(|at| now.since(at) < PROBE_LEAD) {
+        if self.probes.sent_at.is_some_and(|at| now.since(at) < self.probe_lead()) {
             return;
         }
         let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
@@ -83,7 +88,7 @@ impl Node {
     pub(super) fn nobody_answers(&mut self, now: Instant) -> bool {
         let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
         let Some((link, address, mac)) = answered_by else {
-            let is_over = sent_at.is_some_and(|at| now.since(at) >= PROBE_LEAD);
+            let is_over = sent_at.is_some_and(|at| now.since(at) >= self.probe_lead());
             let is_unanswered = unanswered + u32::from(is_over) >= wanted && sent_at.is_some();
             if is_unanswered {
                 self.findings.conflict = None;

@@ -21,13 +21,16 @@ macro_rules! context {
 mod clients;
 mod desks;
 mod kills;
+mod listen;
 mod servers;
 mod slab;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Key, Plane, Ready, Service, Turn};
@@ -43,6 +46,7 @@ use crate::wire::HostId;
 
 use clients::Client;
 use desks::Visitor;
+use listen::Port;
 use servers::Server;
 use slab::{Place, Slab, Timers};
 
@@ -62,7 +66,7 @@ pub struct ServeSql {
     routes: Routes,
     is_offline: [bool; 2],
     held_since: Option<Instant>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Socket, Port)>,
     clients: Slab<Client>,
     desks: Slab<Visitor>,
     servers: Slab<Server>,
@@ -90,15 +94,10 @@ impl fmt::Debug for ServeSql {
 impl ServeSql {
     /// Binds the listeners.
     pub fn new(config: &sql::Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::new();
-        // The admin port's listeners have the slots after the splitter's own.
-        for (slot, address) in (0u32..).zip(config.listen.iter().chain(&config.admin_listen)) {
-            let listener = TcpListener::bind(address)
-                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
-            listener.set_nonblocking(true)?;
+        let listeners = listen::bind(config)?;
+        for (slot, (listener, _)) in (0u32..).zip(&listeners) {
             let key = Key { service: Service::Sql, side: SIDE_LISTENER, generation: 0, slot };
-            plane.register(&listener, key)?;
-            listeners.push(listener);
+            plane.register(listener, key)?;
         }
         Ok(Self {
             config: config.clone(),
@@ -127,7 +126,11 @@ impl ServeSql {
 
     /// The addresses that clients connect to; the admin port's after them.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+        let mut addresses = Vec::new();
+        for (listener, _) in &self.listeners {
+            addresses.extend(listener.local_addr()?.as_socket());
+        }
+        Ok(addresses)
     }
 
     /// The control plane's word on who is what.
@@ -250,12 +253,15 @@ impl ServeSql {
     fn accept(&mut self, turn: &mut Turn<'_>, slot: u32) {
         for _ in 0..ACCEPTS_PER_TURN {
             let at = usize::try_from(slot).unwrap_or(usize::MAX);
-            let Some(listener) = self.listeners.get(at) else { return };
+            let Some((listener, port)) = self.listeners.get(at) else { return };
             match listener.accept() {
-                Ok((socket, peer)) if at >= self.config.listen.len() => {
-                    self.admit_desk(turn, socket, peer);
+                Ok((socket, peer)) => {
+                    let peer = peer.as_socket().map(|peer| peer.ip());
+                    match port {
+                        Port::Client => self.admit(turn, socket, peer),
+                        Port::Admin => self.admit_desk(turn, socket, peer),
+                    }
                 }
-                Ok((socket, peer)) => self.admit(turn, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -270,13 +276,20 @@ impl ServeSql {
         self.postponed.push_back(Place::Listener(slot));
     }
 
-    fn admit(&mut self, turn: &mut Turn<'_>, mut socket: TcpStream, peer: SocketAddr) {
+    fn admit(&mut self, turn: &mut Turn<'_>, mut socket: Socket, peer: Option<IpAddr>) {
         if socket.set_nonblocking(true).is_err() {
             return;
         }
-        let _ = socket.set_nodelay(true);
-        let refusal = if !gate::is_allowed(&self.config.clients, peer.ip()) {
-            let text = format!("Host '{}' is not allowed to connect to this server", peer.ip());
+        let name = match peer {
+            Some(peer) => {
+                let _ = socket.set_tcp_nodelay(true);
+                peer.to_string()
+            }
+            None => "localhost".to_owned(),
+        };
+        let is_allowed = peer.is_none_or(|peer| gate::is_allowed(&self.config.clients, peer));
+        let refusal = if !is_allowed {
+            let text = format!("Host '{name}' is not allowed to connect to this server");
             Some(ServerError::new(1130, b"HY000", text))
         } else if self.clients.len() >= self.config.sessions_max {
             Some(ServerError::new(1040, b"08004", "Too many connections"))
@@ -298,7 +311,7 @@ impl ServeSql {
         self.threads = self.threads.wrapping_add(1);
         self.clients.insert(Client {
             socket,
-            session: Session::new(turn.now, peer.ip().to_string()),
+            session: Session::new(turn.now, name),
             legs: [None, None],
             outbound: Vec::new(),
             is_unread: false,

@@ -188,10 +188,12 @@ pub fn replica_health(
     }
     let errors = [&status.io_error, &status.sql_error];
     clauses.extend(errors.into_iter().filter(|error| !error.is_empty()).cloned());
-    if let Some(lag) = status.lag_seconds.filter(|lag| *lag > tolerance.seconds_behind) {
+    let missing = source.executed.beyond(&replica.executed).transactions;
+    // The seconds are of the last transaction, and stand for a moment after it was executed.
+    let is_late = |lag: &u64| *lag > tolerance.seconds_behind && missing > 0;
+    if let Some(lag) = status.lag_seconds.filter(is_late) {
         clauses.push(format!("Slave delay is {lag} seconds behind master."));
     }
-    let missing = source.executed.beyond(&replica.executed).transactions;
     if missing > 0 {
         clauses.push(format!("Slave has {missing} transactions behind master."));
     }

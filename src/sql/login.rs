@@ -210,6 +210,8 @@ pub struct Login {
     pub thread: u32,
     salt: Salt,
     plugin: Plugin,
+    /// Nobody can listen, so that the password may travel as it is (MySQL: a unix socket).
+    pub is_private: bool,
     is_key_awaited: bool,
     partial: Vec<u8>,
 }
@@ -227,6 +229,7 @@ impl Login {
             thread: 0,
             salt: [0; handshake::SALT_BYTES],
             plugin: Plugin::Native,
+            is_private: false,
             is_key_awaited: false,
             partial: Vec::new(),
         }
@@ -283,6 +286,13 @@ impl Login {
                 }
             }
             (Some(&mark::AUTH_MORE), Some(&FAST_OK)) => Progress::Waiting,
+            (Some(&mark::AUTH_MORE), Some(&FULL_AUTHENTICATION)) if self.is_private => {
+                packet::frame(out, sequence, |out| {
+                    out.extend_from_slice(self.password.reveal().as_bytes());
+                    out.push(0);
+                });
+                Progress::Waiting
+            }
             (Some(&mark::AUTH_MORE), Some(&FULL_AUTHENTICATION)) => {
                 // Over a plain connection the password travels under the server's RSA key.
                 self.is_key_awaited = true;

@@ -40,6 +40,11 @@ pub use status::Status;
 pub struct Config {
     /// Where clients connect (Atlas: proxy-address).
     pub listen: Vec<SocketAddr>,
+    /// A path where programs of this host connect too, cheaper than by an address.
+    pub listen_socket: Option<String>,
+    /// The path where this host's own database listens: used instead of its address. The users
+    /// must then exist there for localhost.
+    pub server_socket: Option<String>,
     /// The users that may log in (Atlas: pwds). The same name and password must exist on both
     /// databases.
     #[serde(rename = "user")]
@@ -112,6 +117,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1234))],
+            listen_socket: None,
+            server_socket: None,
             users: Vec::new(),
             hold_limit: Duration::from_secs(10),
             lag_limit: Duration::from_secs(5),

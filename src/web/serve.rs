@@ -26,6 +26,8 @@ impl Session {
     /// lookup is done: its headers are wanted again then.
     pub(super) fn begin(&mut self, cx: Context<'_>, head_bytes: usize) {
         let inbound = mem::take(&mut self.inbound);
+        // The usual head of an answer, in one allocation.
+        self.outbound.reserve(512);
         let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
         match begun {
@@ -34,7 +36,7 @@ impl Session {
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
             }
-            Ok((running, _, gate @ (Gate::Denied | Gate::Redirect(..)))) => {
+            Ok((running, _, gate @ (Gate::Denied | Gate::Server | Gate::Redirect(..)))) => {
                 self.running = Some(Box::new(running));
                 self.turn_away(cx, head_bytes, &gate);
             }
@@ -69,6 +71,7 @@ impl Session {
         let mut inbound = mem::take(&mut self.inbound);
         match gate {
             Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            Gate::Server => self.tell_options(cx),
             Gate::Redirect(status, location) => {
                 let location = String::from_utf8_lossy(location);
                 self.page(cx, *status, &format!("Location: {location}\r\n"));
@@ -76,6 +79,17 @@ impl Session {
         }
         inbound.drain(..head_bytes.min(inbound.len()));
         self.resume_inbound(cx, inbound);
+    }
+
+    fn tell_options(&mut self, cx: Context<'_>) {
+        let Some(running) = &mut self.running else { return };
+        running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
+        running.status = 200;
+        reply::begin(&mut self.outbound, 200, cx.stamp);
+        let lines = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\nContent-Length: 0\r\n";
+        self.outbound.extend_from_slice(lines);
+        reply::end(&mut self.outbound, running.terms);
+        self.finish(cx);
     }
 
     /// The hands looked at a candidate.
@@ -362,14 +376,16 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let site = cx.sites.find(head.host);
     match path::normalise(head.path) {
         Some(path) => {
+            let is_server = head.target == "*";
             let gate = match cx.sites.site(site).gate(&path) {
                 Gate::Redirect(status, mut location) if !head.query.is_empty() => {
                     location.push(b'?');
                     location.extend_from_slice(head.query);
                     Gate::Redirect(status, location)
                 }
-                gate @ (Gate::Open | Gate::Denied | Gate::Redirect(..)) => gate,
+                gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
             };
+            let gate = if is_server { Gate::Server } else { gate };
             Ok((running, Lookup::new(site, path).accepting(accepted), gate))
         }
         None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),

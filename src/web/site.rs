@@ -79,6 +79,8 @@ pub struct Sites {
 pub enum Gate {
     Open,
     Denied,
+    /// OPTIONS *: of the server, not of a path (RFC 9110, 9.3.7).
+    Server,
     /// The status, and the location without its query.
     Redirect(u16, Vec<u8>),
 }

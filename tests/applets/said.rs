@@ -20,8 +20,7 @@ pub(crate) struct Said {
 impl Said {
     /// Runs `program` through a link of that name, or by `tandem program`.
     pub(crate) fn of(program: &str, arguments: &[String], environment: &[(&str, &str)]) -> Self {
-        let binary = env!("CARGO_BIN_EXE_tandem");
-        let output = Command::new(binary)
+        let output = Command::new(binary())
             .arg(program)
             .args(arguments)
             .envs(environment.iter().copied())
@@ -36,6 +35,11 @@ impl Said {
     pub(crate) fn has(&self, what: &str) -> bool {
         self.text.contains(what)
     }
+}
+
+/// The one that was just built, unless another one is named.
+pub(crate) fn binary() -> String {
+    std::env::var("TANDEM_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tandem").to_owned())
 }
 
 /// One run of an original: its command, its output, its exit code.

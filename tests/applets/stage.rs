@@ -3,6 +3,7 @@
 //! In: a recipe. Out: what was said, what is in the databases.
 //! Read first: tests/repl/pair.rs.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use mysql::prelude::Queryable;
 use tandem::repl::{Position, ThreadState};
 
 use super::pair::{ADMIN, APP, Pair, Recipe, Server};
-use super::said::{Said, Transcript};
+use super::said::{Said, Transcript, binary};
 
 pub(crate) struct Stage {
     pub(crate) pair: Pair,
@@ -26,18 +27,34 @@ pub(crate) struct Stage {
 /// A client under load.
 pub(crate) struct Writer {
     stops: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, Duration)>,
+    thread: JoinHandle<Written>,
+}
+
+/// What a client was told.
+pub(crate) struct Written {
+    pub(crate) acknowledged: Vec<u32>,
+    /// The longest time between two of them.
+    pub(crate) gap: Duration,
+}
+
+impl Written {
+    /// Acknowledged, and not there.
+    pub(crate) fn lost(&self, server: &Server) -> usize {
+        let rows: Vec<u32> =
+            server.connect(ADMIN).query("SELECT id FROM app.t").expect("an administrator");
+        let rows: BTreeSet<u32> = rows.into_iter().collect();
+        self.acknowledged.iter().filter(|id| !rows.contains(id)).count()
+    }
 }
 
 impl Writer {
-    /// Acknowledged writes, and the longest time between two of them.
-    pub(crate) fn stop(self) -> (usize, Duration) {
+    pub(crate) fn stop(self) -> Written {
         self.stops.store(true, Ordering::Relaxed);
         self.thread.join().expect("the writer ends")
     }
 }
 
-fn write_until(servers: &[SocketAddr; 2], stops: &AtomicBool) -> (usize, Duration) {
+fn write_until(servers: &[SocketAddr; 2], first: u32, stops: &AtomicBool) -> Written {
     let connect = |address: SocketAddr| {
         let opts = mysql::OptsBuilder::new()
             .ip_or_hostname(Some(address.ip().to_string()))
@@ -48,14 +65,16 @@ fn write_until(servers: &[SocketAddr; 2], stops: &AtomicBool) -> (usize, Duratio
         mysql::Conn::new(opts).expect("both servers are up")
     };
     let mut conns = servers.map(connect);
-    let (mut at, mut count, mut id) = (0, 0, 1_000_000);
-    let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+    let (mut at, mut id) = (0, first);
+    let mut written = Written { acknowledged: Vec::new(), gap: Duration::ZERO };
+    let mut last = Instant::now();
     while !stops.load(Ordering::Relaxed) {
         id += 1;
         match conns[at].query_drop(format!("INSERT INTO app.t VALUES ({id})")) {
             Ok(()) => {
-                gap = gap.max(last.elapsed());
-                (last, count) = (Instant::now(), count + 1);
+                written.gap = written.gap.max(last.elapsed());
+                last = Instant::now();
+                written.acknowledged.push(id);
                 thread::sleep(Duration::from_millis(1));
             }
             Err(_) => {
@@ -66,7 +85,7 @@ fn write_until(servers: &[SocketAddr; 2], stops: &AtomicBool) -> (usize, Duratio
             }
         }
     }
-    (count, gap)
+    written
 }
 
 impl Stage {
@@ -75,15 +94,16 @@ impl Stage {
         let pair = Pair::new(recipe);
         let port = pair.a.address.port();
         for server in [&pair.a, &pair.b] {
-            let mut conn = server.connect(ADMIN);
-            conn.query_drop("SET SESSION sql_log_bin=0").expect("an administrator");
-            // Without a password, and preferred to the one below.
-            let _not_everywhere = conn.query_drop("DROP USER 'root'@'127.0.0.1'");
-            conn.query_drop("CREATE USER 'root'@'%' IDENTIFIED BY 'pw'").expect("a user");
-            let grant = "GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION";
-            conn.query_drop(grant).expect("a grant");
+            let_root_in(server);
         }
         Self { pair, port, flavour: recipe.flavour }
+    }
+
+    /// A third server, on 127.0.0.3, which SERVER3 stands for.
+    pub(crate) fn third(&self, recipe: &'static Recipe) -> Server {
+        let server = Server::new(recipe, ([127, 0, 0, 3], self.port).into(), false);
+        let_root_in(&server);
+        server
     }
 
     /// Runs an applet; SERVER1 and SERVER2 stand for host and port.
@@ -110,7 +130,7 @@ impl Stage {
 
     /// Ends the applet with SIGKILL; true when it had ended by itself.
     pub(crate) fn run_killed(&self, line: &str, after: Duration) -> bool {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tandem"))
+        let mut child = Command::new(binary())
             .args(self.words(line))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -127,6 +147,7 @@ impl Stage {
         let place = |word: &str| {
             word.replace("SERVER1", &format!("127.0.0.1:{}", self.port))
                 .replace("SERVER2", &format!("127.0.0.2:{}", self.port))
+                .replace("SERVER3", &format!("127.0.0.3:{}", self.port))
         };
         line.split_whitespace().map(place).collect()
     }
@@ -155,6 +176,10 @@ impl Stage {
         let mut conn = self.pair.b.connect(ADMIN);
         conn.query_drop("LOCK TABLES app.t READ").expect("a lock");
         conn
+    }
+
+    pub(crate) fn eventually_has(&self, server: &Server, count: usize) {
+        eventually("rows arrive", || rows(server) == count);
     }
 
     /// Until B has received all that A has.
@@ -203,17 +228,27 @@ impl Stage {
     }
 
     /// Writes to whichever server takes it, as fast as answers come.
-    pub(crate) fn writer(&self) -> Writer {
+    pub(crate) fn writer(&self, first: u32) -> Writer {
         let opts = [&self.pair.a, &self.pair.b].map(|server| server.address);
         let stops = Arc::new(AtomicBool::new(false));
         let seen = stops.clone();
-        let thread = thread::spawn(move || write_until(&opts, &seen));
+        let thread = thread::spawn(move || write_until(&opts, first, &seen));
         Writer { stops, thread }
     }
 
     pub(crate) fn rows_of_both(&self) -> (usize, usize) {
         (rows(&self.pair.a), rows(&self.pair.b))
     }
+}
+
+/// As the transcripts do.
+fn let_root_in(server: &Server) {
+    let mut conn = server.connect(ADMIN);
+    conn.query_drop("SET SESSION sql_log_bin=0").expect("an administrator");
+    // Without a password, and preferred to the one below.
+    let _not_everywhere = conn.query_drop("DROP USER 'root'@'127.0.0.1'");
+    conn.query_drop("CREATE USER 'root'@'%' IDENTIFIED BY 'pw'").expect("a user");
+    conn.query_drop("GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION").expect("a grant");
 }
 
 /// As the application; the first rows make their table.
@@ -232,6 +267,15 @@ fn write(server: &Server, ids: Range<u32>) {
 pub(crate) fn rows(server: &Server) -> usize {
     server.value("SELECT COUNT(*) FROM app.t").parse().expect("a count")
 }
+
+pub(crate) const REPLICATE: &str =
+    "mysqlreplicate --master=root:pw@SERVER1 --slave=root:pw@SERVER2 --rpl-user=rpl:pw";
+pub(crate) const SWITCH: &str = "mysqlrpladmin --master=root:pw@SERVER1 \
+    --new-master=root:pw@SERVER2 --demote-master --slaves=root:pw@SERVER2 --rpl-user=rpl:pw \
+    switchover";
+pub(crate) const SWITCH_BACK: &str = "mysqlrpladmin --master=root:pw@SERVER2 \
+    --new-master=root:pw@SERVER1 --demote-master --discover-slaves-login=root:pw \
+    --rpl-user=rpl:pw switchover";
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();

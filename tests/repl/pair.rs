@@ -77,7 +77,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn new(recipe: &'static Recipe, address: SocketAddr, has_small_disk: bool) -> Self {
+    pub(crate) fn new(recipe: &'static Recipe, address: SocketAddr, has_small_disk: bool) -> Self {
         let name = format!("tandem-repl-{}-{}", std::process::id(), address).replace(':', "-");
         let directory = std::env::temp_dir().join(name);
         let _none_left = fs::remove_dir_all(&directory);

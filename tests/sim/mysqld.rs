@@ -329,11 +329,7 @@ impl Mysqld {
             let host = sql.split('\'').nth(1)?.parse().ok()?;
             let is_stopped = |replica: &Replica| replica.io == Io::Stopped && !replica.sql;
             if !self.replica.as_ref().is_none_or(is_stopped) {
-                return Some(refused(
-                    1198,
-                    "This operation cannot be performed as you have a \
-                    running slave",
-                ));
+                return Some(running());
             }
             self.replica = Some(Replica {
                 host,
@@ -349,11 +345,7 @@ impl Mysqld {
         }
         if let Some(position) = sql.strip_prefix("SET GLOBAL gtid_slave_pos=") {
             if self.replica.as_ref().is_some_and(|r| r.io != Io::Stopped || r.sql) {
-                return Some(refused(
-                    1198,
-                    "This operation cannot be performed as you have a \
-                    running slave",
-                ));
+                return Some(running());
             }
             let position = position.trim_matches('\'');
             self.slave_position =
@@ -364,11 +356,7 @@ impl Mysqld {
             if let Some(replica) = self.replica.take_if(|r| r.io == Io::Stopped && !r.sql) {
                 self.dropped.extend(replica.relay.iter().map(|tx| tx.gtid));
             } else if self.replica.is_some() {
-                return Some(refused(
-                    1198,
-                    "This operation cannot be performed as you have a \
-                    running slave",
-                ));
+                return Some(running());
             }
             return Some(done());
         }
@@ -539,6 +527,11 @@ impl Mysqld {
             self.log(tx);
         }
     }
+}
+
+/// ER_SLAVE_MUST_STOP.
+fn running() -> Answer {
+    refused(1198, "This operation cannot be performed as you have a running slave")
 }
 
 pub fn text((server, sequence): Gtid) -> String {

@@ -124,3 +124,27 @@ fn the_blocklist_is_an_option() {
     connect(&free).query_drop("DELETE FROM t.blocked").expect("deletes");
     assert_eq!(pair.sql(0, "SELECT COUNT(*) FROM t.blocked"), "0");
 }
+
+#[test]
+fn unix_sockets_serve_on_both_legs() {
+    let pair = Pair::own();
+    let path = std::env::temp_dir().join(format!("tandem-front-{}", std::process::id()));
+    let path = path.to_str().expect("a plain path").to_owned();
+    // Left behind by a daemon that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("binds"));
+    pair.sql(0, &format!("CREATE USER app@localhost IDENTIFIED BY '{PASSWORD}'"));
+    pair.sql(0, "GRANT ALL ON *.* TO app@localhost");
+    let front = Front::start(pair.ports(), |config| {
+        config.listen_socket = Some(path.clone());
+        config.server_socket = Some(pair.socket(0));
+    });
+    let options = options(&front).prefer_socket(false).socket(Some(path.clone()));
+    let mut conn = Conn::new(options).expect("logs in by the path");
+    assert_eq!(mark(&mut conn), "second");
+    assert_eq!(
+        one(&mut conn, "SELECT CONCAT(name, CURRENT_USER()) FROM t.mark FOR UPDATE"),
+        "firstapp@localhost"
+    );
+    assert_eq!(mark(&mut connect(&front)), "second");
+    let _ = std::fs::remove_file(path);
+}

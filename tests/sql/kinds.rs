@@ -83,6 +83,21 @@ fn caching_sha2_works_cold_and_warm() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "second");
 }
 
+/// Over a path the server wants the password as it is, and no key is asked for.
+#[test]
+fn caching_sha2_works_cold_over_a_path() {
+    let Some(pair) = Pair::mysql97() else { return };
+    pair.sql(0, &format!("CREATE USER app@localhost IDENTIFIED BY '{PASSWORD}'"));
+    pair.sql(0, "GRANT ALL ON *.* TO app@localhost");
+    let front = Front::start(pair.ports(), |config| config.server_socket = Some(pair.socket(0)));
+    for _ in 0..2 {
+        assert_eq!(one(&mut connect(&front), "SELECT name FROM t.mark FOR UPDATE"), "first");
+        pair.sql(0, "FLUSH PRIVILEGES");
+    }
+    let user = one(&mut connect(&front), "SELECT CURRENT_USER() FOR UPDATE");
+    assert_eq!(user, "app@localhost");
+}
+
 /// Where `scripts/servers` has unpacked MySQL 5.6, which cannot reset a connection.
 #[test]
 fn an_old_server_works_without_reset() {

@@ -222,6 +222,12 @@ impl Pair {
         [servers[0].port, servers[1].port]
     }
 
+    /// The path where a server listens.
+    pub(super) fn socket(&self, host: usize) -> String {
+        let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
+        servers[host].directory.join("socket").to_str().expect("a plain path").to_owned()
+    }
+
     pub(super) fn sql(&self, host: usize, text: &str) -> String {
         self.0.lock().unwrap_or_else(|it| it.into_inner())[host].sql(text)
     }

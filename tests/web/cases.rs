@@ -76,6 +76,22 @@ fn static_files_are_sent() {
 }
 
 #[test]
+fn options_of_the_server_are_told_and_several_ranges_get_the_whole_file() {
+    let (front, backends) = front();
+    let mut client = Client::connect(front.address);
+    client.request("OPTIONS", "*", "");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("0")));
+    assert!(answer.header("allow").is_some_and(|allow| allow.contains("OPTIONS")));
+    client.request("OPTIONS", "/t.php", "");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(backends.iter().map(|backend| backend.seen().len()).sum::<usize>(), 1);
+    client.request("GET", "/range.txt", "Range: bytes=0-1,5-6\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.body.len()), (200, 1000));
+}
+
+#[test]
 fn a_large_file_goes_out_whole_and_in_parts() {
     let (front, _backends) = front();
     let expected = std::fs::read(front.root().join("large.bin")).unwrap();

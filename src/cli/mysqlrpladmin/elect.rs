@@ -14,7 +14,7 @@ use crate::repl::topology::{self, Eligibility, Member};
 
 pub(super) fn elect(call: &Call, topology: &Topology) -> Result<ExitCode, Stop> {
     let source = topology.source.as_ref();
-    require_gtids(&topology.replicas)?;
+    require_gtids(call, &topology.replicas)?;
     call.say.line("# Electing candidate slave from known slaves.");
     let (servers, members) = in_order(call, topology)?;
     match choose(call, &servers, &members, source)? {
@@ -31,7 +31,7 @@ pub(super) fn elect(call: &Call, topology: &Topology) -> Result<ExitCode, Stop> 
 }
 
 /// In the original's words (T48e).
-pub(super) fn require_gtids(replicas: &[Server]) -> Result<(), Stop> {
+pub(super) fn require_gtids(call: &Call, replicas: &[Server]) -> Result<(), Stop> {
     let mut without = Vec::new();
     for server in replicas {
         let member = server.member()?;
@@ -43,7 +43,7 @@ pub(super) fn require_gtids(replicas: &[Server]) -> Result<(), Stop> {
         return Ok(());
     }
     let why = "Slave election requires GTID_MODE=ON for all servers.";
-    println!("# ERROR: {why}\n{}", without.join("\n"));
+    call.say.result(&format!("# ERROR: {why}\n{}\n", without.join("\n")));
     Err(Stop::Error(why.to_owned()))
 }
 

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use super::super::applet::{Call, Stop};
 use super::super::connection::Login;
-use super::super::servers::{Account, Admin, Peer, Server, is_alive, resolve};
+use super::super::servers::{Account, Admin, Peer, Server, is_alive, make_accounts, resolve};
 use super::{Topology, account, elect, health, script, timeout};
 use crate::repl::topology::Member;
 use crate::repl::{Failure, Job, Outcome, ReplicaStatus, ThreadState};
 
 pub(super) fn failover(call: &Call, topology: &Topology) -> Result<ExitCode, Stop> {
-    elect::require_gtids(&topology.replicas)?;
+    elect::require_gtids(call, &topology.replicas)?;
     call.say.line("# Performing failover.");
     let (servers, members) = elect::in_order(call, topology)?;
     let Some(index) = elect::choose(call, &servers, &members, None)? else {
-        println!("No candidate found for failover.");
+        call.say.result("No candidate found for failover.\n");
         return Err(Stop::Error("No candidate found for failover.".to_owned()));
     };
     let (new, member) = (servers[index], &members[index]);
@@ -76,10 +76,10 @@ fn check_applier(call: &Call, member: &Member, status: &ReplicaStatus) -> Result
     .join("\n");
     if call.options.has("force") {
         call.say.warning(&why);
-        println!("{details}");
+        call.say.result(&format!("{details}\n"));
         return Ok(());
     }
-    println!("# ERROR: {why}\n{details}");
+    call.say.result(&format!("# ERROR: {why}\n{details}\n"));
     let way_on = "Note: To ignore this issue use the utility with the --force option.";
     Err(Stop::Error(format!("{why} {way_on}")))
 }
@@ -185,6 +185,7 @@ pub(super) fn point_at(call: &Call, others: &[&Server], new: &Server, account: &
         let words = server.dialect.statements();
         let followed = server
             .must(words.stop)
+            .and_then(|_| make_accounts(new, server, account))
             .and_then(|_| server.must(words.forget_source))
             .and_then(|_| Admin::new(server, &Peer::of(new)?, account, Duration::ZERO, &call.say))
             .and_then(|mut admin| {

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::super::applet::{Call, Stop};
-use super::super::servers::{Account, Admin, Peer, Server, pairing};
+use super::super::servers::{Account, Admin, Peer, Server, make_accounts};
 use super::{Topology, account, failover, health, script, timeout};
 use crate::repl::plan::{Ending, Stage, Step, Switchover, Whom};
-use crate::repl::topology::{self, Member, errant};
+use crate::repl::topology::{Member, errant};
 use crate::repl::{Job, ReplicaStatus, ThreadState};
 
 /// Both servers, and what they were found to be.
@@ -44,7 +44,9 @@ pub(super) fn switchover(call: &Call, topology: &Topology) -> Result<ExitCode, S
     }
     check(call, &pair)?;
     call.say.line("# Checking slaves configuration to master.");
-    make_accounts(call, &pair)?;
+    call.say.more(1, "# Creating replication user if it does not exist.");
+    // While the source can still write: the demoted one must be able to log in (T25).
+    make_accounts(old, new, &pair.account)?;
     let ends = ((&*old.login.host, old.login.port), (&*new.login.host, new.login.port));
     script::run(call, "exec-before", ends.0, ends.1)?;
     let demotes = call.options.has("demote-master");
@@ -202,18 +204,6 @@ fn unfit(member: &Member) -> Option<String> {
         return Some("it does not log what it replicates (log_slave_updates)".to_owned());
     }
     (member.gtid_mode() != "ON").then(|| format!("GTID_MODE={}", member.gtid_mode()))
-}
-
-/// For both hosts, while the source can still write: the demoted one must be able to log in (T25).
-fn make_accounts(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
-    call.say.more(1, "# Creating replication user if it does not exist.");
-    let peer = Peer::of(pair.new)?;
-    let (config, site) = pairing(pair.old, &peer, &pair.account, Duration::ZERO)?;
-    let accounts = pair.old.must(&topology::accounts_query(&pair.account.user))?;
-    for sql in topology::account_statements(&config, &site, &accounts) {
-        pair.old.must(&sql)?;
-    }
-    Ok(())
 }
 
 fn exchange(call: &Call, pair: &Pair<'_>, demotes: bool) -> Result<Ending, Stop> {

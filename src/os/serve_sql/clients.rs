@@ -4,8 +4,10 @@
 //! Must not: read from a client whose session has no use for more, or from a server whose client
 //! is slow. Read first: `plane` for the edge-triggered rule; `sql::session`.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+
+use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Ready, Turn};
@@ -20,7 +22,7 @@ use super::{READS_PER_TURN, ServeSql};
 /// A client's socket and its session.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) session: Session,
     /// Leased connections by host.
     pub(super) legs: [Option<u32>; 2],
@@ -300,11 +302,7 @@ impl ServeSql {
 }
 
 /// Sends what waits and then `bytes`; keeps what the kernel does not take.
-pub(super) fn write(
-    socket: &mut TcpStream,
-    outbound: &mut Vec<u8>,
-    bytes: &[u8],
-) -> io::Result<()> {
+pub(super) fn write(socket: &mut Socket, outbound: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     if outbound.is_empty() {
         let sent = send(socket, bytes)?;
         outbound.extend_from_slice(bytes.get(sent..).unwrap_or(&[]));
@@ -320,11 +318,14 @@ pub(super) fn write(
     Ok(())
 }
 
+/// MSG_NOSIGNAL: a client that left is an error, not a signal.
+const NO_SIGNAL: i32 = 0x4000;
+
 /// Sends as much as the kernel takes; returns how much that is.
-fn send(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-        match socket.write(rest) {
+        match socket.send_with_flags(rest, NO_SIGNAL) {
             Ok(count) => sent += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -5,7 +5,9 @@
 //! Read first: `sql::admin`; `plane` for the edge-triggered rule.
 
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::IpAddr;
+
+use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -21,7 +23,7 @@ use super::{READS_PER_TURN, SIDE_DESK, ServeSql};
 /// A client of the admin port.
 #[derive(Debug)]
 pub(super) struct Visitor {
-    socket: TcpStream,
+    socket: Socket,
     desk: Desk,
     outbound: Vec<u8>,
     heard_at: Instant,
@@ -29,7 +31,7 @@ pub(super) struct Visitor {
 }
 
 impl ServeSql {
-    pub(super) fn admit_desk(&mut self, turn: &mut Turn<'_>, socket: TcpStream, peer: SocketAddr) {
+    pub(super) fn admit_desk(&mut self, turn: &mut Turn<'_>, socket: Socket, peer: Option<IpAddr>) {
         if self.desks.len() >= limits::SQL_DESKS_MAX || socket.set_nonblocking(true).is_err() {
             return;
         }
@@ -41,7 +43,12 @@ impl ServeSql {
         let salt = self.salt();
         self.consume_salt();
         let mut outbound = Vec::new();
-        let desk = Desk::new(salt, slot, peer.ip().to_string(), &mut outbound);
+        let desk = Desk::new(
+            salt,
+            slot,
+            peer.map_or_else(String::new, |peer| peer.to_string()),
+            &mut outbound,
+        );
         self.desks.insert(Visitor { socket, desk, outbound, heard_at: turn.now, armed: None });
         self.flush_desk(slot);
         self.watch_desk(slot);

@@ -4,9 +4,8 @@
 //! Must not: keep a connection whose state is unknown. Read first: `sql::login`, `sql::pool`.
 
 use std::io::{self, Read as _};
-use std::net::TcpStream;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -27,7 +26,7 @@ use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 /// A connection to a database.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) host: HostId,
     key: pool::Key,
     pub(super) stage: Stage,
@@ -173,29 +172,22 @@ impl ServeSql {
         let Some(user) = self.config.users.get(key.user) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
-        let login = Login::new(user, key.capabilities(), key.collation, database);
-        let address = self.site.servers[key.host.index()];
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
-        // A host that lost power in the middle of a statement has nothing left to acknowledge.
-        let keepalive = TcpKeepalive::new()
-            .with_time(limits::SQL_SERVER_SILENCE)
-            .with_interval(limits::SQL_SERVER_SILENCE / 3);
-        socket.set_tcp_keepalive(&keepalive)?;
-        match socket.connect(&address.into()) {
-            Ok(()) => {}
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
+        let mut login = Login::new(user, key.capabilities(), key.collation, database);
+        let path = self.config.server_socket.as_ref().filter(|_| key.host == self.site.me);
+        login.is_private = path.is_some();
+        let socket = match path {
+            Some(path) => dial(Domain::UNIX, &SockAddr::unix(path)?)?,
+            None => {
+                let address = self.site.servers[key.host.index()];
+                dial(Domain::for_address(address), &address.into())?
+            }
+        };
         let (slot, generation) = self.servers.next();
         let epoll = Key { service: Service::Sql, side: SIDE_SERVER, generation, slot };
         turn.plane.register(&socket, epoll)?;
         let deadline = Some(turn.now + self.config.connect_limit);
         self.servers.insert(Server {
-            socket: socket.into(),
+            socket,
             host: key.host,
             key,
             stage: Stage::Opening { login: Box::new(login), purpose: Box::new(purpose) },
@@ -499,6 +491,30 @@ impl ServeSql {
                 }
             }
         }
+    }
+}
+
+/// Begins to connect.
+fn dial(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if domain != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        // A host that lost power in the middle of a statement has nothing left to acknowledge.
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits::SQL_SERVER_SILENCE)
+            .with_interval(limits::SQL_SERVER_SILENCE / 3);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    match socket.connect(address) {
+        Ok(()) => Ok(socket),
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+        {
+            Ok(socket)
+        }
+        Err(error) => Err(error),
     }
 }
 
