@@ -63,6 +63,8 @@ pub enum Input {
     Netlink {
         datagram: Vec<u8>,
     },
+    /// The kernel dropped messages: links and addresses are to be asked for again.
+    NetlinkLost,
     /// The local database's answer to `Output::Query` of that id.
     Answer {
         id: u64,
@@ -356,8 +358,7 @@ impl Node {
             outputs: VecDeque::new(),
         };
         node.note(started);
-        let request = netlink::dump_links(node.next_netlink_sequence());
-        node.outputs.push_back(Output::Netlink { request });
+        node.dump_links();
         node
     }
 
@@ -375,6 +376,7 @@ impl Node {
             Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
+            Input::NetlinkLost => self.dump_links(),
             Input::Answer { id, result } => {
                 self.engine.handle(now, repl::Input::Answer { id, result });
             }
@@ -439,6 +441,13 @@ impl Node {
             self.group.listen_again(now);
             self.apply(now, Event::Stalled, format!("did not run for {milliseconds} ms"));
         }
+    }
+
+    /// Asks for every link; the end of the answer asks for every address.
+    fn dump_links(&mut self) {
+        self.is_dumped = false;
+        let request = netlink::dump_links(self.next_netlink_sequence());
+        self.outputs.push_back(Output::Netlink { request });
     }
 
     fn next_netlink_sequence(&mut self) -> u32 {
@@ -509,5 +518,25 @@ fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
         source: config.host(me).address(link).address,
         peer: config.host(me.other()).address(link).address,
         addresses,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EXAMPLE;
+
+    fn requests(node: &mut Node) -> usize {
+        let outputs = std::iter::from_fn(|| node.poll_output());
+        outputs.filter(|output| matches!(output, Output::Netlink { .. })).count()
+    }
+
+    #[test]
+    fn links_are_asked_for_again_when_the_kernel_dropped_messages() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        let mut node = Node::new(config, HostId::First, 1, Persistent::default());
+        assert_eq!(requests(&mut node), 1, "at the start");
+        node.handle(Instant::from_nanos(1), Input::NetlinkLost);
+        assert_eq!(requests(&mut node), 1);
     }
 }

@@ -425,8 +425,11 @@ impl Node {
             return Some((Event::DatabaseLost, "our database does not answer".into()));
         }
         let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
+        // Replication runs inside: once that link is gone, what it had not brought over stays here,
+        // and handing over would lose it.
         if let Some(link) = lost
             && peer.carrier == [true; 2]
+            && (link == LinkId::Outside || self.has_shipped_all(peer))
         {
             self.is_leaving = true;
             return Some((Event::LinkLost, format!("{link} has no carrier")));
@@ -444,6 +447,15 @@ impl Node {
             };
         }
         None
+    }
+
+    fn has_shipped_all(&self, peer: &Report) -> bool {
+        let mine = self.engine.observation().position.as_deref();
+        let theirs = peer.database.position.as_deref();
+        mine.zip(theirs).is_some_and(|(mine, theirs)| match self.relate(mine, theirs) {
+            Relation::Equal | Relation::TheirsHasMore => true,
+            Relation::MineHasMore | Relation::Diverged => false,
+        })
     }
 
     /// Why this host, as Active, does not begin a planned handover.

@@ -163,8 +163,14 @@ impl Hands {
         }
         let socket = self.netlink.clone();
         self.spawn_reader(async move |buffer| {
-            let count = socket.read_with(|fd| route::receive(fd, buffer)).await?;
-            Ok((count, Make::Netlink))
+            match socket.read_with(|fd| route::receive(fd, buffer)).await {
+                Ok(count) => Ok((count, Make::Netlink)),
+                // netlink(7): the socket's buffer was too small for what happened.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
+                    Ok((0, Make::NetlinkLost))
+                }
+                Err(error) => Err(error),
+            }
         });
     }
 
@@ -300,6 +306,7 @@ enum Make {
     Arp(LinkId),
     Beacon(LinkId),
     Netlink,
+    NetlinkLost,
 }
 
 impl Make {
@@ -314,6 +321,7 @@ impl Make {
             Self::Arp(link) => Input::Arp { link, frame: datagram },
             Self::Beacon(link) => Input::Beacon { link, datagram },
             Self::Netlink => Input::Netlink { datagram },
+            Self::NetlinkLost => Input::NetlinkLost,
         }
     }
 }
