@@ -9,6 +9,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::node::Persistent;
@@ -66,6 +68,26 @@ pub fn read_secret(path: &str) -> Result<String, String> {
         return Err(format!("mode is {:04o}: run chmod 0600 on it", mode & 0o7777));
     }
     fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// Held for as long as the daemon runs. A second one would take the first one's addresses off and
+/// close its database, since that is how a daemon begins.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "closing it lets the lock go")] File);
+
+/// Makes sure that this is the only daemon on the host.
+pub fn lock() -> io::Result<Lock> {
+    fs::create_dir_all(RUN_DIR)?;
+    let path = Path::new(RUN_DIR).join("lock");
+    let file = File::create(&path).map_err(|error| named(&path, error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock(file)),
+        Err(Errno::WOULDBLOCK) => Err(named(
+            &path,
+            io::Error::other("another tandem runs on this host: `tandem status` shows it"),
+        )),
+        Err(error) => Err(named(&path, error.into())),
+    }
 }
 
 pub fn write_pid(name: &str) -> io::Result<()> {

@@ -51,6 +51,7 @@ pub fn block_signals() -> io::Result<SignalFd> {
 
 /// Runs until told to end. `arguments` start the node.
 pub fn run(arguments: &[String]) -> io::Result<()> {
+    let _only_one = file::lock()?;
     file::write_pid("guard.pid")?;
     let signals = block_signals()?;
     let mut delay = RESTART_DELAY_MIN;

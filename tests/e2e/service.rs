@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::database;
 use crate::figures::Figures;
-use crate::pair::{EXAMPLE, GUARD_PID, Pair, SETTLE_LIMIT};
+use crate::pair::{CONFIG, EXAMPLE, GUARD_PID, Pair, SETTLE_LIMIT};
 use crate::story::{self, Report};
 use crate::world::{Outcome, wait_until};
 use crate::{check, flavour, on_a_pair};
@@ -67,6 +67,20 @@ fn both_hosts_started_at_once_agree_on_one() {
         })
         .map_err(|why| format!("{why}: {}", summaries(pair)))?;
         check(pair.two_holders().is_zero(), || format!("two holders: {:?}", pair.two_holders()))
+    });
+}
+
+#[test]
+fn a_second_start_is_refused_and_moves_nothing() {
+    on_a_pair(|pair| {
+        let host = &pair.servers[0].host;
+        let second = host.run(&["/usr/local/sbin/tandem", "run", "--config", CONFIG])?;
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        check(
+            !second.status.success() && said.contains("another tandem runs on this host"),
+            || format!("a second start: {:?}: {said}", second.status),
+        )?;
+        check(pair.is_settled(0), || format!("it moved the roles: {}", summaries(pair)))
     });
 }
 
