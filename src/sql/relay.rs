@@ -449,16 +449,8 @@ impl Session {
     /// statement; for the end of the session itself, any.
     #[must_use]
     pub fn place_to_kill(&self, is_query: bool) -> Option<HostId> {
-        match &self.phase {
-            Phase::Running { host, .. } | Phase::Replaying { host, .. } => Some(*host),
-            Phase::Arrived
-            | Phase::Door(_)
-            | Phase::Idle
-            | Phase::Held { .. }
-            | Phase::Opening(_)
-            | Phase::Killing
-            | Phase::Closed => HostId::ALL.into_iter().find(|&at| !is_query && self.is_open(at)),
-        }
+        let any = || HostId::ALL.into_iter().find(|&at| !is_query && self.is_open(at));
+        self.phase.asked().or_else(any)
     }
 
     /// Somebody ended the statement. If a server runs it, the server says so.

@@ -127,6 +127,37 @@ pub(super) enum Phase {
     Closed,
 }
 
+impl Phase {
+    /// The server that was sent something and owes an answer.
+    pub(super) const fn asked(&self) -> Option<HostId> {
+        match self {
+            Self::Replaying { host, .. } | Self::Running { host, .. } => Some(*host),
+            Self::Arrived
+            | Self::Door(_)
+            | Self::Idle
+            | Self::Held { .. }
+            | Self::Opening(_)
+            | Self::Killing
+            | Self::Closed => None,
+        }
+    }
+
+    /// The same, or the server that a connection is being opened to.
+    const fn awaited(&self) -> Option<HostId> {
+        match self {
+            Self::Opening(host) => Some(*host),
+            Self::Arrived
+            | Self::Door(_)
+            | Self::Idle
+            | Self::Held { .. }
+            | Self::Replaying { .. }
+            | Self::Running { .. }
+            | Self::Killing
+            | Self::Closed => self.asked(),
+        }
+    }
+}
+
 /// What a connection is told before the statement so that it agrees with the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -290,16 +321,7 @@ impl Session {
     /// Whether a transaction is open or a statement is in flight on a source's connection.
     #[must_use]
     pub fn is_busy_on_source(&self) -> bool {
-        let busy = match &self.phase {
-            Phase::Replaying { host, .. } | Phase::Running { host, .. } => Some(*host),
-            Phase::Arrived
-            | Phase::Door(_)
-            | Phase::Idle
-            | Phase::Held { .. }
-            | Phase::Opening(_)
-            | Phase::Killing
-            | Phase::Closed => None,
-        };
+        let busy = self.phase.asked();
         HostId::ALL.into_iter().zip(&self.legs).any(|(host, leg)| {
             leg.as_ref()
                 .is_some_and(|leg| leg.is_source && (leg.has_transaction() || busy == Some(host)))
@@ -308,18 +330,7 @@ impl Session {
 
     /// The client closed its connection, or is held and closed its half of it.
     pub fn client_left(&mut self, out: &mut Outbox) {
-        let busy = match &self.phase {
-            Phase::Opening(host) | Phase::Replaying { host, .. } | Phase::Running { host, .. } => {
-                Some(*host)
-            }
-            Phase::Arrived
-            | Phase::Door(_)
-            | Phase::Idle
-            | Phase::Held { .. }
-            | Phase::Killing
-            | Phase::Closed => None,
-        };
-        if let Some(host) = busy {
+        if let Some(host) = self.phase.awaited() {
             self.drop_leg(host, out);
         }
         self.close(out);
@@ -470,9 +481,7 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        if let Phase::Opening(host) | Phase::Replaying { host, .. } | Phase::Running { host, .. } =
-            self.phase
-        {
+        if let Some(host) = self.phase.awaited() {
             self.drop_leg(host, out);
         }
         for host in HostId::ALL {

@@ -66,16 +66,10 @@ impl ServeWeb {
         generation: u16,
         ready: Ready,
     ) {
-        let host = if slot == 0 { HostId::First } else { HostId::Second };
+        let host = host_of(slot);
         let entry = &mut self.pools[host.index()];
-        let Some(ping) = entry.as_mut().filter(|ping| ping.generation == generation) else {
-            return;
-        };
-        ping.socket.note(ready);
-        let Some(result) = ping.advance(turn.buffer) else { return };
-        let told = ping.probe.told().filter(|_| result.is_ok());
-        *entry = None;
-        if let Some(pool) = told {
+        let Some((ping, result)) = ended(entry, generation, ready, turn.buffer) else { return };
+        if let Some(pool) = ping.probe.told().filter(|_| result.is_ok()) {
             self.upstream.pool_answered(turn.now, host, pool);
         }
     }
@@ -87,25 +81,32 @@ impl ServeWeb {
         generation: u16,
         ready: Ready,
     ) {
-        let host = if slot == 0 { HostId::First } else { HostId::Second };
+        let host = host_of(slot);
         let entry = &mut self.probes[host.index()];
-        let Some(ping) = entry.as_mut().filter(|ping| ping.generation == generation) else {
-            return;
-        };
-        ping.socket.note(ready);
-        let result = ping.advance(turn.buffer);
-        match result {
+        match ended(entry, generation, ready, turn.buffer) {
             None => {}
-            Some(Ok(())) => {
-                *entry = None;
-                self.upstream.probe_answered(turn.now, host);
-            }
-            Some(Err(evidence)) => {
-                *entry = None;
-                self.upstream.probe_failed(turn.now, host, evidence);
-            }
+            Some((_, Ok(()))) => self.upstream.probe_answered(turn.now, host),
+            Some((_, Err(evidence))) => self.upstream.probe_failed(turn.now, host, evidence),
         }
     }
+}
+
+/// Of a probe's key: its slot is the host that it asks.
+const fn host_of(slot: u32) -> HostId {
+    if slot == 0 { HostId::First } else { HostId::Second }
+}
+
+/// Lets the ping of that generation go on; takes it out, with how it ended, when it has.
+fn ended(
+    entry: &mut Option<Ping>,
+    generation: u16,
+    ready: Ready,
+    buffer: &mut [u8],
+) -> Option<(Ping, Result<(), Evidence>)> {
+    let ping = entry.as_mut().filter(|ping| ping.generation == generation)?;
+    ping.socket.note(ready);
+    let result = ping.advance(buffer)?;
+    entry.take().map(|ping| (ping, result))
 }
 
 impl Ping {
