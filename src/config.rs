@@ -5,15 +5,17 @@
 //! Read first: example.toml beside this file, which `tandem example` prints.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
-use crate::units::{Cidr, Secret};
+use crate::units::{Cidr, IpCidr, Secret};
 use crate::vrrp::packet::Version;
-use crate::wire::{HostId, LinkId};
+use crate::wire::{DeviceId, HostId, LinkId};
 use crate::{peer, repl, sql, vrrp, web};
 
 /// The scenario's configuration, commented.
@@ -38,7 +40,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Host {
     pub name: String,
-    /// VRRP priority, 1 to 253; the higher one serves first when nothing else decides.
+    /// VRRP priority, 1 to 254; the higher one serves first when nothing else decides.
     pub priority: u8,
     pub outside: Cidr,
     pub inside: Cidr,
@@ -49,8 +51,51 @@ pub struct Host {
 #[serde(deny_unknown_fields)]
 pub struct Link {
     pub device: String,
+    /// Virtual router identifier, 1 to 255: of the IPv4 addresses, and of the IPv6 ones.
     pub vrid: u8,
-    pub vip: Vec<Cidr>,
+    pub vip: Vec<Vip>,
+    /// A router on this network, asked by ARP whether it sees what is announced.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A virtual address: "192.168.3.150/24", or a table with what keepalived's `virtual_ipaddress`
+/// says beside the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    pub address: IpCidr,
+    /// The interface that gets it, where that is not the link's own (keepalived: `dev`).
+    pub device: Option<String>,
+    /// Name for ip(8) and ifconfig(8), IPv4 only (keepalived: `label`).
+    pub label: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Vip {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            address: String,
+            device: Option<String>,
+            label: Option<String>,
+        }
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = Vip;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"192.168.3.150/24\" or { address = \"...\", device = \"eth2\" }")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vip, E> {
+                let address = text.parse().map_err(E::custom)?;
+                Ok(Vip { address, device: None, label: None })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vip, A::Error> {
+                let Table { address, device, label } =
+                    Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Vip { address: address.parse().map_err(A::Error::custom)?, device, label })
+            }
+        }
+        deserializer.deserialize_any(Written)
+    }
 }
 
 /// The file as it is written; `Config` is what passed the checks.
@@ -165,6 +210,28 @@ impl Config {
         }
     }
 
+    /// Every interface that this host's part needs, by `DeviceId`.
+    #[must_use]
+    pub fn devices(&self) -> Vec<&str> {
+        let mut devices: Vec<&str> = self.links.iter().map(|link| link.device.as_str()).collect();
+        for name in
+            self.links.iter().flat_map(|link| &link.vip).filter_map(|vip| vip.device.as_deref())
+        {
+            if !devices.contains(&name) {
+                devices.push(name);
+            }
+        }
+        devices
+    }
+
+    /// The interface of a virtual address of that link.
+    #[must_use]
+    pub fn device_of(&self, link: LinkId, vip: &Vip) -> DeviceId {
+        let name = vip.device.as_deref().unwrap_or_else(|| self.link(link).device.as_str());
+        let index = self.devices().into_iter().position(|it| it == name);
+        index.and_then(DeviceId::new).unwrap_or_else(|| link.into())
+    }
+
     fn check(&self) -> Result<(), Error> {
         let [first, second] = &self.hosts;
         let refuse = |message: String| Err(Error(message));
@@ -178,10 +245,11 @@ impl Config {
             ));
         }
         for host in &self.hosts {
-            if !(1..=253).contains(&host.priority) {
+            if !(1..=254).contains(&host.priority) {
                 return refuse(format!(
-                    "host {:?}: priority {} is out of range: write 1 to 253 (a host that serves \
-                     advertises 254)",
+                    "host {:?}: priority {} is out of range: write 1 to 254 (255 owns the \
+                     addresses and takes them whenever it wakes up; vrrp.preempt takes the role \
+                     back in order)",
                     host.name, host.priority
                 ));
             }
@@ -212,16 +280,30 @@ impl Config {
         if link.vip.is_empty() || link.vip.len() > 20 {
             return refuse(format!("{} virtual addresses: write 1 to 20", link.vip.len()));
         }
-        for vip in &link.vip {
-            if [a.address, b.address].contains(&vip.address) {
-                return refuse(format!("the virtual address {vip} is a host's own address"));
+        let own = [a.address, b.address].map(IpAddr::from);
+        for (place, vip) in link.vip.iter().enumerate() {
+            vip.check().map_err(|why| Error(format!("link.{id}: vip {}: {why}", vip.address)))?;
+            if own.contains(&vip.address.address) {
+                return refuse(format!("the virtual address {} is a host's own", vip.address));
+            }
+            if link.vip.iter().skip(place + 1).any(|it| it.address.address == vip.address.address) {
+                return refuse(format!("the virtual address {} stands there twice", vip.address));
             }
         }
-        // Linux: IFNAMSIZ is 16 with the final NUL.
-        if link.device.is_empty() || link.device.len() > 15 {
-            return refuse(format!("device {:?} is not an interface name", link.device));
+        let first_v6 = link.vip.iter().map(|vip| vip.address.address).find(IpAddr::is_ipv6);
+        if first_v6.is_some_and(|first| !is_link_local(first)) {
+            return refuse(
+                "the first IPv6 address must be link-local, as in \"fe80::50/64\" (RFC 9568, \
+                 5.2.9; keepalived wants the same)"
+                    .into(),
+            );
         }
-        Ok(())
+        if let Some(gateway) = link.gateway
+            && (!a.contains(gateway) || own.contains(&gateway.into()))
+        {
+            return refuse(format!("gateway {gateway}: write a router's address within {a}"));
+        }
+        check_device(&link.device).map_err(|why| Error(format!("link.{id}: {why}")))
     }
 
     fn check_sections(&self) -> Result<(), Error> {
@@ -263,6 +345,38 @@ impl Config {
     }
 }
 
+impl Vip {
+    fn check(&self) -> Result<(), String> {
+        self.device.as_deref().map_or(Ok(()), check_device)?;
+        let Some(label) = &self.label else { return Ok(()) };
+        if self.address.address.is_ipv6() {
+            return Err("label: IPv6 addresses have none; remove it".into());
+        }
+        // Linux: IFA_LABEL is as long as an interface's name.
+        if label.is_empty() || label.len() > 15 {
+            return Err(format!("label {label:?}: write 1 to 15 characters"));
+        }
+        Ok(())
+    }
+}
+
+fn check_device(name: &str) -> Result<(), String> {
+    // Linux: IFNAMSIZ is 16 with the final NUL.
+    if name.is_empty() || name.len() > 15 {
+        return Err(format!("device {name:?} is not an interface name"));
+    }
+    Ok(())
+}
+
+/// Link-local unicast, fe80::/10 (RFC 4291, 2.5.6).
+#[must_use]
+pub const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 impl Host {
     #[must_use]
     pub const fn address(&self, link: LinkId) -> Cidr {
@@ -289,7 +403,7 @@ mod tests {
         config.resolve(|_| Err("the example names no file".into())).expect("nothing to read");
         assert_eq!(config.find_host("server2").map(HostId::index), Ok(1));
         assert_eq!(config.find_host("server1.example.net"), Ok(HostId::First));
-        assert_eq!(config.link(LinkId::Inside).vip[0].to_string(), "192.168.3.150/24");
+        assert_eq!(config.link(LinkId::Inside).vip[0].address.to_string(), "192.168.3.150/24");
         assert_eq!(config.hosts[0].priority, 101);
     }
 
@@ -301,11 +415,16 @@ mod tests {
             ("vrid = 50", "vrid = 300", "line 19, column 8"),
             ("vrid = 50", "vird = 50", "unknown field `vird`"),
             ("priority = 100", "priority = 101", "both hosts have priority 101"),
-            ("priority = 100", "priority = 254", "write 1 to 253"),
+            ("priority = 100", "priority = 255", "write 1 to 254"),
             ("name = \"server2\"", "name = \"server1\"", "both [[host]]"),
             ("192.168.3.101/24", "192.168.4.101/24", "not on one network"),
             ("192.168.3.101/24", "192.168.3.101", "with its prefix"),
-            ("10.96.153.239/24", "10.96.153.110/24", "is a host's own address"),
+            ("10.96.153.239/24", "10.96.153.110/24", "is a host's own"),
+            ("10.96.153.239/24", "10.96.153.239", "with its prefix"),
+            ("[\"10.96.153.239/24\"]", "[\"2001:db8::1/64\"]", "must be link-local"),
+            ("[\"10.96.153.239/24\"]", "[7]", "device = \"eth2\""),
+            ("vrid = 50", "vrid = 50\ngateway = \"10.96.154.1\"", "within 10.96.153.110/24"),
+            ("interval = \"1s\"", "interval = \"1s\"\npreempt_delay = \"5s\"", "preempt = true"),
             ("device = \"eth1\"", "device = \"eth0\"", "the same device"),
             ("/var/www/html", "html", "absolute path"),
             ("hold_limit", "admin_listen = [\"127.0.0.1:1\"]\nhold_limit", "admin_password"),

@@ -2,8 +2,9 @@
 //!
 //! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
 //! Must not: open a socket, read a clock, wait.
-//! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds), `act`
-//! (how an order is carried out), `report` (what the peer, the data plane and operators are told),
+//! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds;
+//! `foreign` beside a keepalived, `silence` before a takeover), `act` (how an order is carried out;
+//! `announce` to the links), `report` (what the peer, the data plane and operators are told),
 //! `find` (what is wrong with the network).
 //!
 //! ```text
@@ -11,23 +12,27 @@
 //! ```
 
 mod act;
+mod announce;
 mod find;
+mod foreign;
 mod hear;
 mod judge;
+mod links;
 mod report;
 mod silence;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, is_link_local};
+use crate::console::finding::Finding;
 use crate::console::message::{Request, Response, SqlStatus, WebStatus};
 use crate::console::note::Note;
 use crate::limits;
-use crate::net::addresses::Addresses;
+use crate::net::addresses::{Addresses, Vip};
 use crate::net::arp::Mac;
 use crate::net::netlink;
 use crate::pair::{self, Event, Role};
@@ -36,24 +41,22 @@ use crate::repl;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
 use crate::vrrp::group::Group;
-use crate::vrrp::packet::{ADDRESSES_MAX, password_data};
-use crate::vrrp::router;
-use crate::wire::{HostId, LinkId};
+use crate::vrrp::packet::{Addresses as VrrpAddresses, Family, Version, password_data};
+use crate::vrrp::router::{self, Datagram};
+use crate::wire::{DeviceId, HostId, LinkId};
+use links::{Device, LinkFacts};
 
 /// What the hands tell the node.
 #[derive(Debug)]
 pub enum Input {
+    /// What a raw socket received, IP header first.
     Vrrp {
         link: LinkId,
         datagram: Vec<u8>,
     },
-    /// A frame of VRRP from this address was on the link, seen before any firewall.
-    VrrpFrame {
-        link: LinkId,
-        source: Ipv4Addr,
-    },
-    Arp {
-        link: LinkId,
+    /// An Ethernet frame, seen before any firewall: ARP, neighbour discovery, VRRP.
+    Frame {
+        device: DeviceId,
         frame: Vec<u8>,
     },
     Beacon {
@@ -65,6 +68,10 @@ pub enum Input {
     },
     /// The kernel dropped messages: links and addresses are to be asked for again.
     NetlinkLost,
+    /// The wall clock was set, by so much.
+    ClockSet {
+        seconds: i64,
+    },
     /// The local database's answer to `Output::Query` of that id.
     Answer {
         id: u64,
@@ -96,10 +103,11 @@ pub struct DataPlane {
 pub enum Output {
     SendVrrp {
         link: LinkId,
-        datagram: Vec<u8>,
+        datagram: Datagram,
     },
-    SendArp {
-        link: LinkId,
+    /// An Ethernet frame.
+    SendFrame {
+        device: DeviceId,
         frame: Vec<u8>,
     },
     SendBeacon {
@@ -141,8 +149,8 @@ pub struct Persistent {
 pub struct Will {
     /// Netlink requests, ready to send.
     pub removals: Vec<Vec<u8>>,
-    /// Device, its own address, resignation.
-    pub resignations: Vec<(String, Ipv4Addr, Vec<u8>)>,
+    /// Interface, resignation.
+    pub resignations: Vec<(String, Datagram)>,
 }
 
 /// How long a planned handover may take from the offer to the peer's promotion.
@@ -162,34 +170,6 @@ const ELECTION_PATIENCE: Duration = Duration::from_secs(10);
 const DATABASE_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long the replica may trail the position at which its source closed.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
-
-#[derive(Debug)]
-struct LinkFacts {
-    device: String,
-    own: Ipv4Addr,
-    peer: Ipv4Addr,
-    index: Option<u32>,
-    mac: Mac,
-    /// Who answered by ARP for the peer's own address, and when.
-    peer_mac: Option<Mac>,
-    peer_answered_at: Option<Instant>,
-    was_heard: bool,
-}
-
-impl LinkFacts {
-    fn new(config: &Config, me: HostId, link: LinkId) -> Self {
-        Self {
-            device: config.link(link).device.clone(),
-            own: config.host(me).address(link).address,
-            peer: config.host(me.other()).address(link).address,
-            index: None,
-            mac: Mac::default(),
-            peer_mac: None,
-            peer_answered_at: None,
-            was_heard: false,
-        }
-    }
-}
 
 /// A planned handover, or a leave, on the giving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +193,7 @@ enum Stage {
 struct Probes {
     sent_at: Option<Instant>,
     /// Somebody answered for a virtual address: whoever it is.
-    answered_by: Option<(LinkId, Ipv4Addr, Mac)>,
+    answered_by: Option<(DeviceId, IpAddr, Mac)>,
     /// Rounds in a row that nobody answered, and how many there must be: one more for every round
     /// that was answered, so that a peer who keeps answering is not overtaken for a lost frame.
     unanswered: u32,
@@ -237,6 +217,7 @@ pub struct Node {
     peer: Peer,
     addresses: Addresses,
     engine: repl::Engine,
+    devices: Vec<Device>,
     links: [LinkFacts; 2],
     netlink_sequence: u32,
     is_dumped: bool,
@@ -261,21 +242,25 @@ pub struct Node {
     /// Who waits for the end of a switchover, and since when.
     operators: Vec<(u64, Instant)>,
 
-    ears: [find::Ears; 2],
     find_at: Instant,
     probes: Probes,
     vrrp_resigned: bool,
     /// Another Master of a virtual router of ours: its priority and address, and when.
-    rival: Option<(Instant, u8, Ipv4Addr)>,
+    rival: Option<Rival>,
+    /// Since when the role could be taken back.
+    preempt_since: Option<Instant>,
+    preempt_at: Instant,
     /// Since when the peer answers for a virtual address without serving it.
     held_since: Option<Instant>,
     hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
     announce_next: Option<(usize, Instant)>,
+    /// A second claimant is answered no sooner.
+    reclaim_at: Instant,
     routes: Routes,
     notes: VecDeque<String>,
-    last_refusals: [Option<String>; 2],
+    troubles: find::Troubles,
     findings: Findings,
     outputs: VecDeque<Output>,
 }
@@ -288,32 +273,41 @@ struct Findings {
     /// How the last job failed, until one goes well.
     job: Option<String>,
     diverged: Option<String>,
-    conflict: Option<String>,
-    /// By `find`, anew in every turn.
-    network: Vec<String>,
+    /// Why silence was not believed.
+    held: Option<Finding>,
+    /// By `find`, every second anew.
+    network: Vec<Finding>,
+}
+
+/// Another Master of a virtual router of ours.
+#[derive(Debug, Clone, Copy)]
+struct Rival {
+    at: Instant,
+    link: LinkId,
+    priority: u8,
+    source: IpAddr,
 }
 
 impl Node {
     /// `boot_id` differs for every run of the daemon; `persistent` is what the last one left.
     #[must_use]
     pub fn new(config: Config, me: HostId, boot_id: u64, persistent: Persistent) -> Self {
-        let group = Group::new(LinkId::ALL.map(|link| router_config(&config, me, link)));
-        let vips = LinkId::ALL
-            .into_iter()
-            .flat_map(|link| config.link(link).vip.iter().map(move |vip| (link, *vip)));
-        let addresses = Addresses::new(vips);
+        let group = Group::new(router_configs(&config, me));
+        let addresses = Addresses::new(vips(&config));
         let site = repl::Site {
             me,
             addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
             names: HostId::ALL.map(|host| config.host(host).name.clone()),
         };
         let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
+        let devices = config.devices().into_iter().map(Device::new).collect();
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
             peer: Peer::new(&config.peer, me),
             addresses,
             engine: repl::Engine::new(&config.repl, site),
+            devices,
             links,
             config,
             me,
@@ -341,19 +335,21 @@ impl Node {
             wish: None,
             handled_wish: None,
             operators: Vec::new(),
-            ears: Default::default(),
             find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
             rival: None,
+            preempt_since: None,
+            preempt_at: Instant::ZERO,
             held_since: None,
             hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
             announce_next: None,
+            reclaim_at: Instant::ZERO,
             routes: Routes::unknown(),
             notes: VecDeque::new(),
-            last_refusals: [None, None],
+            troubles: find::Troubles::default(),
             findings: Findings::default(),
             outputs: VecDeque::new(),
         };
@@ -372,11 +368,11 @@ impl Node {
         }
         match input {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
-            Input::VrrpFrame { link, source } => self.handle_frame(now, link, source),
-            Input::Arp { link, frame } => self.handle_arp(now, link, &frame),
+            Input::Frame { device, frame } => self.handle_frame(now, device, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
+            Input::ClockSet { seconds } => self.troubles.clock_set(now, seconds),
             Input::Answer { id, result } => {
                 self.engine.handle(now, repl::Input::Answer { id, result });
             }
@@ -401,6 +397,7 @@ impl Node {
         self.run_machines(now);
         self.find(now);
         self.speak(now);
+        self.troubles.due(self.deadline());
     }
 
     #[must_use]
@@ -419,6 +416,7 @@ impl Node {
             self.addresses.deadline(),
             self.engine.deadline(),
             self.announce_next.map(|(_, at)| at),
+            self.gateway_deadline(),
             self.silent_at().filter(is_ahead),
             self.probe_deadline().filter(is_ahead),
         ]
@@ -429,6 +427,7 @@ impl Node {
     /// A loop that did not run for longer than `STALL_MAX` may have been overtaken: nothing that
     /// was known before counts, and the role is lost before anything else is sent.
     fn check_stall(&mut self, now: Instant) {
+        self.troubles.turn(now, self.config.vrrp.interval / 2);
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
         // A fast peer takes over sooner; a slow one does not make a late loop any better.
@@ -506,19 +505,55 @@ impl Node {
     }
 }
 
-fn router_config(config: &Config, me: HostId, link: LinkId) -> router::Config {
-    let addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX> =
-        config.link(link).vip.iter().map(|vip| vip.address).collect();
-    router::Config {
-        version: config.vrrp.version,
+/// The virtual addresses of both links.
+fn vips(config: &Config) -> impl Iterator<Item = Vip> {
+    LinkId::ALL.into_iter().flat_map(move |link| {
+        config.link(link).vip.iter().map(move |vip| Vip {
+            device: config.device_of(link, vip),
+            address: vip.address,
+            label: vip.label.clone(),
+        })
+    })
+}
+
+/// One virtual router for each link and family that has virtual addresses.
+fn router_configs(config: &Config, me: HostId) -> impl Iterator<Item = (LinkId, router::Config)> {
+    let families = [Family::V4, Family::V6];
+    LinkId::ALL.into_iter().flat_map(move |link| {
+        families
+            .into_iter()
+            .filter_map(move |family| Some((link, router_config(config, me, link, family)?)))
+    })
+}
+
+fn router_config(
+    config: &Config,
+    me: HostId,
+    link: LinkId,
+    family: Family,
+) -> Option<router::Config> {
+    let vips = config.link(link).vip.iter().map(|vip| vip.address.address);
+    let addresses: VrrpAddresses = vips.filter(|it| Family::of(*it) == family).collect();
+    let own = |host| IpAddr::from(config.host(host).address(link).address);
+    let is_v4 = family == Family::V4;
+    (!addresses.is_empty()).then(|| router::Config {
+        family,
+        // Version 2 has no IPv6.
+        version: if is_v4 { config.vrrp.version } else { Version::V3 },
         vrid: config.link(link).vrid,
         priority: config.host(me).priority,
         interval: config.vrrp.interval,
-        password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
-        source: config.host(me).address(link).address,
-        peer: config.host(me.other()).address(link).address,
+        password: config
+            .vrrp
+            .password
+            .as_ref()
+            .filter(|_| is_v4)
+            .map(|secret| password_data(secret.reveal())),
+        transport: config.vrrp.transport,
+        source: is_v4.then(|| own(me)),
+        peer: is_v4.then(|| own(me.other())),
         addresses,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ pub enum Event {
     Isolated,
     /// The loop did not run for so long that the peer may have taken over.
     Stalled,
+    /// The peer, a plain keepalived of lower priority, serves, and the configuration takes back.
+    Preempted,
     /// The operator wants the roles exchanged.
     SwitchoverAsked,
     /// The operator wants this host to serve, whatever the peer has.
@@ -169,7 +171,7 @@ const fn joining(event: Event) -> Next {
         E::PeerReleased | E::ReplicaStopped | E::Promoted | E::PromotionFailed => (STAY, &[]),
         E::CatchUpFailed | E::Closed | E::ClosedToLeave | E::CloseFailed => (STAY, &[]),
         E::HandoverOverdue | E::WebDrained | E::DatabaseLost | E::LinkLost => (STAY, &[]),
-        E::Isolated | E::SwitchoverAsked => (STAY, &[]),
+        E::Isolated | E::SwitchoverAsked | E::Preempted => (STAY, &[]),
     }
 }
 
@@ -177,7 +179,7 @@ const fn standby(event: Event) -> Next {
     use Event as E;
     const STAY: Role = Role::Standby;
     match event {
-        E::PeerGone | E::PeerResigned | E::FailoverForced => TAKE_OVER,
+        E::PeerGone | E::PeerResigned | E::FailoverForced | E::Preempted => TAKE_OVER,
         E::PeerHandsOver => (STAY, &[Act::HoldWrites]),
         // The peer still answers requests in flight: its addresses come with PeerReleased.
         E::PeerClosed => {
@@ -219,7 +221,7 @@ const fn promoting(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Closed | E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue => (STAY, &[]),
         E::WebDrained | E::DatabaseLost | E::LinkLost | E::SwitchoverAsked => (STAY, &[]),
-        E::FailoverForced | E::ForeignServes => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes | E::Preempted => (STAY, &[]),
     }
 }
 
@@ -245,7 +247,7 @@ const fn active(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Promoted | E::PromotionFailed | E::CatchUpFailed | E::Closed => (STAY, &[]),
         E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue | E::WebDrained => (STAY, &[]),
-        E::FailoverForced | E::ForeignServes => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes | E::Preempted => (STAY, &[]),
     }
 }
 
@@ -271,6 +273,7 @@ const fn demoting(event: Event) -> Next {
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
         E::SwitchoverAsked | E::FailoverForced | E::ForeignServes => (STAY, &[]),
+        E::Preempted => (STAY, &[]),
     }
 }
 
@@ -291,12 +294,13 @@ const fn refused(event: Event) -> Next {
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
         E::LinkLost | E::Isolated | E::SwitchoverAsked | E::ForeignServes => (STAY, &[]),
+        E::Preempted => (STAY, &[]),
     }
 }
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::PeerServes,
         Self::ForeignServes,
         Self::PeerServesWrongly,
@@ -325,6 +329,7 @@ impl Event {
         Self::LinkLost,
         Self::Isolated,
         Self::Stalled,
+        Self::Preempted,
         Self::SwitchoverAsked,
         Self::FailoverForced,
         Self::Terminated,

@@ -9,6 +9,7 @@
 //! it must not ban the present one.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
@@ -79,6 +80,8 @@ pub struct Report {
     /// The operator asked here for the roles to be exchanged; the number tells two wishes apart.
     pub wish: Option<u64>,
     pub database: DatabaseReport,
+    /// By link: this host's own IPv6 address, so that a stranger's advertisements are told apart.
+    pub link_local: [Option<Ipv6Addr>; 2],
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -320,6 +323,7 @@ mod tests {
                 position: heapless::String::try_from("0-1-5").ok(),
                 ..DatabaseReport::default()
             },
+            link_local: [None, Some(Ipv6Addr::LOCALHOST)],
         }
     }
 

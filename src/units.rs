@@ -4,7 +4,7 @@
 //! Must not: read files (a secret that names one is resolved by `config::Config::resolve`).
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -107,6 +107,42 @@ impl FromStr for Cidr {
         let address = address.parse().map_err(|_| wrong())?;
         let prefix = prefix.parse::<u8>().ok().filter(|&prefix| prefix <= 32).ok_or_else(wrong)?;
         Ok(Self { address, prefix })
+    }
+}
+
+/// An address of either family and the length of its network's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpCidr {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+impl From<Cidr> for IpCidr {
+    fn from(Cidr { address, prefix }: Cidr) -> Self {
+        Self { address: address.into(), prefix }
+    }
+}
+
+impl FromStr for IpCidr {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "address {text:?}: write it with its prefix, as in \"192.168.3.150/24\" or \
+                 \"2001:db8::150/64\""
+            )
+        };
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.parse::<u8>().ok().filter(|&prefix| prefix <= longest);
+        Ok(Self { address, prefix: prefix.ok_or_else(wrong)? })
+    }
+}
+
+impl fmt::Display for IpCidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 

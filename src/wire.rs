@@ -4,7 +4,7 @@
 //! Read first: nothing.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,39 @@ impl fmt::Display for LinkId {
             Self::Outside => "outside",
             Self::Inside => "inside",
         })
+    }
+}
+
+/// An interface: the links' own ones first, then those that virtual addresses name beside them.
+/// Its place in `config::Config::devices`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(u8);
+
+impl DeviceId {
+    /// `None` beyond the devices that a configuration can have.
+    #[must_use]
+    pub fn new(index: usize) -> Option<Self> {
+        u8::try_from(index).ok().map(Self)
+    }
+
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The link whose own interface it is.
+    #[must_use]
+    pub fn link(self) -> Option<LinkId> {
+        LinkId::ALL.into_iter().find(|link| Self::from(*link) == self)
+    }
+}
+
+impl From<LinkId> for DeviceId {
+    fn from(link: LinkId) -> Self {
+        match link {
+            LinkId::Outside => Self(0),
+            LinkId::Inside => Self(1),
+        }
     }
 }
 
@@ -165,6 +198,10 @@ impl<'a> Reader<'a> {
         self.array::<4>().map(Ipv4Addr::from)
     }
 
+    pub fn ipv6(&mut self) -> Result<Ipv6Addr, Short> {
+        self.array::<16>().map(Ipv6Addr::from)
+    }
+
     /// The bytes before the next NUL, which is consumed; `Short` when there is none.
     pub fn until_nul(&mut self) -> Result<&'a [u8], Short> {
         let end = self.rest.iter().position(|&byte| byte == 0).ok_or(Short)?;
@@ -190,6 +227,18 @@ pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !u16::try_from(sum).expect("folded into 16 bits above")
+}
+
+#[cfg(test)]
+pub(crate) mod vectors {
+    //! The files of tests/vectors: a name and hexadecimal digits a line.
+
+    pub(crate) fn vector(file: &str, name: &str) -> Vec<u8> {
+        let found = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let hex: String = found.expect(name).split_whitespace().collect();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
+        (0..hex.len()).step_by(2).map(byte).collect()
+    }
 }
 
 #[cfg(test)]

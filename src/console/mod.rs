@@ -2,6 +2,7 @@
 //!
 //! Read first: `message` (the wire), `render` (the screen), `table` (what scripts parse).
 
+pub mod finding;
 pub mod message;
 pub mod note;
 pub mod render;

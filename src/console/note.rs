@@ -5,7 +5,6 @@
 //! `error`: an operator must act; `warn`: degraded; `info`: a role, address or child changed.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +17,10 @@ pub enum Note {
     RoleChanged { from: Role, to: Role, why: String },
     VipsTaken,
     VipsDropped,
-    VipDeletedByOther { link: LinkId, address: String },
     CarrierLost { link: LinkId },
     CarrierFound { link: LinkId },
     PeerHeard { link: LinkId },
     PeerLost { link: LinkId },
-    BeaconRefused { link: LinkId, why: String },
-    VrrpRefused { link: LinkId, why: String },
-    ConfigDiffers,
-    AddressConflict { link: LinkId, address: Ipv4Addr, mac: String },
     TakeoverHeld { why: String },
     Stalled { milliseconds: u64 },
     Database { what: String },
@@ -56,22 +50,17 @@ impl Note {
             | Self::ReplicationSteps { .. }
             | Self::Handover { .. }
             | Self::Leaving => log::Level::Info,
-            Self::VipDeletedByOther { .. }
-            | Self::CarrierLost { .. }
+            Self::CarrierLost { .. }
             | Self::PeerLost { .. }
-            | Self::BeaconRefused { .. }
-            | Self::VrrpRefused { .. }
-            | Self::ConfigDiffers
             | Self::TakeoverHeld { .. }
             | Self::Stalled { .. }
             | Self::Waiting { .. }
             | Self::HandoverFailed { .. }
             | Self::SocketTrouble { .. }
             | Self::Network { .. } => log::Level::Warn,
-            Self::AddressConflict { .. }
-            | Self::DatabaseTrouble { .. }
-            | Self::Diverged { .. }
-            | Self::NodeDied { .. } => log::Level::Error,
+            Self::DatabaseTrouble { .. } | Self::Diverged { .. } | Self::NodeDied { .. } => {
+                log::Level::Error
+            }
         }
     }
 }
@@ -83,23 +72,10 @@ impl fmt::Display for Note {
             Self::RoleChanged { from, to, why } => write!(f, "{from} -> {to}: {why}"),
             Self::VipsTaken => f.write_str("virtual addresses bound and announced"),
             Self::VipsDropped => f.write_str("virtual addresses removed"),
-            Self::VipDeletedByOther { link, address } => {
-                write!(f, "{address} on {link} was deleted by somebody else and is put back")
-            }
             Self::CarrierLost { link } => write!(f, "{link}: no carrier"),
             Self::CarrierFound { link } => write!(f, "{link}: carrier"),
             Self::PeerHeard { link } => write!(f, "{link}: the peer is heard"),
             Self::PeerLost { link } => write!(f, "{link}: the peer is silent"),
-            Self::BeaconRefused { link, why } => write!(f, "{link}: beacon ignored, {why}"),
-            Self::VrrpRefused { link, why } => write!(f, "{link}: advertisement ignored, {why}"),
-            Self::ConfigDiffers => {
-                f.write_str("the peer runs another configuration text: copy one to both hosts")
-            }
-            Self::AddressConflict { link, address, mac } => write!(
-                f,
-                "{link}: {mac}, which is not the peer, answers for {address}: \
-                 find that machine and take the address from it"
-            ),
             Self::TakeoverHeld { why } => write!(f, "takeover held: {why}"),
             Self::Stalled { milliseconds } => {
                 write!(f, "this daemon did not run for {milliseconds} ms")

@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use crate::time::Instant;
-use crate::units::Cidr;
-use crate::wire::LinkId;
+use crate::units::IpCidr;
+use crate::wire::DeviceId;
 
 /// Lifetime of a virtual address in the kernel; measured 2.04 to 2.25 s for 2 (facts 6.2).
 pub const LEASE: Duration = Duration::from_secs(2);
@@ -21,19 +21,33 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// Repairs of one address that somebody else keeps deleting, in one refresh interval.
 const REPAIRS_MAX: u32 = 3;
 
-/// What to do to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A virtual address and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    pub device: DeviceId,
+    pub address: IpCidr,
+    /// IPv4 only.
+    pub label: Option<String>,
+}
+
+/// What to do to the kernel. A set address gets `LEASE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    Set { link: LinkId, address: Cidr, lifetime: Duration },
-    Remove { link: LinkId, address: Cidr },
+    Set(Vip),
+    Remove { device: DeviceId, address: IpCidr },
 }
 
 #[derive(Debug)]
 struct Address {
-    link: LinkId,
-    address: Cidr,
+    vip: Vip,
     is_observed: bool,
     repairs: u32,
+}
+
+impl Address {
+    const fn removal(&self) -> Order {
+        Order::Remove { device: self.vip.device, address: self.vip.address }
+    }
 }
 
 #[derive(Debug)]
@@ -47,12 +61,10 @@ pub struct Addresses {
 impl Addresses {
     /// Starts by removing every configured address: whatever a killed predecessor left behind.
     #[must_use]
-    pub fn new(vips: impl Iterator<Item = (LinkId, Cidr)>) -> Self {
-        let list: Vec<_> = vips
-            .map(|(link, address)| Address { link, address, is_observed: false, repairs: 0 })
-            .collect();
-        let orders =
-            list.iter().map(|vip| Order::Remove { link: vip.link, address: vip.address }).collect();
+    pub fn new(vips: impl Iterator<Item = Vip>) -> Self {
+        let list: Vec<_> =
+            vips.map(|vip| Address { vip, is_observed: false, repairs: 0 }).collect();
+        let orders = list.iter().map(Address::removal).collect();
         Self { list, is_desired: false, refresh_at: Instant::ZERO, orders }
     }
 
@@ -66,7 +78,7 @@ impl Addresses {
         self.orders.clear();
         for vip in &mut self.list {
             vip.is_observed = false;
-            self.orders.push(Order::Remove { link: vip.link, address: vip.address });
+            self.orders.push(vip.removal());
         }
     }
 
@@ -77,19 +89,18 @@ impl Addresses {
 
     /// The kernel shows one of its addresses come or go. Returns whether a held virtual address was
     /// deleted by somebody else (it is put back at once).
-    pub fn observe(&mut self, link: LinkId, address: Cidr, is_present: bool) -> bool {
-        let found = self
-            .list
-            .iter_mut()
-            .find(|vip| vip.link == link && vip.address.address == address.address);
-        let Some(vip) = found else { return false };
-        vip.is_observed = is_present;
+    pub fn observe(&mut self, device: DeviceId, address: IpCidr, is_present: bool) -> bool {
+        let is_meant = |it: &&mut Address| {
+            it.vip.device == device && it.vip.address.address == address.address
+        };
+        let Some(found) = self.list.iter_mut().find(is_meant) else { return false };
+        found.is_observed = is_present;
         let order = match (self.is_desired, is_present) {
-            (true, false) if vip.repairs < REPAIRS_MAX => {
-                vip.repairs += 1;
-                Order::Set { link, address: vip.address, lifetime: LEASE }
+            (true, false) if found.repairs < REPAIRS_MAX => {
+                found.repairs += 1;
+                Order::Set(found.vip.clone())
             }
-            (false, true) => Order::Remove { link, address },
+            (false, true) => Order::Remove { device, address },
             (true, true | false) | (false, false) => return self.is_desired && !is_present,
         };
         self.orders.push(order);
@@ -104,10 +115,9 @@ impl Addresses {
 
     fn refresh(&mut self, now: Instant) {
         self.refresh_at = now + REFRESH_INTERVAL;
-        for vip in &mut self.list {
-            vip.repairs = 0;
-            let Address { link, address, .. } = *vip;
-            self.orders.push(Order::Set { link, address, lifetime: LEASE });
+        for address in &mut self.list {
+            address.repairs = 0;
+            self.orders.push(Order::Set(address.vip.clone()));
         }
     }
 
@@ -121,36 +131,44 @@ impl Addresses {
     }
 
     /// The virtual addresses that the kernel shows on this host.
-    pub fn held(&self) -> impl Iterator<Item = Cidr> {
-        self.list.iter().filter(|vip| vip.is_observed).map(|vip| vip.address)
+    pub fn held(&self) -> impl Iterator<Item = IpCidr> {
+        self.list.iter().filter(|it| it.is_observed).map(|it| it.vip.address)
     }
 
-    pub fn all(&self) -> impl Iterator<Item = (LinkId, Cidr)> {
-        self.list.iter().map(|vip| (vip.link, vip.address))
+    pub fn all(&self) -> impl Iterator<Item = (DeviceId, IpCidr)> {
+        self.list.iter().map(|it| (it.vip.device, it.vip.address))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::LinkId;
 
     const NOW: Instant = Instant::from_nanos(5_000_000_000);
 
-    fn vip() -> Cidr {
+    fn address() -> IpCidr {
         "192.168.3.150/24".parse().unwrap()
     }
 
+    fn inside() -> DeviceId {
+        LinkId::Inside.into()
+    }
+
+    fn vip() -> Vip {
+        Vip { device: inside(), address: address(), label: None }
+    }
+
     fn addresses() -> Addresses {
-        Addresses::new([(LinkId::Inside, vip())].into_iter())
+        Addresses::new([vip()].into_iter())
     }
 
     fn drain(addresses: &mut Addresses) -> Vec<Order> {
         std::iter::from_fn(|| addresses.poll_order()).collect()
     }
 
-    const SET: fn() -> Order =
-        || Order::Set { link: LinkId::Inside, address: vip(), lifetime: LEASE };
-    const REMOVE: fn() -> Order = || Order::Remove { link: LinkId::Inside, address: vip() };
+    const SET: fn() -> Order = || Order::Set(vip());
+    const REMOVE: fn() -> Order = || Order::Remove { device: inside(), address: address() };
 
     #[test]
     fn the_first_act_is_to_hold_no_virtual_address() {
@@ -176,7 +194,7 @@ mod tests {
         held.hold(NOW);
         drain(&mut held);
         for _ in 0..10 {
-            assert!(held.observe(LinkId::Inside, vip(), false), "reported");
+            assert!(held.observe(inside(), address(), false), "reported");
         }
         assert_eq!(drain(&mut held).len(), 3);
         held.tick(held.deadline().unwrap());
@@ -187,10 +205,10 @@ mod tests {
     fn an_address_that_must_not_be_here_is_removed_whenever_it_shows() {
         let mut fenced = addresses();
         drain(&mut fenced);
-        assert!(!fenced.observe(LinkId::Inside, vip(), true));
+        assert!(!fenced.observe(inside(), address(), true));
         assert_eq!(drain(&mut fenced), [REMOVE()]);
         let foreign = "192.168.3.100/24".parse().unwrap();
-        assert!(!fenced.observe(LinkId::Inside, foreign, true));
+        assert!(!fenced.observe(inside(), foreign, true));
         assert_eq!(drain(&mut fenced), []);
     }
 

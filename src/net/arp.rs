@@ -41,7 +41,7 @@ pub struct Arp {
 
 /// Ethernet header 14 and ARP body 28 bytes.
 pub const FRAME_BYTES: usize = 42;
-const ETHERTYPE: [u8; 2] = [0x08, 0x06];
+pub const ETHERTYPE: [u8; 2] = [0x08, 0x06];
 /// Hardware type 1 (Ethernet), protocol 0x0800 (IPv4), address lengths 6 and 4.
 const PREFIX: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
@@ -68,12 +68,18 @@ impl Arp {
     /// "Does anybody have this address?", without claiming any (RFC 5227, 1.1).
     #[must_use]
     pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
+        Self::request(mac, Ipv4Addr::UNSPECIFIED, address)
+    }
+
+    /// "Who has `target`?", asked from an address of this host, so that the answer comes to it.
+    #[must_use]
+    pub const fn request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Request,
             sender_mac: mac,
-            sender: Ipv4Addr::UNSPECIFIED,
+            sender,
             target_mac: Mac([0; 6]),
-            target: address,
+            target,
         }
     }
 
@@ -102,13 +108,19 @@ impl Arp {
     /// The broadcast frame that carries it.
     #[must_use]
     pub fn emit(&self) -> [u8; FRAME_BYTES] {
+        self.emit_to(Mac::BROADCAST)
+    }
+
+    /// The frame that carries it to one host.
+    #[must_use]
+    pub fn emit_to(&self, destination: Mac) -> [u8; FRAME_BYTES] {
         let mut frame = [0; FRAME_BYTES];
         let operation = match self.operation {
             Operation::Request => 1u16,
             Operation::Reply => 2,
         };
         let parts: [&[u8]; 9] = [
-            &Mac::BROADCAST.0,
+            &destination.0,
             &self.sender_mac.0,
             &ETHERTYPE,
             &PREFIX,
@@ -146,18 +158,17 @@ impl fmt::Display for Arp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::vectors::vector;
 
     /// keepalived 2.2.7's gratuitous ARP (facts/vrrp.md 4.2).
-    const CAPTURED: [u8; FRAME_BYTES] = [
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 1, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0,
-        0, 0, 1, 1, 192, 168, 3, 150, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 192, 168, 3, 150,
-    ];
+    const KEEPALIVED: &str = include_str!("../../tests/vectors/arp/keepalived-2.2.7.txt");
     const MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 150);
 
     #[test]
     fn emits_keepalived_byte_for_byte() {
-        assert_eq!(Arp::announcement(MAC, VIP).emit(), CAPTURED);
+        let captured = vector(KEEPALIVED, "gratuitous");
+        assert_eq!(Arp::announcement(MAC, VIP).emit()[..], captured);
     }
 
     #[test]
@@ -177,13 +188,21 @@ mod tests {
 
     #[test]
     fn refuses_truncation_and_survives_every_bit_flip() {
+        let captured = vector(KEEPALIVED, "gratuitous");
         for length in 0..FRAME_BYTES {
-            assert_eq!(Arp::parse(&CAPTURED[..length]), None);
+            assert_eq!(Arp::parse(&captured[..length]), None);
         }
         for bit in 0..FRAME_BYTES * 8 {
-            let mut flipped = CAPTURED;
+            let mut flipped = captured.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let _any = Arp::parse(&flipped);
         }
+    }
+
+    #[test]
+    fn a_frame_to_one_host_differs_in_its_destination_alone() {
+        let request = Arp::request(MAC, VIP, Ipv4Addr::new(192, 168, 3, 1));
+        let (all, one) = (request.emit(), request.emit_to(MAC));
+        assert_eq!((&one[..6], &one[6..]), (&MAC.0[..], &all[6..]));
     }
 }

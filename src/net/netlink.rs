@@ -1,13 +1,13 @@
-//! Netlink messages (rtnetlink): add, refresh and remove IPv4 addresses; read links and addresses.
+//! Netlink messages (rtnetlink): add, refresh and remove addresses; read links and addresses.
 //!
 //! In: orders, bytes of the kernel. Out: request bytes, `Event`s. Must not: open sockets, panic.
 //! Read first: rtnetlink(7), netlink(7); linux/if_addr.h, linux/if_link.h.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::arp::Mac;
-use crate::units::Cidr;
+use crate::units::IpCidr;
 
 /// What the kernel tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub enum Event {
     },
     AddressAdded {
         index: u32,
-        address: Cidr,
+        address: IpCidr,
     },
     AddressRemoved {
         index: u32,
-        address: Cidr,
+        address: IpCidr,
     },
     /// Answer to a request: 0 or a negative errno.
     Acknowledged {
@@ -60,17 +60,25 @@ mod flag {
 mod attribute {
     pub(super) const IFA_ADDRESS: u16 = 1;
     pub(super) const IFA_LOCAL: u16 = 2;
+    pub(super) const IFA_LABEL: u16 = 3;
     pub(super) const IFA_CACHEINFO: u16 = 6;
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
 }
 
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// No duplicate address detection: it would hold an address back for a second, and whoever has it
+/// was asked before (IFA_F_NODAD).
+const FLAG_NO_DAD: u8 = 0x02;
+/// Not usable: detection failed, or has not ended (IFA_F_DADFAILED, IFA_F_TENTATIVE).
+const FLAGS_UNUSABLE: u8 = 0x08 | 0x40;
 const IFF_UP_AND_RUNNING: u32 = 0x1 | 0x40;
 const HEADER_BYTES: usize = 16;
 
-/// RTMGRP_LINK and RTMGRP_IPV4_IFADDR: the multicast groups to bind to.
-pub const GROUPS: u32 = 0x1 | 0x10;
+/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR: the multicast groups to bind to.
+pub const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// Asks for every link.
 #[must_use]
@@ -78,44 +86,58 @@ pub fn dump_links(sequence: u32) -> Vec<u8> {
     request(kind::GET_LINK, flag::DUMP, sequence, &[0; 16])
 }
 
-/// Asks for every IPv4 address.
+/// Asks for every address of both families.
 #[must_use]
 pub fn dump_addresses(sequence: u32) -> Vec<u8> {
-    request(kind::GET_ADDRESS, flag::DUMP, sequence, &[AF_INET, 0, 0, 0, 0, 0, 0, 0])
+    request(kind::GET_ADDRESS, flag::DUMP, sequence, &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// Adds an address, or sets the lifetime of the one that is there. The kernel takes it off by
 /// itself when `lifetime` (whole seconds) passes without a refresh; `None` is for ever. The
-/// preferred lifetime equals the valid one, so that it is never deprecated while it lives.
+/// preferred lifetime equals the valid one, so that it is never deprecated while it lives; but an
+/// IPv6 address on no network of its own (/128) must not become the source of connections.
 #[must_use]
 pub fn set_address(
     sequence: u32,
     index: u32,
-    address: Cidr,
+    address: IpCidr,
+    label: Option<&str>,
     lifetime: Option<Duration>,
 ) -> Vec<u8> {
     let mut body = address_body(index, address);
-    let seconds = lifetime
+    if let Some(label) = label {
+        let mut text = label.as_bytes().to_vec();
+        text.push(0);
+        push_attribute(&mut body, attribute::IFA_LABEL, &text);
+    }
+    let valid = lifetime
         .map_or(u32::MAX, |lifetime| u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX))
         .to_ne_bytes();
-    let [a, b, c, d] = seconds;
-    let cache_info = [a, b, c, d, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+    let is_single = address.address.is_ipv6() && address.prefix == 128;
+    let preferred = if is_single { [0; 4] } else { valid };
+    let mut cache_info = [0; 16];
+    cache_info[..4].copy_from_slice(&preferred);
+    cache_info[4..8].copy_from_slice(&valid);
     push_attribute(&mut body, attribute::IFA_CACHEINFO, &cache_info);
     request(kind::NEW_ADDRESS, flag::ACK | flag::CREATE | flag::REPLACE, sequence, &body)
 }
 
 /// Removes an address.
 #[must_use]
-pub fn remove_address(sequence: u32, index: u32, address: Cidr) -> Vec<u8> {
+pub fn remove_address(sequence: u32, index: u32, address: IpCidr) -> Vec<u8> {
     request(kind::DEL_ADDRESS, flag::ACK, sequence, &address_body(index, address))
 }
 
 /// struct ifaddrmsg, IFA_LOCAL and IFA_ADDRESS.
-fn address_body(index: u32, address: Cidr) -> Vec<u8> {
-    let mut body = vec![AF_INET, address.prefix, 0, 0];
+fn address_body(index: u32, address: IpCidr) -> Vec<u8> {
+    let head = |family, flags| vec![family, address.prefix, flags, 0];
+    let (mut body, octets) = match address.address {
+        IpAddr::V4(v4) => (head(AF_INET, 0), v4.octets().to_vec()),
+        IpAddr::V6(v6) => (head(AF_INET6, FLAG_NO_DAD), v6.octets().to_vec()),
+    };
     body.extend(index.to_ne_bytes());
-    push_attribute(&mut body, attribute::IFA_LOCAL, &address.address.octets());
-    push_attribute(&mut body, attribute::IFA_ADDRESS, &address.address.octets());
+    push_attribute(&mut body, attribute::IFA_LOCAL, &octets);
+    push_attribute(&mut body, attribute::IFA_ADDRESS, &octets);
     body
 }
 
@@ -196,17 +218,25 @@ fn parse_link(body: &[u8]) -> Option<Event> {
     Some(Event::Link { index, name: name?, mac, is_running })
 }
 
-/// struct ifaddrmsg: family, prefix length, flags, scope, index; then attributes.
-fn parse_address(body: &[u8]) -> Option<(u32, Cidr)> {
-    let [family, prefix, _, _] = *body.first_chunk()?;
-    if family != AF_INET || prefix > 32 {
-        return None;
-    }
+/// struct ifaddrmsg: family, prefix length, flags, scope, index; then attributes. An address that
+/// cannot be used yet comes again when it can.
+fn parse_address(body: &[u8]) -> Option<(u32, IpCidr)> {
+    let [family, prefix, flags, _] = *body.first_chunk()?;
     let index = u32_at(body, 4)?;
-    let local = attributes(body.get(8..)?)
-        .find(|(kind, _)| *kind == attribute::IFA_LOCAL)
-        .and_then(|(_, value)| value.first_chunk::<4>().copied())?;
-    Some((index, Cidr { address: Ipv4Addr::from(local), prefix }))
+    let value = |kind| {
+        attributes(body.get(8..).unwrap_or(&[])).find(|it| it.0 == kind).map(|(_, value)| value)
+    };
+    // IPv6 names its address as IFA_ADDRESS alone, unless it has a peer.
+    let local = value(attribute::IFA_LOCAL);
+    let (address, longest) = match family {
+        AF_INET => (IpAddr::from(Ipv4Addr::from(*local?.first_chunk::<4>()?)), 32),
+        AF_INET6 if flags & FLAGS_UNUSABLE == 0 => {
+            let octets = local.or_else(|| value(attribute::IFA_ADDRESS))?;
+            (IpAddr::from(Ipv6Addr::from(*octets.first_chunk::<16>()?)), 128)
+        }
+        _ => return None,
+    };
+    (prefix <= longest).then_some((index, IpCidr { address, prefix }))
 }
 
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -231,18 +261,32 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn vip() -> Cidr {
+    fn vip() -> IpCidr {
         "192.168.3.150/24".parse().unwrap()
     }
 
     #[test]
     fn a_set_address_request_reads_back_as_the_address() {
-        let message = set_address(9, 7, vip(), Some(Duration::from_secs(2)));
+        let message = set_address(9, 7, vip(), None, Some(Duration::from_secs(2)));
         assert_eq!(parse(&message), [Event::AddressAdded { index: 7, address: vip() }]);
         assert_eq!(message.len(), 16 + 8 + 8 + 8 + 20);
         assert_eq!(u16_at(&message, 6), Some(0x505), "REQUEST, ACK, REPLACE, CREATE");
         let removal = remove_address(10, 7, vip());
         assert_eq!(parse(&removal), [Event::AddressRemoved { index: 7, address: vip() }]);
+    }
+
+    #[test]
+    fn ipv6_addresses_read_back_and_only_a_lone_one_is_deprecated() {
+        for (text, preferred) in [("2001:db8:3::150/64", 2u32), ("2001:db8:3::150/128", 0)] {
+            let address: IpCidr = text.parse().unwrap();
+            let message = set_address(9, 7, address, None, Some(Duration::from_secs(2)));
+            assert_eq!(parse(&message), [Event::AddressAdded { index: 7, address }]);
+            assert_eq!(message.len(), 16 + 8 + 20 + 20 + 20);
+            assert_eq!(u32_at(&message, message.len() - 16), Some(preferred));
+        }
+        let mut tentative = set_address(9, 7, "fe80::1/64".parse().unwrap(), None, None);
+        tentative[16 + 2] = 0x40;
+        assert_eq!(parse(&tentative), []);
     }
 
     #[test]
@@ -279,7 +323,7 @@ mod tests {
 
     #[test]
     fn survives_truncation_and_every_bit_flip() {
-        let message = set_address(9, 7, vip(), None);
+        let message = set_address(9, 7, vip(), Some("eth1:1"), None);
         for length in 0..message.len() {
             let _any = parse(&message[..length]);
         }

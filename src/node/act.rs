@@ -11,25 +11,12 @@ use super::{
 };
 use crate::console::message::Response;
 use crate::console::note::Note;
-use crate::net::addresses::Order;
-use crate::net::arp::Arp;
+use crate::net::addresses::{LEASE, Order, Vip};
 use crate::net::netlink;
 use crate::pair::{Act, Event, Role};
 use crate::peer::Handover;
 use crate::repl::{self, Failure, Job, JobKind, Outcome};
 use crate::time::Instant;
-use crate::wire::LinkId;
-
-/// Announcements after a takeover: at once, and then for switches and hosts that missed them
-/// (facts/vrrp.md 3.3); after the last one they go on every `ANNOUNCE_INTERVAL`.
-const ANNOUNCE_DELAYS: [Duration; 5] = [
-    Duration::from_millis(20),
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
     pub(super) fn perform(&mut self, now: Instant, act: Act) {
@@ -164,8 +151,7 @@ impl Node {
         self.send_advertisements(now);
         self.addresses.hold(now);
         self.flush_addresses();
-        self.announce();
-        self.announce_next = Some((0, now + ANNOUNCE_DELAYS[0]));
+        self.begin_announcements(now);
         self.peer.hurry(now);
         self.note(Note::VipsTaken);
     }
@@ -174,7 +160,7 @@ impl Node {
         let held_them = self.addresses.is_desired();
         self.addresses.drop_all();
         self.flush_addresses();
-        self.announce_next = None;
+        self.end_announcements();
         self.group.stop(now);
         self.outputs.push_back(Output::Will(Will::default()));
         self.peer.hurry(now);
@@ -191,10 +177,9 @@ impl Node {
 
     /// What the guard does in our place should we die while holding the addresses.
     fn write_will(&mut self) {
-        let vips: Vec<_> = self.addresses.all().collect();
         let mut removals = Vec::new();
-        for (link, vip) in vips {
-            if let Some(index) = self.links[link.index()].index {
+        for (device, vip) in self.addresses.all() {
+            if let Some(index) = self.devices[device.index()].index {
                 removals.push(netlink::remove_address(0, index, vip));
             }
         }
@@ -202,10 +187,7 @@ impl Node {
             .group
             .resignations()
             .into_iter()
-            .map(|(link, datagram)| {
-                let facts = &self.links[link.index()];
-                (facts.device.clone(), facts.own, datagram)
-            })
+            .map(|(link, datagram)| (self.devices[link.index()].name.clone(), datagram))
             .collect();
         self.outputs.push_back(Output::Will(Will { removals, resignations }));
     }
@@ -372,52 +354,27 @@ impl Node {
 
     pub(super) fn flush_addresses(&mut self) {
         while let Some(order) = self.addresses.poll_order() {
-            let (Order::Set { link, .. } | Order::Remove { link, .. }) = order;
-            if let Some(index) = self.links[link.index()].index {
-                let request = self.request(index, order);
+            let (Order::Set(Vip { device, .. }) | Order::Remove { device, .. }) = &order;
+            if let Some(index) = self.devices[device.index()].index {
+                let request = self.request(index, &order);
                 self.outputs.push_back(Output::Netlink { request });
             }
         }
     }
 
-    fn request(&mut self, index: u32, order: Order) -> Vec<u8> {
+    fn request(&mut self, index: u32, order: &Order) -> Vec<u8> {
         let sequence = self.next_netlink_sequence();
         match order {
-            Order::Set { address, lifetime, .. } => {
-                netlink::set_address(sequence, index, address, Some(lifetime))
+            Order::Set(Vip { address, label, .. }) => {
+                netlink::set_address(sequence, index, *address, label.as_deref(), Some(LEASE))
             }
-            Order::Remove { address, .. } => netlink::remove_address(sequence, index, address),
+            Order::Remove { address, .. } => netlink::remove_address(sequence, index, *address),
         }
     }
 
     fn send_advertisements(&mut self, now: Instant) {
-        while let Some((link, datagram)) = self.group.poll_advertisement(now) {
+        for (link, datagram) in self.group.poll_advertisements(now) {
             self.outputs.push_back(Output::SendVrrp { link, datagram });
         }
-    }
-
-    fn run_announcements(&mut self, now: Instant) {
-        let Some((count, at)) = self.announce_next else { return };
-        if now < at {
-            return;
-        }
-        self.announce();
-        let delay = ANNOUNCE_DELAYS.get(count + 1).copied().unwrap_or(ANNOUNCE_INTERVAL);
-        self.announce_next = Some((count + 1, now + delay));
-    }
-
-    /// One request and one reply form for every virtual address.
-    fn announce(&mut self) {
-        let vips: Vec<_> = self.addresses.all().collect();
-        for (link, vip) in vips {
-            let mac = self.links[link.index()].mac;
-            self.send_arp(link, &Arp::announcement(mac, vip.address));
-            self.send_arp(link, &Arp::announcement_reply(mac, vip.address));
-        }
-    }
-
-    pub(super) fn send_arp(&mut self, link: LinkId, arp: &Arp) {
-        let frame = arp.emit().to_vec();
-        self.outputs.push_back(Output::SendArp { link, frame });
     }
 }

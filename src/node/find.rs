@@ -1,77 +1,103 @@
-//! Finding: what is wrong with the network around this host, each trouble in one sentence with its
-//! evidence and what to do.
+//! Finding: what is wrong with the network around this host, each trouble with its evidence and
+//! what to do.
 //!
-//! In: what was heard on each link, and when. Out: sentences for status; notes when one appears.
+//! In: what was heard on each link, and when. Out: findings for status; notes when one appears.
 //! Must not: change a role: every rule here only explains.
-//! Read first: facts/vrrp.md 3.1 and 3.8. Most of these make keepalived hosts fight in silence.
+//! Read first: `console::finding`; facts/vrrp.md 3.1 to 3.11.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Node;
+use super::links::Ears;
+use crate::console::finding::{Finding, Trouble};
 use crate::console::note::Note;
+use crate::net::gateway::Verdict;
 use crate::pair::Role;
 use crate::time::Instant;
-use crate::vrrp::packet::ChecksumForm;
+use crate::units::IpCidr;
+use crate::vrrp::packet::Refusal;
 use crate::wire::LinkId;
 
-/// How long a trouble must last before it is worth a sentence.
+/// How long a trouble must last before it is worth a sentence, and how long it is worth one after
+/// it was last seen.
 const PATIENCE: Duration = Duration::from_secs(5);
-
+/// How long what happens once (a late loop, a set clock) stays in the status.
+const MEMORY: Duration = Duration::from_secs(60);
 /// How often this host looks for troubles.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A trouble that comes and goes is noted this often at most.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+/// The wall clock may be corrected by this much without a word.
+const CLOCK_STEP_MAX: i64 = 1;
 
-/// What was heard on a link, for explanations only.
+/// Troubles of the host itself, and which ones were noted when.
 #[derive(Debug, Default)]
-pub(super) struct Ears {
-    carrier_since: Option<Instant>,
-    anything_at: Option<Instant>,
-    /// An advertisement of our virtual router, accepted.
-    vrrp_at: Option<Instant>,
-    /// A frame of VRRP from the peer, seen before the firewall.
-    frame_at: Option<Instant>,
-    beacon_at: Option<Instant>,
-    /// Somebody who is not the peer advertises our virtual router.
-    stranger: Option<(Instant, Ipv4Addr)>,
-    /// The peer advertises another list of addresses.
-    list_differs_at: Option<Instant>,
+pub(super) struct Troubles {
+    noted: heapless::Vec<(Option<LinkId>, &'static str, Instant), 64>,
+    /// The deadline that the last turn left.
+    due: Option<Instant>,
+    late: Option<(Instant, Duration)>,
+    clock: Option<(Instant, i64)>,
+    deleted: Option<Deletions>,
 }
 
-impl Ears {
-    pub(super) const fn carrier(&mut self, now: Instant, has_carrier: bool) {
-        *self = Self {
-            carrier_since: if has_carrier { Some(now) } else { None },
-            anything_at: None,
-            vrrp_at: None,
-            frame_at: None,
-            beacon_at: None,
-            stranger: None,
-            list_differs_at: None,
-        };
+#[derive(Debug, Clone, Copy)]
+struct Deletions {
+    at: Instant,
+    address: IpCidr,
+    times: u32,
+}
+
+impl Troubles {
+    /// A turn begins; the loop should have begun it at the deadline, give or take `tolerance`.
+    pub(super) fn turn(&mut self, now: Instant, tolerance: Duration) {
+        let late = self.due.map_or(Duration::ZERO, |due| now.since(due));
+        if late > tolerance {
+            let worst = self.late.filter(|(at, _)| now.since(*at) < MEMORY);
+            self.late = Some((now, late.max(worst.map_or(Duration::ZERO, |(_, worst)| worst))));
+        }
     }
 
-    pub(super) const fn traffic(&mut self, now: Instant) {
-        self.anything_at = Some(now);
+    pub(super) const fn due(&mut self, deadline: Option<Instant>) {
+        self.due = deadline;
     }
 
-    pub(super) const fn beacon(&mut self, now: Instant) {
-        self.beacon_at = Some(now);
+    pub(super) const fn clock_set(&mut self, now: Instant, seconds: i64) {
+        if seconds.abs() > CLOCK_STEP_MAX {
+            self.clock = Some((now, seconds));
+        }
     }
 
-    pub(super) const fn frame(&mut self, now: Instant) {
-        self.frame_at = Some(now);
+    /// Somebody else deleted a virtual address that this host holds.
+    pub(super) fn vip_deleted(&mut self, now: Instant, address: IpCidr) {
+        let lately = self.deleted.filter(|it| now.since(it.at) < MEMORY);
+        let times = lately.map_or(0, |it| it.times) + 1;
+        self.deleted = Some(Deletions { at: now, address, times });
     }
 
-    pub(super) const fn advertisement(&mut self, now: Instant) {
-        self.vrrp_at = Some(now);
+    fn of_host(&self, now: Instant) -> impl Iterator<Item = Trouble> {
+        let is_recent = move |at: Instant| now.since(at) < MEMORY;
+        let late = self.late.filter(|(at, _)| is_recent(*at)).map(|(_, late)| {
+            let milliseconds = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+            Trouble::LoopLate { milliseconds }
+        });
+        let clock = self.clock.filter(|(at, _)| is_recent(*at));
+        let clock = clock.map(|(_, seconds)| Trouble::ClockJumped { seconds });
+        let deleted = self
+            .deleted
+            .filter(|it| is_recent(it.at))
+            .map(|it| Trouble::VipDeleted { address: it.address.to_string(), times: it.times });
+        [late, clock, deleted].into_iter().flatten()
     }
 
-    pub(super) const fn stranger(&mut self, now: Instant, source: Ipv4Addr) {
-        self.stranger = Some((now, source));
-    }
-
-    pub(super) const fn list_differs(&mut self, now: Instant) {
-        self.list_differs_at = Some(now);
+    /// Whether a trouble is to be noted: not one that was noted a moment ago.
+    fn is_news(&mut self, now: Instant, finding: &Finding) -> bool {
+        self.noted.retain(|(_, _, at)| now.since(*at) < NOTE_INTERVAL);
+        let name = finding.trouble.name();
+        let is_known = self.noted.iter().any(|(link, it, _)| (*link, *it) == (finding.link, name));
+        // When the list is full, a flood of names is not noted: the status has them all.
+        !is_known && self.noted.push((finding.link, name, now)).is_ok()
     }
 }
 
@@ -82,69 +108,146 @@ impl Node {
             return;
         }
         self.find_at = now + INTERVAL;
-        let found: Vec<String> =
-            LinkId::ALL.into_iter().flat_map(|link| self.find_on(now, link)).collect();
-        for what in &found {
-            if !self.findings.network.contains(what) {
-                self.note(Note::Network { what: what.clone() });
+        let mut found: Vec<Finding> =
+            self.troubles.of_host(now).map(|trouble| Finding { link: None, trouble }).collect();
+        for link in LinkId::ALL {
+            let troubles = self.find_on(now, link);
+            found.extend(troubles.into_iter().map(|it| Finding { link: Some(link), trouble: it }));
+        }
+        for finding in &found {
+            let was_there =
+                self.findings.network.iter().any(|it| {
+                    (it.link, it.trouble.name()) == (finding.link, finding.trouble.name())
+                });
+            if !was_there && self.troubles.is_news(now, finding) {
+                self.note(Note::Network { what: finding.to_string() });
             }
         }
         self.findings.network = found;
     }
 
-    fn find_on(&self, now: Instant, link: LinkId) -> Vec<String> {
-        let mut found = Vec::new();
-        let ears = &self.ears[link.index()];
+    fn find_on(&self, now: Instant, link: LinkId) -> Vec<Trouble> {
         let facts = &self.links[link.index()];
-        let (device, name) = (&facts.device, self.peer_name());
-        let lately = |at: Option<Instant>| at.is_some_and(|at| now.since(at) < PATIENCE);
-        let Some(since) = ears.carrier_since else {
-            found.push(format!("{link}: {device} has no carrier: look at the cable"));
-            return found;
+        let device = self.devices[link.index()].name.clone();
+        let Some(since) = facts.ears.carrier_since else {
+            return vec![Trouble::NoCarrier { device }];
         };
-        if ears.anything_at.is_none() && now.since(since) > PATIENCE {
-            found.push(format!(
-                "{link}: {device} is up but nothing was received for {} s: the switch port may not \
-                 forward yet; nothing is taken over meanwhile",
-                now.since(since).as_secs() / 5 * 5
-            ));
+        let mut found = Vec::new();
+        if self.is_dumped && !facts.has_own && now.since(since) > PATIENCE {
+            let address = IpAddr::from(facts.own);
+            found.push(Trouble::NoOwnAddress { device: device.clone(), address });
         }
-        if let Some((at, source)) = ears.stranger
-            && now.since(at) < PATIENCE
-        {
-            let vrid = self.config.link(link).vrid;
-            found.push(format!(
-                "{link}: {source}, which is not the peer, advertises VRID {vrid}: give one of the \
-                 two another VRID"
-            ));
+        if facts.ears.anything_at.is_none() && now.since(since) > PATIENCE {
+            let seconds = now.since(since).as_secs();
+            found.push(Trouble::LinkSilent { device, seconds });
         }
-        if lately(ears.list_differs_at) {
-            found.push(format!(
-                "{link}: {name} advertises other virtual addresses: copy one configuration"
-            ));
+        found.extend(self.find_strangers(now, link));
+        found.extend(self.find_refusals(now, link));
+        found.extend(self.find_deafness(now, link));
+        let gateway = facts.gateway.as_ref().and_then(|gateway| match gateway.verdict() {
+            Verdict::Unknown | Verdict::Sees => None,
+            Verdict::BlocksVips => Some(Trouble::VipFramesBlocked { gateway: gateway.address() }),
+            Verdict::Silent => Some(Trouble::GatewaySilent { gateway: gateway.address() }),
+        });
+        found.extend(gateway);
+        found
+    }
+
+    /// Who else uses what is ours.
+    fn find_strangers(&self, now: Instant, link: LinkId) -> impl Iterator<Item = Trouble> {
+        let Ears { stranger, claim, own_claim, rival, list_differs_at, .. } =
+            &self.links[link.index()].ears;
+        let own = self.links[link.index()].own;
+        let vrid = self.config.link(link).vrid;
+        let lately = move |at: Instant| now.since(at) < self.patience();
+        let stranger = stranger
+            .filter(|(at, _)| lately(*at))
+            .map(|(_, source)| Trouble::VridTaken { vrid, source });
+        let claim = claim
+            .filter(|(at, ..)| lately(*at))
+            .map(|(_, address, mac)| Trouble::AddressConflict { address, mac: mac.to_string() });
+        let own_claim = own_claim
+            .filter(|(at, _)| lately(*at))
+            .map(|(_, mac)| Trouble::OwnAddressConflict { address: own, mac: mac.to_string() });
+        let is_serving = self.addresses.is_desired();
+        let rival = rival
+            .filter(|(at, _)| is_serving && lately(*at))
+            .map(|(_, priority)| Trouble::TwoMasters { name: self.peer_name(), priority });
+        let vips = list_differs_at
+            .filter(|at| lately(*at))
+            .map(|_| Trouble::VipsDiffer { name: self.peer_name() });
+        [stranger, claim, own_claim, rival, vips].into_iter().flatten()
+    }
+
+    /// What was heard and not believed.
+    fn find_refusals(&self, now: Instant, link: LinkId) -> impl Iterator<Item = Trouble> {
+        let Ears { refused, beacon_refused, config_differs_at, .. } =
+            &self.links[link.index()].ears;
+        let peer = IpAddr::from(self.links[link.index()].peer);
+        let lately = move |at: Instant| now.since(at) < self.patience();
+        let refused = refused.filter(|(at, ..)| lately(*at)).map(|(_, source, refusal)| {
+            let (name, why) = (self.peer_name(), refusal.to_string());
+            if source != peer {
+                return Trouble::PacketsRefused { source, why };
+            }
+            match refusal {
+                Refusal::Password | Refusal::AuthType => Trouble::PasswordDiffers { name, why },
+                Refusal::Interval { .. } => Trouble::IntervalDiffers { name, why },
+                Refusal::Version(_) => Trouble::VersionDiffers { name, why },
+                Refusal::Truncated
+                | Refusal::NotVrrp
+                | Refusal::OtherVrid(_)
+                | Refusal::UnknownVersion(_)
+                | Refusal::Length { .. }
+                | Refusal::Ttl(_)
+                | Refusal::UnknownAuthType(_)
+                | Refusal::Type(_)
+                | Refusal::Checksum
+                | Refusal::Destination(_)
+                | Refusal::Count(_)
+                | Refusal::NoInterval => Trouble::PacketsRefused { source, why },
+            }
+        });
+        let beacon = beacon_refused
+            .filter(|(at, _)| lately(*at))
+            .map(|(_, refusal)| Trouble::BeaconsRefused { why: refusal.to_string() });
+        let config = config_differs_at
+            .filter(|at| lately(*at))
+            .map(|_| Trouble::ConfigDiffers { name: self.peer_name() });
+        [refused, beacon, config].into_iter().flatten()
+    }
+
+    /// What should be heard and is not.
+    fn find_deafness(&self, now: Instant, link: LinkId) -> Option<Trouble> {
+        let facts = &self.links[link.index()];
+        let name = self.peer_name();
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.since(at) < self.patience());
+        let Ears { beacon_at, frame_at, vrrp_at, refused, .. } = facts.ears;
+        if lately(beacon_at) && self.peer_hears(now, link) == Some(false) {
+            return Some(Trouble::OneWayLink { name });
         }
-        if lately(ears.beacon_at) && self.peer_hears(now, link) == Some(false) {
-            found.push(format!(
-                "{link}: {name} is heard here but does not hear us: a one-way link or its firewall"
-            ));
+        if lately(vrrp_at) || now.since(self.role_since) <= PATIENCE {
+            return None;
+        }
+        if lately(frame_at) {
+            // What the raw socket received and was refused is no firewall's work.
+            let is_received = refused.is_some_and(|(at, ..)| lately(Some(at)));
+            let device = self.devices[link.index()].name.clone();
+            return (!is_received).then_some(Trouble::VrrpFirewalled { name, device });
         }
         // Only a host that serves advertises, and only for that long.
         let peer_serves = self
             .fresh(now)
             .is_some_and(|peer| peer.role == Role::Active && peer.carrier == [true; 2]);
-        let is_deaf = peer_serves && !lately(ears.vrrp_at) && now.since(self.role_since) > PATIENCE;
-        if is_deaf && lately(ears.frame_at) {
-            found.push(format!(
-                "{link}: VRRP from {name} arrives on {device} and the local firewall drops it: \
-                 allow IP protocol 112"
-            ));
-        } else if is_deaf && lately(ears.beacon_at) {
-            found.push(format!(
-                "{link}: beacons of {name} arrive, its multicast does not: look at IGMP snooping \
-                 and filters for 224.0.0.18 in between"
-            ));
-        }
-        found
+        let is_held_back = self.has_foreign_peer() && self.findings.held.is_some();
+        let is_alive =
+            (peer_serves && lately(beacon_at)) || (is_held_back && lately(facts.peer_answered_at));
+        is_alive.then_some(Trouble::MulticastBlocked { name })
+    }
+
+    /// A slow VRRP is heard seldom, and no trouble for that.
+    fn patience(&self) -> Duration {
+        PATIENCE.max(self.config.vrrp.interval * 3)
     }
 
     fn peer_hears(&self, now: Instant, link: LinkId) -> Option<bool> {
@@ -152,15 +255,5 @@ impl Node {
         let peer = self.fresh(now)?;
         let is_settled = now.since(self.role_since) > PATIENCE;
         is_settled.then(|| peer.hears[link.index()])
-    }
-
-    /// How the peer sums its version 3 advertisements, for the status.
-    pub(super) fn peer_checksum_form(&self) -> Option<&'static str> {
-        LinkId::ALL.into_iter().find_map(|link| {
-            self.group.heard_form(link).map(|form| match form {
-                ChecksumForm::PseudoHeader => "with pseudo-header",
-                ChecksumForm::MessageOnly => "message only",
-            })
-        })
     }
 }

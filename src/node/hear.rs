@@ -1,108 +1,181 @@
-//! Hearing: what datagrams and the kernel's messages change in the machines.
+//! Hearing: what datagrams, frames and the kernel's messages change in the machines.
 //!
-//! In: bytes. Out: changed machines, notes on what was ignored and why. Must not: decide (`judge`).
+//! In: bytes. Out: changed machines, what was ignored and why. Must not: decide (`judge`).
 //! Read first: `vrrp::router::Heard`, `peer::Refusal`, `net::netlink::Event`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::{Node, Output};
+use super::{Node, Output, Rival, is_link_local};
 use crate::console::note::Note;
 use crate::net::arp::{Arp, Mac};
-use crate::net::netlink;
+use crate::net::nd::Neighbour;
+use crate::net::{arp, nd, netlink};
 use crate::time::Instant;
-use crate::units::Cidr;
-use crate::vrrp::router::{Heard, Refusal};
-use crate::wire::LinkId;
+use crate::units::IpCidr;
+use crate::vrrp::packet::{self, Family, Refusal};
+use crate::vrrp::router::Heard;
+use crate::wire::{DeviceId, LinkId};
+
+/// Ethernet type of IPv4 (RFC 894).
+const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
+/// Bytes of an Ethernet header without a tag.
+const ETHERNET_BYTES: usize = 14;
 
 impl Node {
     pub(super) fn handle_vrrp(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
-        match self.group.handle_datagram(now, link, datagram) {
+        let Some(heard) = self.group.handle_datagram(now, link, datagram) else { return };
+        let ears = &mut self.links[link.index()].ears;
+        match heard {
             Heard::Master { source, priority } => {
-                self.last_refusals[link.index()] = None;
-                self.rival = Some((now, priority, source));
-                self.ears[link.index()].advertisement(now);
+                ears.vrrp_at = Some(now);
+                ears.refused = None;
                 if self.group.is_list_different(link) {
-                    self.ears[link.index()].list_differs(now);
+                    ears.list_differs_at = Some(now);
                 }
+                if self.addresses.is_desired() {
+                    ears.rival = Some((now, priority));
+                }
+                self.rival = Some(Rival { at: now, link, priority, source });
             }
-            Heard::Resigned => self.vrrp_resigned = true,
-            Heard::Stranger { source } => self.ears[link.index()].stranger(now, source),
+            Heard::Resigned => {
+                self.vrrp_resigned = true;
+                // Whoever resigns has announced the addresses before (RFC 9568, 6.4.3).
+                self.reclaim(now);
+            }
+            Heard::Stranger { source } => {
+                ears.stranger = Some((now, source));
+                self.reclaim(now);
+            }
             // Other virtual routers may live on the same network.
             Heard::Refused(Refusal::OtherVrid(_)) => {}
-            Heard::Refused(refusal) => self.refuse_vrrp(link, &refusal),
-        }
-    }
-
-    pub(super) fn handle_frame(&mut self, now: Instant, link: LinkId, source: Ipv4Addr) {
-        if source == self.links[link.index()].own {
-            return;
-        }
-        self.ears[link.index()].traffic(now);
-        self.group.router(link).note_traffic(now);
-        if source == self.links[link.index()].peer {
-            self.ears[link.index()].frame(now);
-        }
-    }
-
-    fn refuse_vrrp(&mut self, link: LinkId, refusal: &Refusal) {
-        let why = match refusal {
-            Refusal::Packet(error) => error.to_string(),
-            Refusal::OtherVrid(vrid) => format!("VRID {vrid} is not ours"),
-            Refusal::AuthTypeDiffers => "one side has a password and the other none".into(),
-            Refusal::PasswordDiffers => "its password differs from vrrp.password".into(),
-            Refusal::VersionDiffers => "its version differs from vrrp.version".into(),
-            Refusal::IntervalDiffers { theirs } => {
-                format!("its interval is {theirs:?}, vrrp.interval differs")
+            Heard::Refused(refusal) => {
+                let source = packet::source_and_vrid(datagram).map(|(source, _)| source);
+                ears.refused = source.map(|source| (now, source, refusal)).or(ears.refused);
             }
-        };
-        self.note_once(link, why, |link, why| Note::VrrpRefused { link, why });
-    }
-
-    /// Says why something from a link is ignored, once until the reason changes.
-    fn note_once(&mut self, link: LinkId, why: String, note: fn(LinkId, String) -> Note) {
-        if self.last_refusals[link.index()].as_ref() != Some(&why) {
-            self.last_refusals[link.index()] = Some(why.clone());
-            self.note(note(link, why));
         }
     }
 
-    pub(super) fn handle_arp(&mut self, now: Instant, link: LinkId, frame: &[u8]) {
-        let Some(arp) = Arp::parse(frame) else { return };
-        let facts = &mut self.links[link.index()];
-        if arp.sender_mac == facts.mac {
+    pub(super) fn handle_frame(&mut self, now: Instant, device: DeviceId, frame: &[u8]) {
+        let Some(kind) = frame.get(12..).and_then(|rest| rest.first_chunk::<2>()) else { return };
+        match *kind {
+            arp::ETHERTYPE => {
+                if let Some(arp) = Arp::parse(frame) {
+                    self.handle_arp(now, device, &arp);
+                }
+            }
+            ETHERTYPE_IPV4 => self.handle_ip_frame(now, device, frame),
+            nd::ETHERTYPE => match Neighbour::parse(frame) {
+                Some(neighbour) => self.handle_neighbour(now, device, &neighbour),
+                None => self.handle_ip_frame(now, device, frame),
+            },
+            _ => {}
+        }
+    }
+
+    /// A datagram of VRRP that the firewall has not seen yet.
+    fn handle_ip_frame(&mut self, now: Instant, device: DeviceId, frame: &[u8]) {
+        let datagram = frame.get(ETHERNET_BYTES..).unwrap_or_default();
+        let (Some(link), Some((source, vrid))) = (device.link(), packet::source_and_vrid(datagram))
+        else {
+            return;
+        };
+        let facts = &self.links[link.index()];
+        let own_link_local = self.devices.get(device.index()).and_then(|it| it.link_local);
+        if source == IpAddr::from(facts.own) || Some(source) == own_link_local {
             return;
         }
-        if arp.claims(facts.peer) {
-            facts.peer_mac = Some(arp.sender_mac);
-            facts.peer_answered_at = Some(now);
+        let is_peer = source == IpAddr::from(facts.peer);
+        self.note_traffic(now, link);
+        if is_peer && vrid == self.config.link(link).vrid {
+            self.links[link.index()].ears.frame_at = Some(now);
         }
-        self.group.router(link).note_traffic(now);
-        self.ears[link.index()].traffic(now);
-        let claimed = self
-            .addresses
-            .all()
-            .find(|(vip_link, vip)| *vip_link == link && arp.claims(vip.address));
-        if let Some((_, vip)) = claimed {
-            self.probes.answered_by = Some((link, vip.address, arp.sender_mac));
+    }
+
+    /// Something came in: the link forwards.
+    fn note_traffic(&mut self, now: Instant, link: LinkId) {
+        self.group.note_traffic(now, link);
+        self.links[link.index()].ears.anything_at = Some(now);
+    }
+
+    fn handle_arp(&mut self, now: Instant, device: DeviceId, arp: &Arp) {
+        if self.is_own_mac(arp.sender_mac) {
+            return;
         }
+        if let Some(link) = device.link() {
+            self.note_traffic(now, link);
+            let facts = &mut self.links[link.index()];
+            if arp.claims(facts.peer) {
+                facts.peer_mac = Some(arp.sender_mac);
+                facts.peer_answered_at = Some(now);
+            }
+            if arp.claims(facts.own) {
+                facts.ears.own_claim = Some((now, arp.sender_mac));
+            }
+            if let Some(gateway) = &mut facts.gateway {
+                gateway.hear(arp);
+            }
+        }
+        self.hear_claim(now, device, arp.sender_mac, |address| match address {
+            IpAddr::V4(address) => arp.claims(address),
+            IpAddr::V6(_) => false,
+        });
+    }
+
+    fn handle_neighbour(&mut self, now: Instant, device: DeviceId, neighbour: &Neighbour) {
+        if self.is_own_mac(neighbour.sender_mac) {
+            return;
+        }
+        if let Some(link) = device.link() {
+            self.note_traffic(now, link);
+        }
+        self.hear_claim(now, device, neighbour.sender_mac, |address| match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => neighbour.claims(address),
+        });
+    }
+
+    /// Whether a frame comes from this very host, by way of another of its interfaces, say.
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        self.devices.iter().any(|device| device.mac == mac)
+    }
+
+    /// Somebody else says that he has one of the virtual addresses.
+    fn hear_claim(
+        &mut self,
+        now: Instant,
+        device: DeviceId,
+        mac: Mac,
+        claims: impl Fn(IpAddr) -> bool,
+    ) {
+        let vips = self.addresses.all().filter(|(at, _)| *at == device);
+        let Some(vip) = vips.map(|(_, vip)| vip).find(|vip| claims(vip.address)) else { return };
+        self.probes.answered_by = Some((device, vip.address, mac));
+        if !self.addresses.is_desired() {
+            return;
+        }
+        if let Some(link) = device.link()
+            && self.links[link.index()].peer_mac != Some(mac)
+        {
+            self.links[link.index()].ears.claim = Some((now, vip.address, mac));
+        }
+        self.reclaim(now);
     }
 
     pub(super) fn handle_beacon(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
-        self.group.router(link).note_traffic(now);
-        self.ears[link.index()].traffic(now);
+        self.note_traffic(now, link);
+        let ears = &mut self.links[link.index()].ears;
         match self.peer.handle_datagram(now, link, datagram) {
             Ok(_is_new_run) => {
-                self.ears[link.index()].beacon(now);
-                let theirs = self.peer.report().map(|report| report.config_digest);
-                if theirs.is_some_and(|digest| digest != self.config.digest) {
-                    let why = "configurations differ".to_owned();
-                    self.note_once(link, why, |_, _| Note::ConfigDiffers);
+                ears.beacon_at = Some(now);
+                ears.beacon_refused = None;
+                let Some(report) = self.peer.report() else { return };
+                if report.config_digest != self.config.digest {
+                    ears.config_differs_at = Some(now);
                 }
+                let theirs = report.link_local[link.index()].map(IpAddr::from);
+                self.group.set_peer(link, Family::V6, theirs);
             }
-            Err(refusal) => {
-                let why = refusal.to_string();
-                self.note_once(link, why, |link, why| Note::BeaconRefused { link, why });
-            }
+            Err(refusal) => ears.beacon_refused = Some((now, refusal)),
         }
     }
 
@@ -113,16 +186,17 @@ impl Node {
                     self.observe_link(now, index, &name, mac, is_running);
                 }
                 netlink::Event::LinkRemoved { index } => {
-                    if let Some(link) = self.link_of(index) {
-                        self.links[link.index()].index = None;
+                    let Some(device) = self.device_of(index) else { continue };
+                    self.devices[device.index()].index = None;
+                    if let Some(link) = device.link() {
                         self.set_carrier(now, link, false);
                     }
                 }
                 netlink::Event::AddressAdded { index, address } => {
-                    self.observe_address(index, address, true);
+                    self.observe_address(now, index, address, true);
                 }
                 netlink::Event::AddressRemoved { index, address } => {
-                    self.observe_address(index, address, false);
+                    self.observe_address(now, index, address, false);
                 }
                 netlink::Event::Acknowledged { error, .. } => self.acknowledge(error),
                 netlink::Event::Done => {
@@ -145,12 +219,22 @@ impl Node {
     }
 
     fn observe_link(&mut self, now: Instant, index: u32, name: &str, mac: Mac, is_running: bool) {
-        let found = LinkId::ALL.into_iter().find(|link| self.links[link.index()].device == name);
-        let Some(link) = found else { return };
-        let facts = &mut self.links[link.index()];
-        facts.index = Some(index);
-        facts.mac = mac;
-        self.set_carrier(now, link, is_running);
+        let Some(place) = self.devices.iter().position(|device| device.name == name) else {
+            return;
+        };
+        let device = &mut self.devices[place];
+        let is_remade = self.is_dumped && device.index != Some(index);
+        device.index = Some(index);
+        device.mac = mac;
+        if is_remade {
+            // Sockets and memberships belong to the one that is gone: a new run opens them anew.
+            let what = format!("interface {name} was made anew: this daemon starts again");
+            self.note(Note::SocketTrouble { what });
+            self.outputs.push_back(Output::Exit);
+        }
+        if let Some(link) = DeviceId::new(place).and_then(DeviceId::link) {
+            self.set_carrier(now, link, is_running);
+        }
         self.flush_addresses();
     }
 
@@ -158,29 +242,40 @@ impl Node {
         if self.group.has_carrier(link) == has_carrier {
             return;
         }
-        self.group.router(link).set_carrier(now, has_carrier);
-        self.ears[link.index()].carrier(now, has_carrier);
+        self.group.set_carrier(now, link, has_carrier);
+        self.links[link.index()].ears.carrier(now, has_carrier);
         self.note(if has_carrier {
             Note::CarrierFound { link }
         } else {
             Note::CarrierLost { link }
         });
         if has_carrier && self.addresses.is_desired() {
-            self.group.router(link).serve(now);
+            self.group.serve_on(now, link);
             self.announce_next = Some((0, now));
         }
         self.peer.hurry(now);
     }
 
-    fn observe_address(&mut self, index: u32, address: Cidr, is_present: bool) {
-        let Some(link) = self.link_of(index) else { return };
-        if self.addresses.observe(link, address, is_present) {
-            let address = address.to_string();
-            self.note(Note::VipDeletedByOther { link, address });
+    fn observe_address(&mut self, now: Instant, index: u32, address: IpCidr, is_present: bool) {
+        let Some(device) = self.device_of(index) else { return };
+        if self.addresses.observe(device, address, is_present) {
+            self.troubles.vip_deleted(now, address);
+        }
+        let is_vip =
+            self.addresses.all().any(|(at, vip)| at == device && vip.address == address.address);
+        let Some(link) = device.link().filter(|_| !is_vip) else { return };
+        let facts = &mut self.links[link.index()];
+        if address.address == IpAddr::from(facts.own) {
+            facts.has_own = is_present;
+        }
+        let link_local = &mut self.devices[device.index()].link_local;
+        if is_link_local(address.address) && (is_present || *link_local == Some(address.address)) {
+            *link_local = is_present.then_some(address.address);
+            self.group.set_source(link, Family::V6, *link_local);
         }
     }
 
-    fn link_of(&self, index: u32) -> Option<LinkId> {
-        LinkId::ALL.into_iter().find(|link| self.links[link.index()].index == Some(index))
+    fn device_of(&self, index: u32) -> Option<DeviceId> {
+        self.devices.iter().position(|device| device.index == Some(index)).and_then(DeviceId::new)
     }
 }

@@ -6,17 +6,15 @@
 
 use std::time::Duration;
 
-use super::silence::HELLO_INTERVAL;
 use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, RETRY_INTERVAL, Stage};
 use crate::console::note::Note;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
 use crate::repl::{self, Position, ThreadState};
 use crate::time::Instant;
-use crate::vrrp::router::PRIORITY_SERVING;
 use crate::wire::LinkId;
 
-type Found = (Event, String);
+pub(super) type Found = (Event, String);
 
 /// Events in one turn; the table settles in three or four.
 const EVENTS_PER_TURN_MAX: usize = 16;
@@ -28,7 +26,7 @@ const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 const RANK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a peer serves, and says at which position: without it nobody attaches by guess.
-fn is_open(peer: &Report) -> bool {
+pub(super) fn is_open(peer: &Report) -> bool {
     peer.role == Role::Active && peer.database.is_writable && peer.database.position.is_some()
 }
 
@@ -81,7 +79,7 @@ impl Node {
         LinkId::ALL.into_iter().any(|link| self.group.has_carrier(link))
     }
 
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         LinkId::ALL.into_iter().all(|link| self.group.has_carrier(link))
     }
 
@@ -103,24 +101,6 @@ impl Node {
             None if self.has_foreign_peer() => self.judge_joining_foreign(now),
             None => self.judge_joining_alone(now),
         }
-    }
-
-    /// With a keepalived on the other host roles follow VRRP: a Master that is heard serves, and
-    /// silence entitles.
-    fn judge_joining_foreign(&mut self, now: Instant) -> Option<Found> {
-        let name = self.peer_name();
-        if self.is_rival_fresh(now) {
-            return Some((Event::ForeignServes, format!("{name} is Master in VRRP")));
-        }
-        // keepalived: an instance without carrier keeps its whole sync group in FAULT. The peer may
-        // be taking over on the other link's timer at this very moment.
-        (self.is_whole() && self.is_peer_silent(now) && self.nobody_answers(now))
-            .then(|| (Event::AloneEntitled, format!("{name} is silent in VRRP")))
-    }
-
-    fn is_rival_fresh(&self, now: Instant) -> bool {
-        let limit = self.group.master_down_interval();
-        self.rival.is_some_and(|(at, ..)| now.since(at) < limit)
     }
 
     fn retry_fence(&mut self, now: Instant) {
@@ -252,6 +232,9 @@ impl Node {
                 return Some((Event::PeerResigned, format!("{name} resigned (priority 0)")));
             }
         }
+        if let Some(found) = self.judge_preemption(now) {
+            return Some(found);
+        }
         let Some(peer) = self.fresh(now).cloned() else {
             let may_take = !self.has_foreign_peer() || self.is_whole();
             return (may_take && self.is_peer_silent(now) && self.nobody_answers(now))
@@ -328,35 +311,6 @@ impl Node {
             return Some((Event::PeerReleased, format!("{name} let go of the addresses")));
         }
         if self.role == Role::Active { self.judge_active(now, &peer) } else { None }
-    }
-
-    /// RFC 9568, 6.4.3: the higher priority is right, then the higher address. The peer's own host
-    /// is asked by ARP whether it lives, since a backup says nothing.
-    fn judge_serving_foreign(&mut self, now: Instant) -> Option<Found> {
-        let name = self.peer_name();
-        if let Some((at, priority, source)) = self.rival.take()
-            && now.since(at) < self.group.master_down_interval()
-        {
-            let own = self.config.host(self.me);
-            let own_address = LinkId::ALL
-                .into_iter()
-                .map(|link| own.address(link))
-                .find(|address| address.contains(source))
-                .map(|address| address.address);
-            return Some(if (priority, Some(source)) > (PRIORITY_SERVING, own_address) {
-                (Event::PeerServes, format!("{name} advertises priority {priority}"))
-            } else {
-                (Event::PeerServesWrongly, format!("{name} advertises too"))
-            });
-        }
-        let is_peer_alive = self
-            .links
-            .iter()
-            .any(|link| link.peer_answered_at.is_some_and(|at| now.since(at) < 3 * HELLO_INTERVAL));
-        let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
-        let link = lost.filter(|_| is_peer_alive && self.role == Role::Active)?;
-        self.is_leaving = true;
-        Some((Event::LinkLost, format!("{link} has no carrier")))
     }
 
     fn retry_promotion(&mut self, now: Instant) {

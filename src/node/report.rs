@@ -3,9 +3,11 @@
 //! In: the node's state. Out: beacons, `Routes`, replies. Must not: change the role.
 //! Read first: `peer::Report`, `routes::Routes`, `console::message::Status`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Findings, Handover, Node, Output, QUIET_LIMIT, Stage};
+use crate::console::finding::Finding;
 use crate::console::message::{
     ByLink, DatabaseStatus, LinkStatus, LinksStatus, PeerStatus, Request, Response, SqlStatus,
     Status, WebStatus,
@@ -16,7 +18,6 @@ use crate::peer::{DatabaseReport, Report};
 use crate::repl;
 use crate::routes::{Flow, Routes, WebIntake};
 use crate::time::Instant;
-use crate::units::Cidr;
 use crate::wire::LinkId;
 
 /// How long an operator's command may take before it is answered with what is true by then.
@@ -93,6 +94,10 @@ impl Node {
                 lag_seconds: self.own_lag(),
                 position: position.and_then(|text| heapless::String::try_from(text).ok()),
             },
+            link_local: LinkId::ALL.map(|link| match self.devices[link.index()].link_local {
+                Some(IpAddr::V6(address)) => Some(address),
+                Some(IpAddr::V4(_)) | None => None,
+            }),
         }
     }
 
@@ -154,11 +159,11 @@ impl Node {
         !self.is_fenced && !self.engine.observation().is_read_only
     }
 
-    fn own_lag(&self) -> Option<u64> {
+    pub(super) fn own_lag(&self) -> Option<u64> {
         self.engine.observation().replica.as_ref().and_then(|replica| replica.lag_seconds)
     }
 
-    fn is_lag_fit(&self, lag_seconds: Option<u64>) -> bool {
+    pub(super) fn is_lag_fit(&self, lag_seconds: Option<u64>) -> bool {
         lag_seconds.is_some_and(|lag| Duration::from_secs(lag) <= self.config.sql.lag_limit)
     }
 
@@ -248,7 +253,7 @@ impl Node {
 
     fn status(&self, now: Instant, sql: SqlStatus, web: WebStatus) -> Status {
         let link = |link: LinkId| LinkStatus {
-            device: self.links[link.index()].device.clone(),
+            device: self.devices[link.index()].name.clone(),
             carrier: self.group.has_carrier(link),
         };
         Status {
@@ -256,10 +261,10 @@ impl Node {
             role: self.role,
             epoch: self.persistent.epoch,
             role_seconds: now.since(self.role_since).as_secs(),
-            vips: self.addresses.held().map(|Cidr { address, .. }| address.to_string()).collect(),
+            vips: self.addresses.held().map(|vip| vip.address.to_string()).collect(),
             peer: PeerStatus {
                 name: self.peer_name(),
-                vrrp_checksum: self.peer_checksum_form().map(str::to_owned),
+                vrrp_checksum: self.group.heard_form().map(|form| form.to_string()),
                 role: self.fresh(now).map(|peer| peer.role),
                 epoch: self.peer.report().map_or(0, |peer| peer.epoch),
                 heard: ByLink {
@@ -303,13 +308,12 @@ impl Node {
     }
 
     fn findings(&self) -> Vec<String> {
-        let Findings { waiting, database, job, diverged, conflict, network } = &self.findings;
-        [waiting, database, job, diverged, conflict]
+        let Findings { waiting, database, job, diverged, held, network } = &self.findings;
+        [waiting, database, job, diverged]
             .into_iter()
             .flatten()
             .cloned()
-            .chain(network.iter().cloned())
-            .chain(self.last_refusals.iter().flatten().cloned())
+            .chain(held.iter().chain(network).map(Finding::to_string))
             .collect()
     }
 }

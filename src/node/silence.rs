@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{Node, PROBE_LEAD, Probes};
+use crate::console::finding::{Finding, Trouble};
 use crate::console::note::Note;
-use crate::net::arp::Arp;
 use crate::pair::Role;
 use crate::time::Instant;
 use crate::wire::LinkId;
@@ -76,27 +76,27 @@ impl Node {
             (Some(_), Some(_)) => (0, (wanted + 1).min(PROBE_ROUNDS_MAX)),
         };
         self.probes = Probes { sent_at: Some(now), answered_by: None, unanswered, wanted };
-        let vips: Vec<_> = self.addresses.all().map(|(link, vip)| (link, vip.address)).collect();
-        let peers = LinkId::ALL.map(|link| (link, self.links[link.index()].peer));
-        for (link, address) in vips.into_iter().chain(peers) {
-            let mac = self.links[link.index()].mac;
-            self.send_arp(link, &Arp::probe(mac, address));
+        let vips: Vec<_> = self.addresses.all().map(|(at, vip)| (at, vip.address)).collect();
+        let peers = LinkId::ALL.map(|link| (link.into(), self.links[link.index()].peer.into()));
+        for (device, address) in vips.into_iter().chain(peers) {
+            self.send_probe(device, address);
         }
     }
 
     /// Whether the last rounds of probes all ended without an answer for a virtual address.
     pub(super) fn nobody_answers(&mut self, now: Instant) -> bool {
         let Probes { sent_at, answered_by, unanswered, wanted } = self.probes;
-        let Some((link, address, mac)) = answered_by else {
+        let Some((device, address, mac)) = answered_by else {
             let is_over = sent_at.is_some_and(|at| now.since(at) >= self.probe_lead());
             let is_unanswered = unanswered + u32::from(is_over) >= wanted && sent_at.is_some();
             if is_unanswered {
-                self.findings.conflict = None;
+                self.findings.held = None;
             }
             return is_unanswered;
         };
-        let is_peer = self.links[link.index()].peer_mac == Some(mac);
-        if is_peer && self.has_foreign_peer() {
+        let link = device.link();
+        let is_peer = link.is_some_and(|link| self.links[link.index()].peer_mac == Some(mac));
+        if is_peer && self.has_foreign_peer() && !self.is_peer_speaking(now) {
             // A killed keepalived leaves its addresses behind for ever (facts/vrrp.md 3.7).
             let since = *self.held_since.get_or_insert(now);
             if now.since(since) >= FOREIGN_HOLD_LIMIT {
@@ -104,20 +104,24 @@ impl Node {
                 return true;
             }
         }
-        let note = if is_peer {
-            let why = format!(
-                "{} is silent but still answers for the virtual addresses",
-                self.peer_name()
-            );
-            Note::TakeoverHeld { why }
+        let trouble = if is_peer {
+            Trouble::VipsLeftBehind { name: self.peer_name() }
         } else {
-            Note::AddressConflict { link, address, mac: mac.to_string() }
+            Trouble::AddressConflict { address, mac: mac.to_string() }
         };
-        if self.findings.conflict.as_ref() != Some(&note.to_string()) {
-            self.findings.conflict = Some(note.to_string());
-            self.note(note);
+        let held = Finding { link, trouble };
+        if self.findings.held.as_ref() != Some(&held) {
+            self.note(Note::TakeoverHeld { why: held.to_string() });
+            self.findings.held = Some(held);
         }
         false
+    }
+
+    /// The peer sends VRRP, whatever is wrong with it or drops it here.
+    fn is_peer_speaking(&self, now: Instant) -> bool {
+        let limit = self.group.master_down_interval();
+        let mut heard = self.links.iter().filter_map(|link| link.ears.frame_at);
+        heard.any(|at| now.since(at) < limit)
     }
 
     /// Asks by ARP whether a foreign peer's host lives.
@@ -127,9 +131,7 @@ impl Node {
         }
         self.hello_at = now + HELLO_INTERVAL;
         for link in LinkId::ALL {
-            let facts = &self.links[link.index()];
-            let probe = Arp::probe(facts.mac, facts.peer);
-            self.send_arp(link, &probe);
+            self.send_probe(link.into(), self.links[link.index()].peer.into());
         }
     }
 }

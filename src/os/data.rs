@@ -4,13 +4,13 @@
 //! Read first: `plane`; design section 6.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::plane::{Plane, Ready, Service, Turn};
 use super::serve_sql::{self, ServeSql};
 use super::serve_web::{self, ServeWeb};
-use crate::config::Config;
+use crate::config::{Config, is_link_local};
 use crate::console::message::{PhpStatus, SqlStatus, WebStatus};
 use crate::limits;
 use crate::node::DataPlane;
@@ -44,8 +44,10 @@ impl Data {
         let names = HostId::ALL.map(|host| config.host(host).name.clone());
         let mut php = inside.map(|address| (address, config.web.php_port).into());
         php[me.index()] = ([127, 0, 0, 1], config.web.php_port).into();
-        let own = config.host(me).address(LinkId::Outside).address;
-        let vips = config.link(LinkId::Outside).vip.iter().map(|vip| (vip.address, true));
+        let own = IpAddr::from(config.host(me).address(LinkId::Outside).address);
+        // A link-local address is VRRP's; programs would have to name the interface with it.
+        let vips = config.link(LinkId::Outside).vip.iter().map(|vip| vip.address.address);
+        let vips = vips.filter(|address| !is_link_local(*address)).map(|address| (address, true));
         let listen = std::iter::once((own, false))
             .chain(vips)
             .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))

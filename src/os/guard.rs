@@ -183,10 +183,8 @@ fn carry_out(will: &Will) {
     if let Err(error) = removed {
         log::error!("guard: cannot take the addresses off: {error}");
     }
-    for (device, own, datagram) in &will.resignations {
-        let sent = link::open_sender(device, *own)
-            .and_then(|sender| link::send_advertisement(&sender, datagram));
-        if let Err(error) = sent {
+    for (device, datagram) in &will.resignations {
+        if let Err(error) = link::Senders::new(device).send(datagram) {
             log::warn!("guard: cannot resign on {device}: {error}");
         }
     }

@@ -4,7 +4,8 @@
 //! Read first: `run` (the loop that calls this).
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use smol::channel::Sender;
 
 use super::control::{Asked, Clients};
 use super::data::Data;
-use super::link::{self, Endpoints, LinkSockets};
+use super::link::{DeviceSockets, Endpoints, LinkSockets};
 use super::mysql::LocalServer;
 use super::{clock, control, file, route};
 use crate::config::Config;
@@ -24,7 +25,7 @@ use crate::console::message;
 use crate::limits;
 use crate::net::netlink;
 use crate::node::{DataPlane, Input, Output};
-use crate::wire::{HostId, LinkId};
+use crate::wire::{DeviceId, HostId, LinkId};
 
 type Executor = Rc<LocalExecutor<'static>>;
 
@@ -34,6 +35,8 @@ pub struct Hands {
     executor: Executor,
     inputs: Sender<Input>,
     links: Rc<[LinkSockets; 2]>,
+    /// By `DeviceId`.
+    devices: Rc<[DeviceSockets]>,
     netlink: Rc<Async<OwnedFd>>,
     database: LocalServer,
     data: Rc<RefCell<Data>>,
@@ -56,6 +59,11 @@ impl Hands {
     ) -> io::Result<Self> {
         let [outside, inside] = LinkId::ALL.map(|link| open_link(config, me, link));
         let links = Rc::new([outside?, inside?]);
+        let has_ipv6 =
+            config.links.iter().flat_map(|it| &it.vip).any(|vip| vip.address.address.is_ipv6());
+        let devices = config.devices().into_iter();
+        let devices = devices.map(|name| DeviceSockets::open(name, has_ipv6));
+        let devices = devices.collect::<io::Result<Vec<_>>>()?.into();
         let netlink = Rc::new(Async::new_nonblocking(route::open(netlink::GROUPS)?)?);
         let own = (config.host(me).inside_address(), config.repl.port);
         let database =
@@ -65,6 +73,7 @@ impl Hands {
             executor,
             inputs,
             links,
+            devices,
             netlink,
             database,
             data,
@@ -72,6 +81,7 @@ impl Hands {
             clients: Rc::default(),
         };
         hands.start_readers();
+        hands.start_clock_watch();
         hands.start_control();
         hands.start_data()?;
         Ok(hands)
@@ -88,8 +98,9 @@ impl Hands {
             Output::SendVrrp { link, datagram } => {
                 log_failure("advertisement", self.link(link).send_vrrp(&datagram));
             }
-            Output::SendArp { link, frame } => {
-                log_failure("ARP", self.link(link).send_arp(&frame));
+            Output::SendFrame { device, frame } => {
+                let sent = self.devices.get(device.index()).map(|sockets| sockets.send(&frame));
+                log_failure("frame", sent.unwrap_or(Ok(())));
             }
             Output::SendBeacon { link, datagram } => {
                 log_failure("beacon", self.link(link).send_beacon(&datagram));
@@ -137,29 +148,29 @@ impl Hands {
 
     fn start_readers(&self) {
         for link in LinkId::ALL {
-            let sockets = self.links.clone();
-            self.spawn_reader(async move |buffer| {
-                let socket = &sockets[link.index()].vrrp;
-                let count = socket.read_with(|mut socket| socket.read(buffer)).await?;
-                Ok((count, Make::Vrrp(link)))
-            });
-            let sockets = self.links.clone();
-            self.spawn_reader(async move |buffer| {
-                let socket = &sockets[link.index()].frames;
-                let count = socket.read_with(|mut socket| socket.read(buffer)).await?;
-                Ok((count, Make::VrrpFrame(link)))
-            });
-            let sockets = self.links.clone();
-            self.spawn_reader(async move |buffer| {
-                let socket = &sockets[link.index()].arp;
-                let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut buffer[..])?);
-                Ok((socket.read_with(read).await?, Make::Arp(link)))
-            });
+            for place in 0..self.links[link.index()].vrrp.len() {
+                let sockets = self.links.clone();
+                self.spawn_reader(async move |buffer| {
+                    let receiver = &sockets[link.index()].vrrp[place];
+                    Ok((receiver.receive(buffer).await?, Make::Vrrp(link)))
+                });
+            }
             let sockets = self.links.clone();
             self.spawn_reader(async move |buffer| {
                 let count = sockets[link.index()].beacon.recv(buffer).await?;
                 Ok((count, Make::Beacon(link)))
             });
+        }
+        for (place, sockets) in self.devices.iter().enumerate() {
+            let Some(device) = DeviceId::new(place) else { continue };
+            for number in 0..sockets.frames.len() {
+                let devices = self.devices.clone();
+                self.spawn_reader(async move |buffer| {
+                    let socket = &devices[place].frames[number];
+                    let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut buffer[..])?);
+                    Ok((socket.read_with(read).await?, Make::Frame(device)))
+                });
+            }
         }
         let socket = self.netlink.clone();
         self.spawn_reader(async move |buffer| {
@@ -172,6 +183,21 @@ impl Hands {
                 Err(error) => Err(error),
             }
         });
+    }
+
+    /// The wall clock's jumps, where the kernel tells them.
+    fn start_clock_watch(&self) {
+        let inputs = self.inputs.clone();
+        self.executor
+            .spawn(async move {
+                let Ok(mut watch) = clock::SetWatch::start() else { return };
+                while let Ok(seconds) = watch.next().await {
+                    if inputs.send(Input::ClockSet { seconds }).await.is_err() {
+                        return;
+                    }
+                }
+            })
+            .detach();
     }
 
     /// Reads one socket for ever, a bounded number of datagrams before others get their turn.
@@ -302,8 +328,7 @@ pub async fn sleep_until(deadline: Option<crate::time::Instant>) {
 #[derive(Debug, Clone, Copy)]
 enum Make {
     Vrrp(LinkId),
-    VrrpFrame(LinkId),
-    Arp(LinkId),
+    Frame(DeviceId),
     Beacon(LinkId),
     Netlink,
     NetlinkLost,
@@ -312,13 +337,8 @@ enum Make {
 impl Make {
     fn call(self, datagram: Vec<u8>) -> Input {
         match self {
-            Self::VrrpFrame(link) => {
-                // The source stands at byte 12 of an IPv4 header; a shorter frame has none.
-                let source = datagram.get(12..).and_then(|rest| rest.first_chunk::<4>());
-                Input::VrrpFrame { link, source: source.map_or([0; 4], |bytes| *bytes).into() }
-            }
             Self::Vrrp(link) => Input::Vrrp { link, datagram },
-            Self::Arp(link) => Input::Arp { link, frame: datagram },
+            Self::Frame(device) => Input::Frame { device, frame: datagram },
             Self::Beacon(link) => Input::Beacon { link, datagram },
             Self::Netlink => Input::Netlink { datagram },
             Self::NetlinkLost => Input::NetlinkLost,
@@ -327,20 +347,18 @@ impl Make {
 }
 
 fn open_link(config: &Config, me: HostId, link: LinkId) -> io::Result<LinkSockets> {
-    let device = config.link(link).device.clone();
-    let with_name =
-        |error: io::Error| io::Error::new(error.kind(), format!("{link} link: {error}"));
-    let index = link::index_of(&device).map_err(|error| {
-        with_name(io::Error::new(error.kind(), format!("interface {device}: {error}")))
-    })?;
+    let has = |is_meant: fn(&IpAddr) -> bool| {
+        config.link(link).vip.iter().any(|vip| is_meant(&vip.address.address))
+    };
     LinkSockets::open(Endpoints {
-        device,
-        index,
+        device: config.link(link).device.clone(),
         own: config.host(me).address(link).address,
         peer: config.host(me.other()).address(link).address,
         beacon_port: config.peer.port,
+        has_ipv4: has(IpAddr::is_ipv4),
+        has_ipv6: has(IpAddr::is_ipv6),
     })
-    .map_err(with_name)
+    .map_err(|error| io::Error::new(error.kind(), format!("{link} link: {error}")))
 }
 
 /// What the network refuses is seen by its silence; a person who looks closer finds the reason.

@@ -27,6 +27,25 @@ pub struct Config {
     pub interval: Duration,
     /// Version 2 authentication type PASS: at most 8 characters; none when absent.
     pub password: Option<Secret>,
+    /// How the two hosts reach each other. keepalived: `unicast_peer`.
+    pub transport: Transport,
+    /// The host of higher priority takes the role back by itself, `preempt_delay` after it is ready
+    /// to (keepalived: the lack of `nopreempt`). Between two tandems it is a planned switchover.
+    pub preempt: bool,
+    #[serde(deserialize_with = "units::duration")]
+    pub preempt_delay: Duration,
+}
+
+/// Where advertisements go. Both kinds are taken, whatever is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// To the group, as keepalived does without more words.
+    #[default]
+    Multicast,
+    /// To the other host alone: for networks that carry no multicast.
+    Unicast,
+    Both,
 }
 
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
@@ -40,6 +59,12 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Err
 impl Config {
     /// What the wire cannot carry, said for a person.
     pub fn check(&self) -> Result<(), String> {
+        if !self.preempt && !self.preempt_delay.is_zero() {
+            return Err("preempt_delay: without `preempt = true` nothing is taken back".into());
+        }
+        if self.preempt_delay > Duration::from_secs(1000) {
+            return Err("preempt_delay: write \"0s\" to \"1000s\"".into());
+        }
         let interval = self.interval;
         let is_carried = match self.version {
             Version::V2 => interval.subsec_nanos() == 0 && (1..=255).contains(&interval.as_secs()),
@@ -63,6 +88,13 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { version: Version::V2, interval: Duration::from_secs(1), password: None }
+        Self {
+            version: Version::V2,
+            interval: Duration::from_secs(1),
+            password: None,
+            transport: Transport::default(),
+            preempt: false,
+            preempt_delay: Duration::ZERO,
+        }
     }
 }

@@ -14,10 +14,15 @@
 //!       +------------------- no carrier ------------------------------------+
 //! ```
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::packet::{self, ADDRESSES_MAX, Advertisement, ChecksumForm, Received, Version};
+use serde::{Deserialize, Serialize};
+
+use super::Transport;
+use super::packet::{
+    Addresses, Advertisement, ChecksumForm, Expected, Family, Received, Refusal, Version,
+};
 use crate::time::Instant;
 
 /// What a host that serves advertises. 255 would claim to own the address.
@@ -30,17 +35,32 @@ pub const LISTEN_MAX: Duration = Duration::from_secs(35);
 /// One virtual router's configuration, ready to use.
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub family: Family,
     pub version: Version,
     pub vrid: u8,
     /// The priority that decides the skew of this host's master-down timer.
     pub priority: u8,
     pub interval: Duration,
     pub password: Option<[u8; 8]>,
-    pub source: Ipv4Addr,
-    /// The other host's own address: nobody else's advertisements count.
-    pub peer: Ipv4Addr,
-    pub addresses: heapless::Vec<Ipv4Addr, ADDRESSES_MAX>,
+    pub transport: Transport,
+    /// This host's own address on the link: link-local in IPv6, `None` until the kernel has one.
+    pub source: Option<IpAddr>,
+    /// The other host's own address: nobody else's advertisements count. `None`: not known, so
+    /// anybody's do.
+    pub peer: Option<IpAddr>,
+    pub addresses: Addresses,
 }
+
+/// A datagram to send, IP header included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagram {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub bytes: Vec<u8>,
+}
+
+/// One advertisement: to the group, to the peer, or to both.
+pub type Datagrams = heapless::Vec<Datagram, 2>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -61,28 +81,14 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// Somebody else serves this virtual router.
-    Master { source: Ipv4Addr, priority: u8 },
+    Master { source: IpAddr, priority: u8 },
     /// The one that served resigns.
     Resigned,
     /// Somebody who is not the peer advertises our virtual router; no timer changed, so that
     /// nobody else can keep a backup from taking over.
-    Stranger { source: Ipv4Addr },
+    Stranger { source: IpAddr },
     /// Ignored, with the reason; no timer changed.
     Refused(Refusal),
-}
-
-/// Why an advertisement was ignored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    Packet(packet::Error),
-    OtherVrid(u8),
-    VersionDiffers,
-    AuthTypeDiffers,
-    PasswordDiffers,
-    /// Version 2 only; version 3 learns the master's interval.
-    IntervalDiffers {
-        theirs: Duration,
-    },
 }
 
 #[derive(Debug)]
@@ -134,16 +140,15 @@ impl Router {
         }
     }
 
-    /// Takes a datagram, IPv4 header included.
+    /// Takes a datagram, IP header included.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Heard {
-        let Received { source, form, advertisement } = match Received::parse(datagram) {
+        let Config { version, vrid, password, interval, source: own, .. } = self.config;
+        let expected = Expected { version, vrid, password, interval, own };
+        let Received { source, form, advertisement } = match Received::parse(datagram, &expected) {
             Ok(received) => received,
-            Err(error) => return Heard::Refused(Refusal::Packet(error)),
+            Err(refusal) => return Heard::Refused(refusal),
         };
-        if let Err(refusal) = self.check(&advertisement) {
-            return Heard::Refused(refusal);
-        }
-        if source != self.config.peer {
+        if self.config.peer.is_some_and(|peer| peer != source) {
             return Heard::Stranger { source };
         }
         self.heard_form = Some(form);
@@ -164,26 +169,6 @@ impl Router {
         }
     }
 
-    fn check(&self, advertisement: &Advertisement) -> Result<(), Refusal> {
-        if advertisement.vrid != self.config.vrid {
-            return Err(Refusal::OtherVrid(advertisement.vrid));
-        }
-        if advertisement.version != self.config.version {
-            return Err(Refusal::VersionDiffers);
-        }
-        if advertisement.password.is_some() != self.config.password.is_some() {
-            return Err(Refusal::AuthTypeDiffers);
-        }
-        if advertisement.password != self.config.password {
-            return Err(Refusal::PasswordDiffers);
-        }
-        let theirs = advertisement.interval;
-        if advertisement.version == Version::V2 && theirs != self.config.interval {
-            return Err(Refusal::IntervalDiffers { theirs });
-        }
-        Ok(())
-    }
-
     /// Starts serving: the first advertisement is due at once.
     pub fn serve(&mut self, now: Instant) {
         if self.state != State::Initialize {
@@ -199,14 +184,15 @@ impl Router {
         }
     }
 
-    /// The next advertisement, when one is due: call until `None`.
-    pub fn poll_advertisement(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let State::Master { next_at } = self.state else { return None };
+    /// The advertisement that is due; empty when none is, or while there is nobody to send to.
+    #[must_use]
+    pub fn poll_advertisement(&mut self, now: Instant) -> Datagrams {
+        let State::Master { next_at } = self.state else { return Datagrams::new() };
         if next_at > now {
-            return None;
+            return Datagrams::new();
         }
         self.state = State::Master { next_at: now + self.config.interval };
-        Some(self.advertise(PRIORITY_SERVING))
+        self.advertise(PRIORITY_SERVING)
     }
 
     /// Another claimant was heard: repeat ours at once (RFC 9568, 6.4.3).
@@ -218,27 +204,46 @@ impl Router {
 
     /// The advertisement of priority 0, which makes a backup take over within its skew time.
     #[must_use]
-    pub fn resignation(&mut self) -> Vec<u8> {
+    pub fn resignation(&mut self) -> Datagrams {
         self.advertise(0)
     }
 
-    fn advertise(&mut self, priority: u8) -> Vec<u8> {
+    fn advertise(&mut self, priority: u8) -> Datagrams {
         self.identification = self.identification.checked_add(1).unwrap_or(1);
-        Advertisement {
+        let Config { family, transport, source, peer, .. } = self.config;
+        let Some(source) = source else { return Datagrams::new() };
+        let advertisement = Advertisement {
             version: self.config.version,
             vrid: self.config.vrid,
             priority,
             interval: self.config.interval,
             password: self.config.password,
             addresses: self.config.addresses.clone(),
-        }
-        .emit(self.config.source, self.identification)
+        };
+        let (group, peer) = match transport {
+            Transport::Multicast => (Some(family.group()), None),
+            Transport::Unicast => (None, peer),
+            Transport::Both => (Some(family.group()), peer),
+        };
+        [group, peer]
+            .into_iter()
+            .flatten()
+            .map(|destination| Datagram {
+                source,
+                destination,
+                bytes: advertisement.emit(source, destination, self.identification),
+            })
+            .collect()
     }
 
     /// When the master-down timer runs out: `None` while silence proves nothing (no carrier, or
     /// nothing heard yet) and while serving.
     #[must_use]
     pub const fn down_at(&self) -> Option<Instant> {
+        // Without an address of its own on the link it could not hear the peer either.
+        if self.config.source.is_none() {
+            return None;
+        }
         match self.state {
             State::Initialize | State::Master { .. } => None,
             State::Listening { until } => Some(until),
@@ -253,6 +258,21 @@ impl Router {
             State::Master { next_at } => Some(next_at),
             State::Initialize | State::Listening { .. } | State::Backup { .. } => None,
         }
+    }
+
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        self.config.family
+    }
+
+    /// This host's own address on the link, as the kernel has it.
+    pub const fn set_source(&mut self, source: Option<IpAddr>) {
+        self.config.source = source;
+    }
+
+    /// The other host's own address, once it is known.
+    pub const fn set_peer(&mut self, peer: Option<IpAddr>) {
+        self.config.peer = peer;
     }
 
     #[must_use]
@@ -291,21 +311,40 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::password_data;
     use super::*;
 
     const START: Instant = Instant::from_nanos(1_000_000_000);
 
     fn router(priority: u8) -> Router {
         Router::new(Config {
+            family: Family::V4,
             version: Version::V2,
             vrid: 51,
             priority,
             interval: Duration::from_secs(1),
-            password: Some(packet::password_data("3489")),
-            source: Ipv4Addr::new(192, 168, 3, 101),
-            peer: Ipv4Addr::new(192, 168, 3, 101),
-            addresses: heapless::Vec::from_slice(&[Ipv4Addr::new(192, 168, 3, 150)]).unwrap(),
+            password: Some(password_data("3489")),
+            transport: Transport::Multicast,
+            source: Some(address("192.168.3.101")),
+            peer: Some(address("192.168.3.101")),
+            addresses: Addresses::from_slice(&[address("192.168.3.150")]).unwrap(),
         })
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// The one datagram of an advertisement.
+    fn only(datagrams: Datagrams) -> Vec<u8> {
+        assert_eq!(datagrams.len(), 1);
+        datagrams[0].bytes.clone()
+    }
+
+    fn priority_of(router: &Router, datagram: &[u8]) -> u8 {
+        let Config { version, vrid, password, interval, source: own, .. } = router.config;
+        let expected = Expected { version, vrid, password, interval, own };
+        Received::parse(datagram, &expected).unwrap().advertisement.priority
     }
 
     fn backup(priority: u8) -> Router {
@@ -316,7 +355,7 @@ mod tests {
     }
 
     fn from_peer(priority: u8) -> Vec<u8> {
-        router(100).advertise(priority)
+        only(router(100).advertise(priority))
     }
 
     #[test]
@@ -335,7 +374,7 @@ mod tests {
         assert_eq!(router.master_down_interval(), Duration::from_nanos(360_937_500));
         router.set_carrier(START, true);
         fast.config.interval = Duration::from_millis(200);
-        let heard = router.handle_datagram(START, &fast.advertise(100));
+        let heard = router.handle_datagram(START, &only(fast.advertise(100)));
         assert!(matches!(heard, Heard::Master { .. }), "{heard:?}");
         assert_eq!(router.down_at(), Some(START + Duration::from_micros(721_875)));
         router.serve(START);
@@ -361,22 +400,22 @@ mod tests {
             {
                 let mut other = self::router(100);
                 other.config.vrid = 52;
-                other.advertise(100)
+                only(other.advertise(100))
             },
             {
                 let mut other = self::router(100);
                 other.config.password = None;
-                other.advertise(100)
+                only(other.advertise(100))
             },
             {
                 let mut other = self::router(100);
                 other.config.password = Some([1; 8]);
-                other.advertise(100)
+                only(other.advertise(100))
             },
             {
                 let mut other = self::router(100);
                 other.config.interval *= 2;
-                other.advertise(100)
+                only(other.advertise(100))
             },
             vec![0; 40],
         ];
@@ -392,9 +431,9 @@ mod tests {
     #[test]
     fn a_stranger_changes_no_timer() {
         let mut router = backup(101);
-        router.config.peer = Ipv4Addr::new(192, 168, 3, 102);
+        router.config.peer = Some(address("192.168.3.102"));
         let heard = router.handle_datagram(START + Duration::from_secs(1), &from_peer(255));
-        assert_eq!(heard, Heard::Stranger { source: Ipv4Addr::new(192, 168, 3, 101) });
+        assert_eq!(heard, Heard::Stranger { source: address("192.168.3.101") });
         assert_eq!(router.down_at(), Some(START + router.master_down_interval()));
     }
 
@@ -410,13 +449,13 @@ mod tests {
     fn a_master_advertises_254_at_once_and_then_every_interval() {
         let mut router = backup(101);
         router.serve(START);
-        let first = router.poll_advertisement(START).expect("due at once");
-        assert_eq!(Received::parse(&first).unwrap().advertisement.priority, PRIORITY_SERVING);
-        assert_eq!(router.poll_advertisement(START), None);
+        let first = only(router.poll_advertisement(START));
+        assert_eq!(priority_of(&router, &first), PRIORITY_SERVING);
+        assert!(router.poll_advertisement(START).is_empty(), "not twice");
         assert_eq!(router.deadline(), Some(START + Duration::from_secs(1)));
-        assert!(router.poll_advertisement(START + Duration::from_secs(1)).is_some());
+        only(router.poll_advertisement(START + Duration::from_secs(1)));
         router.advertise_at_once(START + Duration::from_millis(1100));
-        assert!(router.poll_advertisement(START + Duration::from_millis(1100)).is_some());
+        only(router.poll_advertisement(START + Duration::from_millis(1100)));
     }
 
     #[test]
@@ -424,7 +463,8 @@ mod tests {
         let mut router = backup(101);
         router.serve(START);
         router.set_carrier(START, false);
-        assert_eq!((router.deadline(), router.poll_advertisement(START)), (None, None));
+        assert_eq!(router.deadline(), None);
+        assert!(router.poll_advertisement(START).is_empty());
         router.set_carrier(START, true);
         assert_eq!(router.down_at(), Some(START + LISTEN_MAX));
     }
@@ -433,6 +473,40 @@ mod tests {
     fn identification_is_never_zero() {
         let mut router = backup(101);
         router.identification = u16::MAX;
-        assert_eq!(router.resignation()[4..6], [0, 1]);
+        assert_eq!(only(router.resignation())[4..6], [0, 1]);
+    }
+
+    #[test]
+    fn unicast_goes_to_the_peer_alone_or_beside_the_group() {
+        let destinations = |transport| {
+            let mut router = backup(101);
+            router.config.transport = transport;
+            let sent = router.resignation().into_iter().map(|it| it.destination.to_string());
+            sent.collect::<Vec<_>>()
+        };
+        assert_eq!(destinations(Transport::Multicast), ["224.0.0.18"]);
+        assert_eq!(destinations(Transport::Unicast), ["192.168.3.101"]);
+        assert_eq!(destinations(Transport::Both), ["224.0.0.18", "192.168.3.101"]);
+    }
+
+    #[test]
+    fn ipv6_says_and_decides_nothing_until_it_has_an_address_of_its_own() {
+        let mut router = router(101);
+        router.config.family = Family::V6;
+        router.config.version = Version::V3;
+        router.config.password = None;
+        router.config.source = None;
+        router.config.peer = None;
+        router.config.addresses = Addresses::from_slice(&[address("fe80::51")]).unwrap();
+        router.set_carrier(START, true);
+        router.serve(START);
+        assert!(router.poll_advertisement(START).is_empty());
+        router.stop(START);
+        assert_eq!(router.down_at(), None);
+        router.set_source(Some(address("fe80::1")));
+        assert_eq!(router.down_at(), Some(START + router.master_down_interval()));
+        let from_anybody = only(router.advertise(100));
+        let heard = router.handle_datagram(START, &from_anybody);
+        assert_eq!(heard, Heard::Master { source: address("fe80::1"), priority: 100 });
     }
 }

@@ -8,17 +8,19 @@
 //! asynchronous: S1 judges only while beacons pass in both directions; S2 allows acknowledged
 //! writes to be missing on the Active when the host that has them is Refused (or is still away).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use tandem::config::Config;
 use tandem::console::note::Note;
 use tandem::net::arp::Arp;
 use tandem::node::Output;
 use tandem::repl::{Dialect, Rows, ServerError};
 use tandem::routes::Flow;
 use tandem::time::Instant;
-use tandem::vrrp::packet::Received;
+use tandem::vrrp::packet::{Expected, Received, password_data};
 use tandem::vrrp::router::LISTEN_MAX;
-use tandem::wire::{HostId, LinkId, Role};
+use tandem::wire::{DeviceId, HostId, LinkId, Role};
 
 use super::faults::{CALM, CONVERGE_LIMIT, Kind};
 use super::kernel::mac_of;
@@ -116,7 +118,7 @@ impl World {
     }
 
     fn holds(&self, host: HostId) -> bool {
-        let vip = self.config.link(LinkId::Outside).vip[0].address;
+        let vip = self.config.link(LinkId::Outside).vip[0].address.address;
         let target = &self.hosts[host.index()];
         target.is_awake()
             && target.kernel.holds(LinkId::Outside, vip)
@@ -261,8 +263,10 @@ impl World {
 
     pub fn check_output(&mut self, host: HostId, output: &Output) {
         match output {
-            Output::SendVrrp { datagram, .. } => self.clean_restart(host, datagram),
-            Output::SendArp { link, frame } => self.announced(host, *link, frame),
+            Output::SendVrrp { link, datagram } => {
+                self.clean_restart(host, *link, &datagram.bytes);
+            }
+            Output::SendFrame { device, frame } => self.announced(host, *device, frame),
             Output::Note(note) => self.note_seen(host, note),
             Output::SendBeacon { .. }
             | Output::Netlink { .. }
@@ -277,8 +281,9 @@ impl World {
 
     /// S7: no address and no writable database before a run's first advertisement as Master.
     /// S8: no such advertisement between a stall and the next election.
-    fn clean_restart(&mut self, host: HostId, datagram: &[u8]) {
-        let Ok(Received { advertisement, .. }) = Received::parse(datagram) else {
+    fn clean_restart(&mut self, host: HostId, link: LinkId, datagram: &[u8]) {
+        let expected = expected(&self.config, link);
+        let Ok(Received { advertisement, .. }) = Received::parse(datagram, &expected) else {
             return self.fail("model", "an advertisement that does not parse".into());
         };
         if advertisement.priority == 0 {
@@ -301,15 +306,17 @@ impl World {
     }
 
     /// S6: only the holder announces.
-    fn announced(&mut self, host: HostId, link: LinkId, frame: &[u8]) {
+    fn announced(&mut self, host: HostId, device: DeviceId, frame: &[u8]) {
+        let link = device.link().expect("the example names no further interface");
         let Some(arp) = Arp::parse(frame) else {
             return self.fail("model", "an ARP frame that does not parse".into());
         };
-        let is_vip = self.config.link(link).vip.iter().any(|vip| vip.address == arp.sender);
+        let vips = &self.config.link(link).vip;
+        let is_vip = vips.iter().any(|vip| vip.address.address == IpAddr::from(arp.sender));
         if !is_vip {
             return;
         }
-        if !self.hosts[host.index()].kernel.holds(link, arp.sender) {
+        if !self.hosts[host.index()].kernel.holds(link, arp.sender.into()) {
             let what = format!("{} announces {} without it", self.name(host), arp.sender);
             self.fail("S6 announced", what);
         }
@@ -417,7 +424,7 @@ impl World {
         let other = active.other();
         let is_held = |host: HostId, link: LinkId| {
             let vips = &self.config.link(link).vip;
-            vips.iter().all(|vip| self.hosts[host.index()].kernel.holds(link, vip.address))
+            vips.iter().all(|vip| self.hosts[host.index()].kernel.holds(link, vip.address.address))
         };
         if !LinkId::ALL.into_iter().all(|link| is_held(active, link)) {
             return self.fail("L1 converged", format!("{} lacks an address", self.name(active)));
@@ -497,4 +504,15 @@ fn longer(since: &mut Option<Instant>, now: Instant, holds: bool) -> Duration {
         return Duration::ZERO;
     }
     now.since(*since.get_or_insert(now))
+}
+
+/// What a host of the example takes as an advertisement.
+fn expected(config: &Config, link: LinkId) -> Expected {
+    Expected {
+        version: config.vrrp.version,
+        vrid: config.link(link).vrid,
+        password: config.vrrp.password.as_ref().map(|secret| password_data(secret.reveal())),
+        interval: config.vrrp.interval,
+        own: None,
+    }
 }

@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tandem::net::arp::{Arp, Mac, Operation};
@@ -69,7 +69,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(vip: Ipv4Addr) -> Self {
+    pub fn new(vip: IpAddr) -> Self {
+        let IpAddr::V4(vip) = vip else { panic!("the example has IPv4 addresses") };
         Self {
             vip,
             view: None,
@@ -140,7 +141,7 @@ impl World {
             .find(|host| view == Some(mac_of(host.index(), LinkId::Outside)));
         let Some(via) = found else { return };
         let host = &self.hosts[via.index()];
-        let is_there = host.is_awake() && host.kernel.holds(LinkId::Outside, vip);
+        let is_there = host.is_awake() && host.kernel.holds(LinkId::Outside, vip.into());
         let passes = self.links[LinkId::Outside.index()].passes(CLIENT, via.index());
         if !is_there || !passes || host.process.is_none() {
             return;

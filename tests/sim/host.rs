@@ -247,11 +247,11 @@ impl World {
         for request in &will.removals {
             self.kernel_request(host, request);
         }
-        for (device, _, datagram) in will.resignations {
+        for (device, datagram) in will.resignations {
             let link =
                 LinkId::ALL.into_iter().find(|link| self.config.link(*link).device == device);
             if let Some(link) = link {
-                self.send(link, host.index(), &Frame::Vrrp(datagram));
+                self.send(link, host.index(), &Frame::Vrrp(datagram.bytes));
             }
         }
     }
@@ -344,9 +344,12 @@ impl World {
         self.check_output(host, &output);
         match output {
             Output::SendVrrp { link, datagram } => {
-                self.send(link, host.index(), &Frame::Vrrp(datagram));
+                self.send(link, host.index(), &Frame::Vrrp(datagram.bytes));
             }
-            Output::SendArp { link, frame } => self.send(link, host.index(), &Frame::Arp(frame)),
+            Output::SendFrame { device, frame } => {
+                let link = device.link().expect("the example names no further interface");
+                self.send(link, host.index(), &Frame::Arp(frame));
+            }
             Output::SendBeacon { link, datagram } => {
                 self.send(link, host.index(), &Frame::Beacon(datagram));
             }

@@ -5,14 +5,14 @@
 //! Read first: rtnetlink(7); facts/vrrp.md 6.2 (how long an address outlives its lifetime).
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tandem::net::arp::{Arp, Mac, Operation};
 use tandem::net::netlink;
 use tandem::node::Input;
 use tandem::time::Instant;
-use tandem::units::Cidr;
+use tandem::units::IpCidr;
 use tandem::wire::{HostId, LinkId};
 
 use super::host::Host;
@@ -22,17 +22,17 @@ use super::world::{Event, World};
 /// Virtual addresses by link, each with the end of its lifetime (true time).
 #[derive(Debug, Default)]
 pub struct Kernel {
-    pub held: BTreeMap<(LinkId, Ipv4Addr), Lease>,
+    pub held: BTreeMap<(LinkId, IpAddr), Lease>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
-    pub address: Cidr,
+    pub address: IpCidr,
     pub until: Option<Instant>,
 }
 
 impl Kernel {
-    pub fn holds(&self, link: LinkId, address: Ipv4Addr) -> bool {
+    pub fn holds(&self, link: LinkId, address: IpAddr) -> bool {
         self.held.contains_key(&(link, address))
     }
 }
@@ -72,10 +72,11 @@ impl World {
                 let mut answer = Vec::new();
                 for link in LinkId::ALL {
                     let own = self.config.host(host).address(link);
-                    answer.extend(netlink::set_address(0, index_of(link), own, None));
+                    answer.extend(netlink::set_address(0, index_of(link), own.into(), None, None));
                 }
                 for ((link, _), lease) in &self.hosts[host.index()].kernel.held {
-                    answer.extend(netlink::set_address(0, index_of(*link), lease.address, None));
+                    let index = index_of(*link);
+                    answer.extend(netlink::set_address(0, index, lease.address, None, None));
                 }
                 answer.extend(message(3, sequence, &[0; 4]));
                 self.tell_node(host, answer);
@@ -104,7 +105,7 @@ impl World {
             self.at(until, Event::LeaseEnds { host, key });
         }
         let index = index_of(link);
-        self.tell_node(host, netlink::set_address(0, index, address, None));
+        self.tell_node(host, netlink::set_address(0, index, address, None, None));
         self.tell_node(host, message(2, sequence, &[0; 20]));
     }
 
@@ -124,7 +125,7 @@ impl World {
         self.tell_node(host, message(2, sequence, &body));
     }
 
-    pub fn lease_ends(&mut self, host: HostId, key: (LinkId, Ipv4Addr)) {
+    pub fn lease_ends(&mut self, host: HostId, key: (LinkId, IpAddr)) {
         let Host { kernel, frozen_since, .. } = &mut self.hosts[host.index()];
         let Some(lease) = kernel.held.get(&key).copied() else { return };
         // A frozen host's timers stand still: the lifetime was moved on when it went on.
@@ -163,7 +164,8 @@ impl World {
     pub fn answer_arp(&mut self, host: HostId, link: LinkId, from: usize, frame: &[u8]) {
         let Some(arp) = Arp::parse(frame) else { return };
         let own = self.config.host(host).address(link).address;
-        let is_held = own == arp.target || self.hosts[host.index()].kernel.holds(link, arp.target);
+        let is_held =
+            own == arp.target || self.hosts[host.index()].kernel.holds(link, arp.target.into());
         if arp.operation != Operation::Request || arp.sender == arp.target || !is_held {
             return;
         }
@@ -179,7 +181,7 @@ impl World {
     }
 }
 
-fn address_of(request: &[u8]) -> Option<(LinkId, Cidr)> {
+fn address_of(request: &[u8]) -> Option<(LinkId, IpCidr)> {
     match netlink::parse(request).first()? {
         netlink::Event::AddressAdded { index, address }
         | netlink::Event::AddressRemoved { index, address } => Some((link_of(*index)?, *address)),

@@ -74,6 +74,7 @@ pub fn report(sweep: u64) -> String {
 /// Cells that no run reaches, and why.
 const EXPLAINED: &[(&str, &str)] = &[
     ("joining ForeignServes", "no keepalived here: both hosts run tandem"),
+    ("standby Preempted", "the same"),
     ("standby Diverged", "needs an administrator's write on the replica, which nobody makes here"),
     ("promoting EpochOvertaken", "a takeover raises its epoch above every one it heard"),
     ("promoting PeerResigned", "judge_serving sees it as PeerReleased or PeerGone"),

@@ -7,7 +7,6 @@ use tandem::net::arp::Arp;
 use tandem::net::netlink;
 use tandem::node::Output;
 use tandem::routes::Flow;
-use tandem::vrrp::packet::Received;
 use tandem::wire::HostId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +78,11 @@ impl Plant {
     pub fn bend(self, host: HostId, output: Output) -> Option<Output> {
         match (self, output) {
             (Self::ForgetsEpoch, Output::Persist(_))
-            | (Self::Silent, Output::SendArp { .. })
+            | (Self::Silent, Output::SendFrame { .. })
             | (Self::NoBeacons, Output::SendBeacon { .. }) => None,
-            (Self::NeverAsks, Output::SendArp { link, frame }) => {
+            (Self::NeverAsks, Output::SendFrame { device, frame }) => {
                 let is_probe = Arp::parse(&frame).is_some_and(|arp| arp.sender.is_unspecified());
-                (!is_probe).then_some(Output::SendArp { link, frame })
+                (!is_probe).then_some(Output::SendFrame { device, frame })
             }
             (Self::KeepsAddresses, Output::Netlink { request }) => {
                 let is_removal = matches!(
@@ -97,10 +96,15 @@ impl Plant {
                 routes.source.get_or_insert(host);
                 Some(Output::Routes(routes))
             }
-            (Self::ResignsAlways, Output::SendVrrp { link, datagram }) => {
-                let Received { source, mut advertisement, .. } = Received::parse(&datagram).ok()?;
-                advertisement.priority = 0;
-                Some(Output::SendVrrp { link, datagram: advertisement.emit(source, 1) })
+            (Self::ResignsAlways, Output::SendVrrp { link, mut datagram }) => {
+                // Byte 22 is the priority; the checksum is made good for what it lost.
+                let lost = u16::from(datagram.bytes[22]) << 8;
+                let sum = u16::from_be_bytes([datagram.bytes[26], datagram.bytes[27]]);
+                let (sum, carry) = sum.overflowing_add(lost);
+                let [high, low] = (sum + u16::from(carry)).to_be_bytes();
+                datagram.bytes[22] = 0;
+                datagram.bytes[26..28].copy_from_slice(&[high, low]);
+                Some(Output::SendVrrp { link, datagram })
             }
             (_, output) => Some(output),
         }

@@ -83,7 +83,7 @@ impl Frame {
     pub fn input(self, link: LinkId) -> Input {
         match self {
             Self::Vrrp(datagram) => Input::Vrrp { link, datagram },
-            Self::Arp(frame) => Input::Arp { link, frame },
+            Self::Arp(frame) => Input::Frame { device: link.into(), frame },
             Self::Beacon(datagram) => Input::Beacon { link, datagram },
         }
     }

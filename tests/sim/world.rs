@@ -6,7 +6,7 @@
 //! `mysqld`, `client`, `faults`, `checks`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tandem::config::{Config, EXAMPLE};
@@ -40,7 +40,7 @@ pub enum Event {
     Query(Query),
     LeaseEnds {
         host: HostId,
-        key: (LinkId, Ipv4Addr),
+        key: (LinkId, IpAddr),
     },
     /// The guard sees that its node is gone, and later starts it again.
     CarryOut {
@@ -143,7 +143,7 @@ impl World {
             database.plant = plant;
             Host::new(host, database, &mut rng)
         });
-        let client = Client::new(config.link(LinkId::Outside).vip[0].address);
+        let client = Client::new(config.link(LinkId::Outside).vip[0].address.address);
         Self {
             seed,
             now: Instant::from_nanos(1_000_000),

@@ -1,0 +1,122 @@
+//! Announcing: the virtual addresses' new place is told to the links, and whether it was heard is
+//! asked of the gateway.
+//!
+//! In: orders of `act`, signs of a second claimant, time. Out: frames. Must not: announce what this
+//! host does not hold. Read first: facts/vrrp.md 1.6, 3.3 and 6.7; `net::gateway`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Node, Output};
+use crate::net::arp::Arp;
+use crate::net::nd::Neighbour;
+use crate::time::{Instant, earliest};
+use crate::wire::{DeviceId, LinkId};
+
+/// Announcements after a takeover: at once, and then for switches and hosts that missed them
+/// (facts/vrrp.md 3.3); after the last one they go on every `ANNOUNCE_INTERVAL`.
+pub(super) const ANNOUNCE_DELAYS: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30);
+/// Two hosts that both hold an address must not answer each other's every frame.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Starts the series of announcements with the first one.
+    pub(super) fn begin_announcements(&mut self, now: Instant) {
+        self.announce();
+        self.announce_next = Some((0, now + ANNOUNCE_DELAYS[0]));
+    }
+
+    pub(super) fn run_announcements(&mut self, now: Instant) {
+        self.run_gateways(now);
+        let Some((count, at)) = self.announce_next else { return };
+        if now < at {
+            return;
+        }
+        self.announce();
+        self.ask_gateways(now);
+        let delay = ANNOUNCE_DELAYS.get(count + 1).copied().unwrap_or(ANNOUNCE_INTERVAL);
+        self.announce_next = Some((count + 1, now + delay));
+    }
+
+    pub(super) fn end_announcements(&mut self) {
+        self.announce_next = None;
+        let gateways = self.links.iter_mut().filter_map(|link| link.gateway.as_mut());
+        gateways.for_each(|gateway| gateway.stop());
+    }
+
+    /// A sign of a second claimant: whoever listened to it is told again.
+    pub(super) fn reclaim(&mut self, now: Instant) {
+        if self.addresses.is_desired() && now >= self.reclaim_at {
+            self.reclaim_at = now + RECLAIM_INTERVAL;
+            self.group.advertise_at_once(now);
+            self.announce();
+        }
+    }
+
+    /// One request and one reply form for every IPv4 address, one advertisement for IPv6.
+    pub(super) fn announce(&mut self) {
+        let vips: Vec<_> = self.addresses.all().collect();
+        for (device, vip) in vips {
+            let mac = self.devices[device.index()].mac;
+            match vip.address {
+                IpAddr::V4(address) => {
+                    self.send_frame(device, Arp::announcement(mac, address).emit().to_vec());
+                    self.send_frame(device, Arp::announcement_reply(mac, address).emit().to_vec());
+                }
+                IpAddr::V6(address) => {
+                    self.send_frame(device, Neighbour::announcement(mac, address).emit());
+                }
+            }
+        }
+    }
+
+    /// "Does anybody have this address?", in the words of its family.
+    pub(super) fn send_probe(&mut self, device: DeviceId, address: IpAddr) {
+        let mac = self.devices[device.index()].mac;
+        let frame = match address {
+            IpAddr::V4(address) => Arp::probe(mac, address).emit().to_vec(),
+            IpAddr::V6(address) => Neighbour::probe(mac, address).emit(),
+        };
+        self.send_frame(device, frame);
+    }
+
+    pub(super) fn send_frame(&mut self, device: DeviceId, frame: Vec<u8>) {
+        self.outputs.push_back(Output::SendFrame { device, frame });
+    }
+
+    fn ask_gateways(&mut self, now: Instant) {
+        for link in LinkId::ALL {
+            let mac = self.devices[link.index()].mac;
+            let gateway = self.links[link.index()].gateway.as_mut();
+            let frames = gateway.map(|gateway| gateway.ask(now, mac)).unwrap_or_default();
+            self.send_to_gateway(link, frames);
+        }
+    }
+
+    fn run_gateways(&mut self, now: Instant) {
+        for link in LinkId::ALL {
+            let mac = self.devices[link.index()].mac;
+            let gateway = self.links[link.index()].gateway.as_mut();
+            let frames = gateway.map(|gateway| gateway.tick(now, mac)).unwrap_or_default();
+            self.send_to_gateway(link, frames);
+        }
+    }
+
+    fn send_to_gateway(&mut self, link: LinkId, frames: Vec<[u8; 42]>) {
+        for frame in frames {
+            self.send_frame(link.into(), frame.to_vec());
+        }
+    }
+
+    pub(super) fn gateway_deadline(&self) -> Option<Instant> {
+        let gateways = self.links.iter().filter_map(|link| link.gateway.as_ref());
+        gateways.fold(None, |first, gateway| earliest(first, gateway.deadline()))
+    }
+}
