@@ -255,7 +255,8 @@ pub struct Node {
     hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
-    announce_next: Option<(usize, Instant)>,
+    /// When the next announcements are due, in order; empty while nothing is held.
+    announce_at: heapless::Vec<Instant, 8>,
     /// A second claimant is answered no sooner.
     reclaim_at: Instant,
     routes: Routes,
@@ -345,7 +346,7 @@ impl Node {
             hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
-            announce_next: None,
+            announce_at: heapless::Vec::new(),
             reclaim_at: Instant::ZERO,
             routes: Routes::unknown(),
             notes: VecDeque::new(),
@@ -415,7 +416,7 @@ impl Node {
             self.group.deadline(),
             self.addresses.deadline(),
             self.engine.deadline(),
-            self.announce_next.map(|(_, at)| at),
+            self.announce_at.first().copied(),
             self.gateway_deadline(),
             self.silent_at().filter(is_ahead),
             self.probe_deadline().filter(is_ahead),

@@ -13,9 +13,9 @@ use crate::net::nd::Neighbour;
 use crate::time::{Instant, earliest};
 use crate::wire::{DeviceId, LinkId};
 
-/// Announcements after a takeover: at once, and then for switches and hosts that missed them
-/// (facts/vrrp.md 3.3); after the last one they go on every `ANNOUNCE_INTERVAL`.
-pub(super) const ANNOUNCE_DELAYS: [Duration; 5] = [
+/// Announcements after the first one, counted from it, for switches and hosts that missed one
+/// (facts/vrrp.md 3.3); after the last they go on every `ANNOUNCE_INTERVAL`.
+const ANNOUNCE_DELAYS: [Duration; 5] = [
     Duration::from_millis(20),
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -30,23 +30,26 @@ impl Node {
     /// Starts the series of announcements with the first one.
     pub(super) fn begin_announcements(&mut self, now: Instant) {
         self.announce();
-        self.announce_next = Some((0, now + ANNOUNCE_DELAYS[0]));
+        self.ask_gateways(now);
+        let due = ANNOUNCE_DELAYS.map(|delay| now + delay);
+        self.announce_at = due.into_iter().collect();
     }
 
     pub(super) fn run_announcements(&mut self, now: Instant) {
         self.run_gateways(now);
-        let Some((count, at)) = self.announce_next else { return };
-        if now < at {
+        if self.announce_at.first().is_none_or(|at| now < *at) {
             return;
         }
         self.announce();
         self.ask_gateways(now);
-        let delay = ANNOUNCE_DELAYS.get(count + 1).copied().unwrap_or(ANNOUNCE_INTERVAL);
-        self.announce_next = Some((count + 1, now + delay));
+        self.announce_at.retain(|at| *at > now);
+        if self.announce_at.is_empty() {
+            self.announce_at.push(now + ANNOUNCE_INTERVAL).expect("it is empty");
+        }
     }
 
     pub(super) fn end_announcements(&mut self) {
-        self.announce_next = None;
+        self.announce_at.clear();
         let gateways = self.links.iter_mut().filter_map(|link| link.gateway.as_mut());
         gateways.for_each(|gateway| gateway.stop());
     }

@@ -130,7 +130,8 @@ impl Node {
         let facts = &self.links[link.index()];
         let device = self.devices[link.index()].name.clone();
         let Some(since) = facts.ears.carrier_since else {
-            return vec![Trouble::NoCarrier { device }];
+            // Until the kernel has answered, nothing is known of any carrier.
+            return if self.is_dumped { vec![Trouble::NoCarrier { device }] } else { Vec::new() };
         };
         let mut found = Vec::new();
         if self.is_dumped && !facts.has_own && now.since(since) > PATIENCE {

@@ -251,7 +251,7 @@ impl Node {
         });
         if has_carrier && self.addresses.is_desired() {
             self.group.serve_on(now, link);
-            self.announce_next = Some((0, now));
+            self.begin_announcements(now);
         }
         self.peer.hurry(now);
     }

@@ -8,16 +8,9 @@ use std::time::Duration;
 use crate::foreign::{self, Timing};
 use crate::pair::Pair;
 use crate::world::{Link, Outcome, wait_until};
-use crate::{check, on_a_pair};
+use crate::{check, has_finding, on_a_pair};
 
 const FOUND_LIMIT: Duration = Duration::from_secs(20);
-
-fn has_finding(pair: &Pair, number: usize, words: &str) -> bool {
-    pair.servers[number].status().is_ok_and(|status| {
-        let findings = status["findings"].as_array().cloned().unwrap_or_default();
-        findings.iter().any(|finding| finding.as_str().is_some_and(|text| text.contains(words)))
-    })
-}
 
 /// The finding appears, the roles stay, and it goes when the trouble does.
 fn is_found(

@@ -38,6 +38,11 @@ impl Timing {
 }
 
 pub fn configure(host: &Host, timing: &Timing, priority: u8) -> Outcome<()> {
+    std::fs::write(host.path(CONF), conf(timing, priority)).map_err(text)
+}
+
+/// The scenario's keepalived.conf.
+pub fn conf(timing: &Timing, priority: u8) -> String {
     let secret = match timing.version {
         2 => " authentication {\n auth_type PASS\n auth_pass 3489\n }\n",
         _ => "",
@@ -50,14 +55,13 @@ pub fn configure(host: &Host, timing: &Timing, priority: u8) -> Outcome<()> {
             timing.advert_int
         )
     };
-    let conf = format!(
+    format!(
         "global_defs {{\n vrrp_version {}\n}}\n\
          vrrp_sync_group vg_1 {{\n group {{\n inside_network\n outside_network\n }}\n}}\n{}{}",
         timing.version,
         instance("inside_network", "eth1", 51, "192.168.3.150"),
         instance("outside_network", "eth0", 50, "10.96.153.239"),
-    );
-    std::fs::write(host.path(CONF), conf).map_err(text)
+    )
 }
 
 pub fn start(host: &mut Host) -> Outcome<()> {

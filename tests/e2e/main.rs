@@ -14,13 +14,17 @@ mod pair;
 mod php;
 mod sampler;
 mod story;
+mod wire;
 mod world;
 
+mod addresses;
 mod faults;
 mod findings;
 mod harness;
+mod interop;
 mod keepalived;
 mod links;
+mod preemption;
 mod service;
 
 use database::Flavour;
@@ -39,6 +43,14 @@ fn on_a_pair(law: impl FnOnce(&mut Pair) -> Outcome<()>) {
     if let Err(why) = law(&mut pair) {
         panic!("{why}\n{}", pair.logs());
     }
+}
+
+/// Whether a server's status has a finding with these words.
+fn has_finding(pair: &Pair, number: usize, words: &str) -> bool {
+    pair.servers[number].status().is_ok_and(|status| {
+        let findings = status["findings"].as_array().cloned().unwrap_or_default();
+        findings.iter().any(|finding| finding.as_str().is_some_and(|text| text.contains(words)))
+    })
 }
 
 /// Fails with a sentence.
