@@ -20,6 +20,7 @@ mod judge;
 mod links;
 mod report;
 mod silence;
+pub mod survey;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

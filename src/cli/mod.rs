@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{Request, Response};
 use crate::os::{control, file};
+use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
 pub const CONFIG_PATH: &str = "/etc/tandem/tandem.toml";
@@ -37,7 +38,7 @@ usage: tandem APPLET [ARGUMENTS]
   status [--json]                     what is true now, on one screen
   switchover                          exchange the roles of both hosts, losing nothing
   failover --force                    serve on this host, whatever the other one has
-  check [FILE]                        validate a configuration
+  check [--live] [--host NAME] [FILE] validate a configuration; --live: look at the network too
   encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
   version
@@ -119,6 +120,18 @@ fn load(path: &str) -> Result<Config, String> {
     let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
     config.resolve(file::read_secret).map_err(|error| format!("{path}: {error}"))?;
     Ok(config)
+}
+
+/// Which of the two this host is, by the name that was given or by its own.
+fn this_host(config: &Config, given: Option<&str>) -> Result<HostId, String> {
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => nix::unistd::gethostname()
+            .map_err(|error| format!("the host name is not known: {error}"))?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    config.find_host(&name).map_err(|error| error.to_string())
 }
 
 /// Sends a request that acts, prints its steps as they come, ends with what is true then.

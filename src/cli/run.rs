@@ -62,13 +62,6 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
 
 fn load(arguments: &Arguments) -> Result<(Config, HostId), String> {
     let config = super::load(&arguments.config)?;
-    let name = match &arguments.host {
-        Some(name) => name.clone(),
-        None => nix::unistd::gethostname()
-            .map_err(|error| format!("the host name is not known: {error}"))?
-            .to_string_lossy()
-            .into_owned(),
-    };
-    let me = config.find_host(&name).map_err(|error| error.to_string())?;
+    let me = super::this_host(&config, arguments.host.as_deref())?;
     Ok((config, me))
 }

@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::arp::{Arp, Mac, Operation};
+use super::arp::{Arp, FRAME_BYTES, Mac, Operation};
 use crate::time::Instant;
 
 /// How long an answer may take, and how often it is asked for one.
@@ -53,7 +53,7 @@ impl Gateway {
     }
 
     /// Begins a round of questions; only while this host holds the virtual addresses.
-    pub fn ask(&mut self, now: Instant, mac: Mac) -> Vec<[u8; 42]> {
+    pub fn ask(&mut self, now: Instant, mac: Mac) -> Vec<[u8; FRAME_BYTES]> {
         self.senders.iter_mut().for_each(|(_, is_answered)| *is_answered = false);
         self.send(now, mac, 1)
     }
@@ -81,7 +81,7 @@ impl Gateway {
     }
 
     /// Asks again what was not answered in time, or comes to its verdict.
-    pub fn tick(&mut self, now: Instant, mac: Mac) -> Vec<[u8; 42]> {
+    pub fn tick(&mut self, now: Instant, mac: Mac) -> Vec<[u8; FRAME_BYTES]> {
         match self.round {
             Some((_, until)) if now < until => Vec::new(),
             Some((round, _)) if round < ROUNDS => self.send(now, mac, round + 1),
@@ -95,7 +95,7 @@ impl Gateway {
         }
     }
 
-    fn send(&mut self, now: Instant, mac: Mac, round: u32) -> Vec<[u8; 42]> {
+    fn send(&mut self, now: Instant, mac: Mac, round: u32) -> Vec<[u8; FRAME_BYTES]> {
         self.round = Some((round, now + ANSWER_LIMIT));
         // The last round is for all: the router may have another hardware address by now.
         let destination = self.mac.filter(|_| round < ROUNDS).unwrap_or(Mac::BROADCAST);

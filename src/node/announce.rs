@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Node, Output};
-use crate::net::arp::Arp;
+use crate::net::arp::{Arp, FRAME_BYTES};
 use crate::net::nd::Neighbour;
 use crate::time::{Instant, earliest};
 use crate::wire::{DeviceId, LinkId};
@@ -112,7 +112,7 @@ impl Node {
         }
     }
 
-    fn send_to_gateway(&mut self, link: LinkId, frames: Vec<[u8; 42]>) {
+    fn send_to_gateway(&mut self, link: LinkId, frames: Vec<[u8; FRAME_BYTES]>) {
         for frame in frames {
             self.send_frame(link.into(), frame.to_vec());
         }

@@ -187,27 +187,7 @@ impl Node {
         let peer = IpAddr::from(self.links[link.index()].peer);
         let lately = move |at: Instant| now.since(at) < self.patience();
         let refused = refused.filter(|(at, ..)| lately(*at)).map(|(_, source, refusal)| {
-            let (name, why) = (self.peer_name(), refusal.to_string());
-            if source != peer {
-                return Trouble::PacketsRefused { source, why };
-            }
-            match refusal {
-                Refusal::Password | Refusal::AuthType => Trouble::PasswordDiffers { name, why },
-                Refusal::Interval { .. } => Trouble::IntervalDiffers { name, why },
-                Refusal::Version(_) => Trouble::VersionDiffers { name, why },
-                Refusal::Truncated
-                | Refusal::NotVrrp
-                | Refusal::OtherVrid(_)
-                | Refusal::UnknownVersion(_)
-                | Refusal::Length { .. }
-                | Refusal::Ttl(_)
-                | Refusal::UnknownAuthType(_)
-                | Refusal::Type(_)
-                | Refusal::Checksum
-                | Refusal::Destination(_)
-                | Refusal::Count(_)
-                | Refusal::NoInterval => Trouble::PacketsRefused { source, why },
-            }
+            of_refusal(self.peer_name(), source == peer, source, refusal)
         });
         let beacon = beacon_refused
             .filter(|(at, _)| lately(*at))
@@ -256,5 +236,30 @@ impl Node {
         let peer = self.fresh(now)?;
         let is_settled = now.since(self.role_since) > PATIENCE;
         is_settled.then(|| peer.hears[link.index()])
+    }
+}
+
+/// The trouble behind an advertisement on our VRID that is ignored.
+pub(super) fn of_refusal(name: String, is_peer: bool, source: IpAddr, refusal: Refusal) -> Trouble {
+    let why = refusal.to_string();
+    if !is_peer {
+        return Trouble::PacketsRefused { source, why };
+    }
+    match refusal {
+        Refusal::Password | Refusal::AuthType => Trouble::PasswordDiffers { name, why },
+        Refusal::Interval { .. } => Trouble::IntervalDiffers { name, why },
+        Refusal::Version(_) => Trouble::VersionDiffers { name, why },
+        Refusal::Truncated
+        | Refusal::NotVrrp
+        | Refusal::OtherVrid(_)
+        | Refusal::UnknownVersion(_)
+        | Refusal::Length { .. }
+        | Refusal::Ttl(_)
+        | Refusal::UnknownAuthType(_)
+        | Refusal::Type(_)
+        | Refusal::Checksum
+        | Refusal::Destination(_)
+        | Refusal::Count(_)
+        | Refusal::NoInterval => Trouble::PacketsRefused { source, why },
     }
 }

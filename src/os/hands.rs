@@ -5,39 +5,30 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
 use nix::sys::signalfd::SignalFd;
-use smol::LocalExecutor;
 use smol::channel::Sender;
 
 use super::control::{Asked, Clients};
 use super::data::Data;
-use super::link::{DeviceSockets, Endpoints, LinkSockets};
 use super::mysql::LocalServer;
-use super::{clock, control, file, route};
+use super::network::{Executor, Network};
+use super::{clock, control, file};
 use crate::config::Config;
 use crate::console::message;
 use crate::limits;
-use crate::net::netlink;
 use crate::node::{DataPlane, Input, Output};
-use crate::wire::{DeviceId, HostId, LinkId};
-
-type Executor = Rc<LocalExecutor<'static>>;
+use crate::wire::HostId;
 
 /// Everything that the node's outputs touch.
 #[derive(Debug)]
 pub struct Hands {
     executor: Executor,
     inputs: Sender<Input>,
-    links: Rc<[LinkSockets; 2]>,
-    /// By `DeviceId`.
-    devices: Rc<[DeviceSockets]>,
-    netlink: Rc<Async<OwnedFd>>,
+    network: Network,
     database: LocalServer,
     data: Rc<RefCell<Data>>,
     /// What the data plane came to since the node was told.
@@ -57,14 +48,7 @@ impl Hands {
         executor: Executor,
         inputs: Sender<Input>,
     ) -> io::Result<Self> {
-        let [outside, inside] = LinkId::ALL.map(|link| open_link(config, me, link));
-        let links = Rc::new([outside?, inside?]);
-        let has_ipv6 =
-            config.links.iter().flat_map(|it| &it.vip).any(|vip| vip.address.address.is_ipv6());
-        let devices = config.devices().into_iter();
-        let devices = devices.map(|name| DeviceSockets::open(name, has_ipv6));
-        let devices = devices.collect::<io::Result<Vec<_>>>()?.into();
-        let netlink = Rc::new(Async::new_nonblocking(route::open(netlink::GROUPS)?)?);
+        let network = Network::open(config, me)?;
         let own = (config.host(me).inside_address(), config.repl.port);
         let database =
             LocalServer::new(own.into(), &config.repl.user, config.repl.password.reveal());
@@ -72,15 +56,13 @@ impl Hands {
         let hands = Self {
             executor,
             inputs,
-            links,
-            devices,
-            netlink,
+            network,
             database,
             data,
             facts: Rc::default(),
             clients: Rc::default(),
         };
-        hands.start_readers();
+        hands.network.start_readers(&hands.executor, &hands.inputs);
         hands.start_clock_watch();
         hands.start_control();
         hands.start_data()?;
@@ -96,17 +78,16 @@ impl Hands {
     pub fn perform(&self, output: Output) -> Result<(), Exit> {
         match output {
             Output::SendVrrp { link, datagram } => {
-                log_failure("advertisement", self.link(link).send_vrrp(&datagram));
+                log_failure("advertisement", self.network.link(link).send_vrrp(&datagram));
             }
             Output::SendFrame { device, frame } => {
-                let sent = self.devices.get(device.index()).map(|sockets| sockets.send(&frame));
-                log_failure("frame", sent.unwrap_or(Ok(())));
+                log_failure("frame", self.network.send_frame(device, &frame));
             }
             Output::SendBeacon { link, datagram } => {
-                log_failure("beacon", self.link(link).send_beacon(&datagram));
+                log_failure("beacon", self.network.link(link).send_beacon(&datagram));
             }
             Output::Netlink { request } => {
-                log_failure("netlink", route::send(self.netlink.get_ref(), &request));
+                log_failure("netlink", self.network.send_netlink(&request));
             }
             Output::Query { id, sql, limit } => self.query(id, sql, limit),
             Output::Routes(routes) => {
@@ -132,10 +113,6 @@ impl Hands {
         Ok(())
     }
 
-    fn link(&self, link: LinkId) -> &LinkSockets {
-        &self.links[link.index()]
-    }
-
     fn query(&self, id: u64, sql: String, limit: Duration) {
         let (database, inputs) = (self.database.clone(), self.inputs.clone());
         self.executor
@@ -144,45 +121,6 @@ impl Hands {
                 let _ending = inputs.send(Input::Answer { id, result }).await;
             })
             .detach();
-    }
-
-    fn start_readers(&self) {
-        for link in LinkId::ALL {
-            for place in 0..self.links[link.index()].vrrp.len() {
-                let sockets = self.links.clone();
-                self.spawn_reader(async move |buffer| {
-                    let receiver = &sockets[link.index()].vrrp[place];
-                    Ok((receiver.receive(buffer).await?, Make::Vrrp(link)))
-                });
-            }
-            let sockets = self.links.clone();
-            self.spawn_reader(async move |buffer| {
-                let count = sockets[link.index()].beacon.recv(buffer).await?;
-                Ok((count, Make::Beacon(link)))
-            });
-        }
-        for (place, sockets) in self.devices.iter().enumerate() {
-            let Some(device) = DeviceId::new(place) else { continue };
-            for number in 0..sockets.frames.len() {
-                let devices = self.devices.clone();
-                self.spawn_reader(async move |buffer| {
-                    let socket = &devices[place].frames[number];
-                    let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut buffer[..])?);
-                    Ok((socket.read_with(read).await?, Make::Frame(device)))
-                });
-            }
-        }
-        let socket = self.netlink.clone();
-        self.spawn_reader(async move |buffer| {
-            match socket.read_with(|fd| route::receive(fd, buffer)).await {
-                Ok(count) => Ok((count, Make::Netlink)),
-                // netlink(7): the socket's buffer was too small for what happened.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
-                    Ok((0, Make::NetlinkLost))
-                }
-                Err(error) => Err(error),
-            }
-        });
     }
 
     /// The wall clock's jumps, where the kernel tells them.
@@ -195,37 +133,6 @@ impl Hands {
                     if inputs.send(Input::ClockSet { seconds }).await.is_err() {
                         return;
                     }
-                }
-            })
-            .detach();
-    }
-
-    /// Reads one socket for ever, a bounded number of datagrams before others get their turn.
-    fn spawn_reader<F>(&self, mut receive: F)
-    where
-        F: AsyncFnMut(&mut [u8]) -> io::Result<(usize, Make)> + 'static,
-    {
-        let inputs = self.inputs.clone();
-        self.executor
-            .spawn(async move {
-                let mut buffer = vec![0; 32 * 1024];
-                loop {
-                    for _ in 0..limits::DATAGRAMS_PER_TURN {
-                        match receive(&mut buffer).await {
-                            Ok((count, make)) => {
-                                let datagram = buffer.get(..count).unwrap_or(&[]).to_vec();
-                                if inputs.send(make.call(datagram)).await.is_err() {
-                                    return;
-                                }
-                            }
-                            // The interface is down, or the queue overflowed: go on reading.
-                            Err(error) => {
-                                log::debug!("receive: {error}");
-                                Timer::after(Duration::from_millis(50)).await;
-                            }
-                        }
-                    }
-                    smol::future::yield_now().await;
                 }
             })
             .detach();
@@ -322,43 +229,6 @@ pub async fn sleep_until(deadline: Option<crate::time::Instant>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// Makes an input of a datagram.
-#[derive(Debug, Clone, Copy)]
-enum Make {
-    Vrrp(LinkId),
-    Frame(DeviceId),
-    Beacon(LinkId),
-    Netlink,
-    NetlinkLost,
-}
-
-impl Make {
-    fn call(self, datagram: Vec<u8>) -> Input {
-        match self {
-            Self::Vrrp(link) => Input::Vrrp { link, datagram },
-            Self::Frame(device) => Input::Frame { device, frame: datagram },
-            Self::Beacon(link) => Input::Beacon { link, datagram },
-            Self::Netlink => Input::Netlink { datagram },
-            Self::NetlinkLost => Input::NetlinkLost,
-        }
-    }
-}
-
-fn open_link(config: &Config, me: HostId, link: LinkId) -> io::Result<LinkSockets> {
-    let has = |is_meant: fn(&IpAddr) -> bool| {
-        config.link(link).vip.iter().any(|vip| is_meant(&vip.address.address))
-    };
-    LinkSockets::open(Endpoints {
-        device: config.link(link).device.clone(),
-        own: config.host(me).address(link).address,
-        peer: config.host(me.other()).address(link).address,
-        beacon_port: config.peer.port,
-        has_ipv4: has(IpAddr::is_ipv4),
-        has_ipv6: has(IpAddr::is_ipv6),
-    })
-    .map_err(|error| io::Error::new(error.kind(), format!("{link} link: {error}")))
 }
 
 /// What the network refuses is seen by its silence; a person who looks closer finds the reason.

@@ -50,7 +50,11 @@ async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>
     }
 }
 
-async fn next_input(inputs: &Receiver<Input>, deadline: Option<crate::time::Instant>) -> Input {
+/// The next input, or `Wake` when the deadline passes first.
+pub(super) async fn next_input(
+    inputs: &Receiver<Input>,
+    deadline: Option<crate::time::Instant>,
+) -> Input {
     let received = async { inputs.recv().await.unwrap_or(Input::Wake) };
     let woken = async {
         sleep_until(deadline).await;

@@ -1,4 +1,4 @@
-//! Virtual addresses: of both families, on any interface, with a label; deleted, claimed, announced.
+//! Virtual addresses: of both families, on any interface, labelled, deleted, claimed, announced.
 //!
 //! In: pairs with other `vip` lines than the scenario's. Out: laws of facts/vrrp.md 1.6, 1.7, 3.3
 //! and 3.6, seen from a third host. Must not: need requests.

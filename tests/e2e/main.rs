@@ -20,12 +20,14 @@ mod world;
 mod addresses;
 mod faults;
 mod findings;
+mod flood;
 mod harness;
 mod interop;
 mod keepalived;
 mod links;
 mod preemption;
 mod service;
+mod survey;
 
 use database::Flavour;
 use pair::Pair;

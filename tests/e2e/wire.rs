@@ -48,3 +48,27 @@ pub fn arp_heard(
         Ok(heard)
     })
 }
+
+/// An advertisement as a third host sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    pub at: Instant,
+    pub priority: u8,
+}
+
+/// The advertisements that a host hears for `span`, whatever is wrong with them.
+pub fn vrrp_heard(host: &Host, link: Link, span: Duration) -> Outcome<Vec<Heard>> {
+    let sockets = host.on_network(|| DeviceSockets::open(link.device(), false))?.map_err(text)?;
+    let socket = sockets.frames.get(1).ok_or("no packet socket for IPv4")?.get_ref();
+    let (start, mut heard, mut buffer) = (Instant::now(), Vec::new(), [0; 2048]);
+    while start.elapsed() < span {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        let _ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait));
+        while let Ok(count) = rustix::io::read(socket, &mut buffer[..]) {
+            // Ethernet and IPv4 headers, then version, VRID, priority.
+            let priority = buffer[..count].get(14 + 20 + 2).copied();
+            heard.extend(priority.map(|priority| Heard { at: Instant::now(), priority }));
+        }
+    }
+    Ok(heard)
+}
