@@ -429,7 +429,7 @@ impl Node {
     /// A loop that did not run for longer than `STALL_MAX` may have been overtaken: nothing that
     /// was known before counts, and the role is lost before anything else is sent.
     fn check_stall(&mut self, now: Instant) {
-        self.troubles.turn(now, self.config.vrrp.interval / 2);
+        self.troubles.turn(now, (self.config.vrrp.interval / 2).max(find::LATE_MIN));
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
         // A fast peer takes over sooner; a slow one does not make a late loop any better.

@@ -28,6 +28,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A trouble that comes and goes is noted this often at most.
 const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+/// A busy machine is late by less than this all the time.
+pub(super) const LATE_MIN: Duration = Duration::from_millis(250);
 /// The wall clock may be corrected by this much without a word.
 const CLOCK_STEP_MAX: i64 = 1;
 

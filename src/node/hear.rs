@@ -223,7 +223,7 @@ impl Node {
             return;
         };
         let device = &mut self.devices[place];
-        let is_remade = self.is_dumped && device.index != Some(index);
+        let is_remade = *device.first_index.get_or_insert(index) != index;
         device.index = Some(index);
         device.mac = mac;
         if is_remade {

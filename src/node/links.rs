@@ -18,6 +18,8 @@ use crate::wire::{HostId, LinkId};
 pub(super) struct Device {
     pub(super) name: String,
     pub(super) index: Option<u32>,
+    /// Which one it was when this daemon opened its sockets.
+    pub(super) first_index: Option<u32>,
     pub(super) mac: Mac,
     /// Its own link-local address, not a virtual one.
     pub(super) link_local: Option<IpAddr>,
@@ -25,7 +27,13 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), index: None, mac: Mac::default(), link_local: None }
+        Self {
+            name: name.to_owned(),
+            index: None,
+            first_index: None,
+            mac: Mac::default(),
+            link_local: None,
+        }
     }
 }
 

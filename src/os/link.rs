@@ -3,6 +3,7 @@
 //! In: bytes to send. Out: bytes received. Must not: look into them.
 //! Read first: facts/vrrp.md 1.8; raw(7), packet(7), ip(7), ipv6(7).
 
+use std::cell::OnceCell;
 use std::io::{self, IoSliceMut, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::num::NonZeroU32;
@@ -102,8 +103,9 @@ impl Receiver {
 #[derive(Debug)]
 pub struct Senders {
     device: String,
-    v4: std::cell::OnceCell<Socket>,
-    v6: std::cell::OnceCell<Socket>,
+    v4: OnceCell<Socket>,
+    /// With the interface's number, which is the scope of link-local addresses.
+    v6: OnceCell<(Socket, u32)>,
 }
 
 impl Senders {
@@ -120,10 +122,9 @@ impl Senders {
                 get_or_open(&self.v4, open)?.send_to(&datagram.bytes, &to)
             }
             (_, IpAddr::V6(destination)) => {
-                let index = index_of(&self.device)?;
-                let to = SocketAddr::from(SocketAddrV6::new(destination, 0, 0, index)).into();
-                let open = || open_sender_v6(&self.device, index);
-                get_or_open(&self.v6, open)?.send_to(&datagram.bytes, &to)
+                let (socket, index) = get_or_open(&self.v6, || open_sender_v6(&self.device))?;
+                let to = SocketAddr::from(SocketAddrV6::new(destination, 0, 0, *index)).into();
+                socket.send_to(&datagram.bytes, &to)
             }
             (IpAddr::V6(_), IpAddr::V4(_)) => Err(io::ErrorKind::InvalidInput.into()),
         }?;
@@ -131,15 +132,12 @@ impl Senders {
     }
 }
 
-fn get_or_open(
-    cell: &std::cell::OnceCell<Socket>,
-    open: impl FnOnce() -> io::Result<Socket>,
-) -> io::Result<&Socket> {
-    if let Some(socket) = cell.get() {
-        return Ok(socket);
+fn get_or_open<T>(cell: &OnceCell<T>, open: impl FnOnce() -> io::Result<T>) -> io::Result<&T> {
+    if let Some(opened) = cell.get() {
+        return Ok(opened);
     }
-    let socket = open()?;
-    Ok(cell.get_or_init(|| socket))
+    let opened = open()?;
+    Ok(cell.get_or_init(|| opened))
 }
 
 fn raw_socket(domain: Domain, protocol: i32) -> io::Result<Socket> {
@@ -159,12 +157,13 @@ fn open_sender_v4(device: &str, own: Ipv4Addr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn open_sender_v6(device: &str, index: u32) -> io::Result<Socket> {
+fn open_sender_v6(device: &str) -> io::Result<(Socket, u32)> {
+    let index = index_of(device)?;
     let socket = raw_socket(Domain::IPV6, PROTOCOL_RAW)?;
     socket.bind_device(Some(device.as_bytes()))?;
     socket.set_multicast_if_v6(index)?;
     socket.set_multicast_loop_v6(false)?;
-    Ok(socket)
+    Ok((socket, index))
 }
 
 fn open_group_v4(device: &str, index: u32) -> io::Result<Socket> {

@@ -41,7 +41,13 @@ impl Group {
             _ => Family::V4,
         };
         let router = self.on(link).find(|router| router.family() == family)?;
-        Some(router.handle_datagram(now, datagram))
+        let heard = router.handle_datagram(now, datagram);
+        if heard == Heard::Resigned {
+            // A sync group resigns as a whole. One that does not goes on advertising elsewhere, and
+            // so holds this group too.
+            self.routers.iter_mut().for_each(|(_, router)| router.note_resignation(now));
+        }
+        Some(heard)
     }
 
     pub fn set_carrier(&mut self, now: Instant, link: LinkId, has_carrier: bool) {

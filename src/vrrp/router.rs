@@ -133,6 +133,13 @@ impl Router {
         }
     }
 
+    /// The master resigned, here or on another link: the skew time is left (RFC 3768, 6.4.2).
+    pub fn note_resignation(&mut self, now: Instant) {
+        if let State::Backup { down_at } = self.state {
+            self.state = State::Backup { down_at: down_at.min(now + self.skew()) };
+        }
+    }
+
     /// After a stall nothing that was heard before counts.
     pub fn listen_again(&mut self, now: Instant) {
         if self.state != State::Initialize {
@@ -157,15 +164,17 @@ impl Router {
         self.is_list_different = advertisement.addresses != self.config.addresses;
         self.master_interval = advertisement.interval;
         self.note_traffic(now);
-        let priority = advertisement.priority;
-        if let State::Backup { .. } = self.state {
-            // RFC 3768, 6.4.2: priority 0 sets the timer to the skew time.
-            let wait = if priority == 0 { self.skew() } else { self.master_down_interval() };
-            self.state = State::Backup { down_at: now + wait };
-        }
-        match priority {
-            0 => Heard::Resigned,
-            priority => Heard::Master { source, priority },
+        match advertisement.priority {
+            0 => {
+                self.note_resignation(now);
+                Heard::Resigned
+            }
+            priority => {
+                if let State::Backup { .. } = self.state {
+                    self.state = State::Backup { down_at: now + self.master_down_interval() };
+                }
+                Heard::Master { source, priority }
+            }
         }
     }
 

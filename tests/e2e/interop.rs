@@ -101,8 +101,8 @@ fn version_3_over_both_families_moves_all_addresses_both_ways() {
         )
     };
     let keepalived = format!(
-        "global_defs {{\n vrrp_version 3\n}}\nvrrp_sync_group vg {{\n group {{\n in4\n in6\n out4\n \
-         out6\n }}\n}}\n{}{}{}{}",
+        "global_defs {{\n vrrp_version 3\n}}\nvrrp_sync_group vg {{\n group {{\n in4\n in6\n \
+         out4\n out6\n }}\n}}\n{}{}{}{}",
         instance("in4", "eth1", 51, "192.168.3.150/24"),
         instance("in6", "eth1", 51, "fe80::51/64\n fd00:3::150/64"),
         instance("out4", "eth0", 50, "10.96.153.239/24"),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::faults::nothing_is_lost;
 use crate::load::{Kind, Rates};
 use crate::pair::{Pair, SETTLE_LIMIT};
@@ -56,6 +58,27 @@ fn one_link_cut_in_silence_moves_nobody() {
             pair.wait_settled(0, SETTLE_LIMIT)?;
         }
         check(pair.two_holders().is_zero(), || format!("two holders: {:?}", pair.two_holders()))
+    });
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_used_again() {
+    on_a_pair(|pair| {
+        let host = &pair.servers[1].host;
+        pair.world.unplug("server2")?;
+        wait_until("server1 misses server2", Duration::from_secs(5), || {
+            pair.servers[0].status().is_ok_and(|it| it["peer"]["role"].is_null())
+        })?;
+        pair.world.plug("server2", host.identity().number, host.pid()?)?;
+        let identity = host.identity();
+        for (device, address) in [("eth0", identity.outside), ("eth1", identity.inside)] {
+            host.read(&["ip", "addr", "add", address, "brd", "+", "dev", device])?;
+            host.read(&["ip", "link", "set", device, "up"])?;
+        }
+        pair.wait_settled(0, SETTLE_LIMIT)?;
+        // Only one that listens on the present interfaces takes over.
+        pair.servers[0].signal_node(Signal::SIGKILL)?;
+        taken_over(pair)
     });
 }
 
