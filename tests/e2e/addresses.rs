@@ -4,13 +4,14 @@
 //! and 3.6, seen from a third host. Must not: need requests.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tandem::net::arp::{Arp, Mac, Operation};
 
 use crate::host::Host;
 use crate::pair::{EXAMPLE, OUTSIDE_VIP, Pair, SETTLE_LIMIT};
+use crate::wire::{Heard, Kind};
 use crate::world::{Link, Outcome, wait_until};
 use crate::{check, flavour, has_finding, on_a_pair, wire};
 
@@ -179,15 +180,15 @@ fn announcements_come_in_time_and_a_second_claimant_is_answered() {
         client.read(&["bash", "-c", FETCH, "10.96.153.239"])?;
         let first = mac(&pair.servers[0].host, Link::Outside)?;
         check(known() == first, || format!("the client knows {}, not {first}", known()))?;
-        let took = |frames: &[(Instant, Arp)], mac: &str| -> Vec<Duration> {
-            let mut own = frames
-                .iter()
-                .filter(|(_, arp)| arp.sender == OUTSIDE_VIP && arp.sender_mac.to_string() == mac);
-            let Some((start, _)) = own.next() else { return Vec::new() };
-            own.map(|(at, _)| *at - *start).collect()
+        let took = |frames: &[Heard], mac: &str| -> Vec<Duration> {
+            let is_own = |arp: &Arp| arp.sender == OUTSIDE_VIP && arp.sender_mac.to_string() == mac;
+            let mut own = wire::arp(frames).filter(|(_, arp)| is_own(arp)).map(|(at, _)| at);
+            let Some(start) = own.next() else { return Vec::new() };
+            own.map(|at| at - start).collect()
         };
         let second = mac(&pair.servers[1].host, Link::Outside)?;
-        let heard = wire::arp_heard(client, Link::Outside, Duration::from_millis(5600), || {
+        let span = Duration::from_millis(5600);
+        let heard = wire::hear(client, Link::Outside, Kind::Arp, span, || {
             pair.servers[0].signal_guard(Signal::SIGTERM)?;
             wait_until("the client was told", TAKEN_LIMIT, || known() == second).map(drop)
         })?;

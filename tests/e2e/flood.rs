@@ -15,6 +15,7 @@ use tandem::wire::internet_checksum;
 
 use crate::host::text;
 use crate::pair::{OUTSIDE_VIP, Pair};
+use crate::wire::Kind;
 use crate::world::{Link, Outcome, wait_until};
 use crate::{check, has_finding, on_a_pair, wire};
 
@@ -102,9 +103,10 @@ fn flooded(pair: &mut Pair, law: impl FnOnce(&mut Pair) -> Outcome<()>) -> Outco
 fn a_flood_of_bogus_advertisements_delays_none_and_keeps_nobody_from_taking_over() {
     on_a_pair(|pair| {
         let rate = flooded(pair, |pair| {
-            let heard = wire::vrrp_heard(&pair.client, Link::Outside, Duration::from_secs(8))?;
-            let own = heard.iter().filter(|it| it.priority == 254).map(|it| it.at);
-            let times: Vec<Instant> = own.collect();
+            let span = Duration::from_secs(8);
+            let heard = wire::hear(&pair.client, Link::Outside, Kind::Vrrp, span, || Ok(()))?;
+            let own = heard.iter().filter(|(_, frame)| wire::priority(frame) == Some(254));
+            let times: Vec<Instant> = own.map(|(at, _)| *at).collect();
             let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
             let worst = gaps.max().ok_or("no advertisement was heard")?;
             println!("longest gap between advertisements {worst:?}");

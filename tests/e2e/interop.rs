@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tandem::net::arp::Arp;
 
 use crate::foreign::{self, KEEPALIVED_PID, Timing};
 use crate::host::text;
-use crate::pair::{EXAMPLE, Pair};
+use crate::pair::{EXAMPLE, INSIDE_VIP, Pair};
+use crate::wire::Kind;
 use crate::world::{Link, Outcome, wait_until};
-use crate::{check, flavour, has_finding};
+use crate::{check, flavour, has_finding, wire};
 
 const CONF: &str = "/etc/keepalived.conf";
 const TAKEN_LIMIT: Duration = Duration::from_secs(10);
@@ -202,4 +204,62 @@ fn every_difference_of_the_configurations_is_named_and_moves_nothing() {
         }
         Ok(())
     });
+}
+
+/// What the two put on the wire in the same place differs in the sender alone, and in the priority
+/// of a host that serves.
+#[test]
+fn what_is_on_the_wire_is_keepaliveds_to_the_byte() {
+    on_hosts(&beside_keepalived(&[]), &scenario(&[]), |pair| {
+        let keepalived = takeover(pair, 1, start_keepalived)?;
+        pair.start_tandem(0)?;
+        wait_until("tandem is standby", TAKEN_LIMIT, || pair.servers[0].role() == "standby")?;
+        let tandem =
+            takeover(pair, 0, |pair| pair.servers[1].host.signal(KEEPALIVED_PID, Signal::SIGTERM))?;
+        check(wire::priority(&tandem[0]) == Some(254), || format!("{:02x?}", tandem[0]))?;
+        // Ethernet source; IPv4 identification, checksum and source; VRRP priority and checksum.
+        let vrrp = [6..12, 18..20, 24..26, 26..30, 36..37, 40..42];
+        // Ethernet source and the sender's hardware address.
+        let arp = [6..12, 22..28];
+        for (place, masks) in [&vrrp[..], &arp[..]].into_iter().enumerate() {
+            let [ours, theirs] = [&tandem, &keepalived].map(|frames| {
+                let mut frame = frames[place].clone();
+                masks.iter().for_each(|mask| frame[mask.clone()].fill(0));
+                frame
+            });
+            check(ours == theirs, || format!("{ours:02x?}\n{theirs:02x?}"))?;
+        }
+        Ok(())
+    });
+}
+
+/// The first advertisement and the first announcement that `server` sends inside once `act` makes
+/// it Master.
+fn takeover(
+    pair: &mut Pair,
+    server: usize,
+    act: impl FnOnce(&mut Pair) -> Outcome<()> + Send,
+) -> Outcome<[Vec<u8>; 2]> {
+    let listener = pair.client.network()?;
+    let (mut vrrp, mut arp) = (Vec::new(), Vec::new());
+    let brief = Duration::from_millis(200);
+    vrrp.extend(wire::hear_in(&listener, Link::Inside, Kind::Vrrp, brief, || {
+        arp.extend(wire::hear_in(&listener, Link::Inside, Kind::Arp, brief, || {
+            act(pair)?;
+            wait_holder(pair, server, TAKEN_LIMIT)
+        })?);
+        Ok(())
+    })?);
+    let source = [192, 168, 3, 100 + u8::try_from(server).unwrap_or(0)];
+    let is_own = |frame: &&Vec<u8>| frame[26..30] == source && wire::priority(frame) != Some(0);
+    let advertisement = vrrp.iter().map(|(_, frame)| frame).find(is_own);
+    let announcement = arp.iter().map(|(_, frame)| frame).find(|frame| {
+        Arp::parse(frame).is_some_and(|arp| arp.sender == INSIDE_VIP && arp.target == INSIDE_VIP)
+    });
+    match (advertisement, announcement) {
+        (Some(advertisement), Some(announcement)) => {
+            Ok([advertisement.clone(), announcement.clone()])
+        }
+        _ => Err(format!("{} frames of VRRP, {} of ARP", vrrp.len(), arp.len())),
+    }
 }

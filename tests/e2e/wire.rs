@@ -3,14 +3,26 @@
 //! In: a running host, a link. Out: frames with the moment at which they came; frames sent in the
 //! name of whoever the test likes. Must not: leave the host's namespace.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tandem::net::arp::Arp;
 use tandem::os::link::DeviceSockets;
 
-use crate::host::{Host, text};
+use crate::host::{Host, enter, text};
 use crate::world::{Link, Outcome};
+
+/// What a packet socket is fed with: its place among `DeviceSockets::frames`.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Arp,
+    /// VRRP over IPv4.
+    Vrrp,
+}
+
+/// A frame, Ethernet header included, and when it came.
+pub type Heard = (Instant, Vec<u8>);
 
 /// Sends frames from a host, each with whatever sender it names.
 pub fn send(host: &Host, link: Link, frames: &[Vec<u8>]) -> Outcome<()> {
@@ -20,15 +32,36 @@ pub fn send(host: &Host, link: Link, frames: &[Vec<u8>]) -> Outcome<()> {
     })?
 }
 
-/// The ARP packets that a host hears while `during` runs, and for `span` after it.
-pub fn arp_heard(
+/// The frames that a host hears while `during` runs, and for `span` after it.
+pub fn hear(
     host: &Host,
     link: Link,
+    kind: Kind,
     span: Duration,
     during: impl FnOnce() -> Outcome<()> + Send,
-) -> Outcome<Vec<(Instant, Arp)>> {
-    let sockets = host.on_network(|| DeviceSockets::open(link.device(), false))?.map_err(text)?;
-    let socket = sockets.frames.first().ok_or("no packet socket")?.get_ref();
+) -> Outcome<Vec<Heard>> {
+    hear_in(&host.network()?, link, kind, span, during)
+}
+
+/// The same in a host's network namespace, so that `during` may have the host itself.
+pub fn hear_in(
+    network: &File,
+    link: Link,
+    kind: Kind,
+    span: Duration,
+    during: impl FnOnce() -> Outcome<()> + Send,
+) -> Outcome<Vec<Heard>> {
+    let open = || {
+        enter(network)?;
+        DeviceSockets::open(link.device(), false).map_err(text)
+    };
+    let sockets = std::thread::scope(|scope| scope.spawn(open).join())
+        .unwrap_or_else(|_| Err("the thread in the namespace panicked".into()))?;
+    let place = match kind {
+        Kind::Arp => 0,
+        Kind::Vrrp => 1,
+    };
+    let socket = sockets.frames.get(place).ok_or("no packet socket")?.get_ref();
     std::thread::scope(|scope| {
         let done = scope.spawn(during);
         let mut until = None;
@@ -41,7 +74,7 @@ pub fn arp_heard(
             let wait = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
             let _ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait));
             while let Ok(count) = rustix::io::read(socket, &mut buffer[..]) {
-                heard.extend(Arp::parse(&buffer[..count]).map(|arp| (Instant::now(), arp)));
+                heard.push((Instant::now(), buffer[..count].to_vec()));
             }
         }
         done.join().map_err(|_| "a thread panicked".to_owned())??;
@@ -49,26 +82,13 @@ pub fn arp_heard(
     })
 }
 
-/// An advertisement as a third host sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Heard {
-    pub at: Instant,
-    pub priority: u8,
+/// The ARP packets among frames.
+pub fn arp(heard: &[Heard]) -> impl Iterator<Item = (Instant, Arp)> {
+    heard.iter().filter_map(|(at, frame)| Some((*at, Arp::parse(frame)?)))
 }
 
-/// The advertisements that a host hears for `span`, whatever is wrong with them.
-pub fn vrrp_heard(host: &Host, link: Link, span: Duration) -> Outcome<Vec<Heard>> {
-    let sockets = host.on_network(|| DeviceSockets::open(link.device(), false))?.map_err(text)?;
-    let socket = sockets.frames.get(1).ok_or("no packet socket for IPv4")?.get_ref();
-    let (start, mut heard, mut buffer) = (Instant::now(), Vec::new(), [0; 2048]);
-    while start.elapsed() < span {
-        let wait = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-        let _ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait));
-        while let Ok(count) = rustix::io::read(socket, &mut buffer[..]) {
-            // Ethernet and IPv4 headers, then version, VRID, priority.
-            let priority = buffer[..count].get(14 + 20 + 2).copied();
-            heard.extend(priority.map(|priority| Heard { at: Instant::now(), priority }));
-        }
-    }
-    Ok(heard)
+/// The priority that a frame of VRRP over IPv4 says, whatever is wrong with it: behind the headers
+/// of Ethernet and IPv4, version and VRID.
+pub fn priority(frame: &[u8]) -> Option<u8> {
+    frame.get(14 + 20 + 2).copied()
 }
