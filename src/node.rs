@@ -13,6 +13,7 @@
 
 mod act;
 mod announce;
+mod durable;
 mod find;
 mod foreign;
 mod hear;
@@ -262,6 +263,7 @@ pub struct Node {
     reclaim_at: Instant,
     routes: Routes,
     notes: VecDeque<String>,
+    guard: durable::Guard,
     troubles: find::Troubles,
     findings: Findings,
     outputs: VecDeque<Output>,
@@ -351,6 +353,7 @@ impl Node {
             reclaim_at: Instant::ZERO,
             routes: Routes::unknown(),
             notes: VecDeque::new(),
+            guard: durable::Guard::default(),
             troubles: find::Troubles::default(),
             findings: Findings::default(),
             outputs: VecDeque::new(),
@@ -396,6 +399,7 @@ impl Node {
         }
         self.run_machines(now);
         self.judge(now);
+        self.keep_semi_sync(now);
         self.run_machines(now);
         self.find(now);
         self.speak(now);

@@ -14,7 +14,8 @@ use crate::os::clock;
 use crate::os::mysql::LocalServer;
 use crate::repl::topology::{Member, Readings, account_statements, accounts_query};
 use crate::repl::{
-    Config, Dialect, Engine, Failure, Input, Job, Outcome, Output, Rows, ServerError, Site, quote,
+    Config, Dialect, Durability, Engine, Failure, Input, Job, Outcome, Output, Rows, ServerError,
+    Site, quote,
 };
 use crate::units::Secret;
 use crate::wire::HostId;
@@ -200,6 +201,7 @@ pub(super) fn pairing(
         replication_password: Secret::Text(account.password.clone().unwrap_or_default()),
         drain_limit,
         close_limit: limits::FENCE_PATIENCE,
+        durability: Durability::Asynchronous,
         probe_interval: limits::LOOK_LIMIT,
     };
     let site = Site {

@@ -89,6 +89,9 @@ pub struct DatabaseStatus {
     pub version: String,
     pub position: Option<String>,
     pub lag_seconds: Option<u64>,
+    /// By whom a write is acknowledged, on the source: "by both hosts", "by this host alone for
+    /// 7 s", "by this host alone, as configured", "once server2 is back, for 7 s by now".
+    pub durability: Option<String>,
     pub error: Option<String>,
 }
 

@@ -37,6 +37,9 @@ pub fn status(status: &Status) -> String {
     let database = &status.database;
     let lag = database.lag_seconds.map_or(String::new(), |lag| format!("  lag {lag} s"));
     line(format!("database  {}{lag}  {}", database.state, database.version));
+    if let Some(durability) = &database.durability {
+        line(format!("          writes are acknowledged {durability}"));
+    }
     if let Some(position) = &database.position {
         line(format!("          at {}", position.replace('\n', "")));
     }

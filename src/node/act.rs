@@ -315,6 +315,7 @@ impl Node {
                 self.is_fenced = true;
                 self.pending.push_back(self.closed_event());
             }
+            Outcome::SemiSync { .. } => {}
             Outcome::Reopened { .. } => {
                 self.is_fenced = false;
                 self.note(Note::Database { what: "open again".into() });
@@ -332,6 +333,11 @@ impl Node {
 
     fn finish_badly(&mut self, now: Instant, job: JobKind, failure: &Failure) {
         let what = format!("{job}: {failure}");
+        if let (JobKind::SemiSync, Failure::Refused(_)) = (job, failure) {
+            // The pair is whole without it; the status says what a write is worth.
+            self.guard.is_refused = true;
+            return self.note(Note::Database { what });
+        }
         // Tried again and again: said when it changes.
         if self.findings.job.as_ref() != Some(&what) {
             self.note(Note::DatabaseTrouble { what: what.clone() });
@@ -349,6 +355,7 @@ impl Node {
             // Tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
+            JobKind::SemiSync => {}
         }
     }
 

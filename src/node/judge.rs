@@ -71,7 +71,7 @@ impl Node {
         4 * self.config.peer.interval
     }
 
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         self.job.is_none() && self.jobs.is_empty()
     }
 

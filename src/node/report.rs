@@ -155,7 +155,7 @@ impl Node {
     }
 
     /// Our database takes writes, as far as the last look at it goes.
-    fn is_source_open(&self) -> bool {
+    pub(super) fn is_source_open(&self) -> bool {
         !self.is_fenced && !self.engine.observation().is_read_only
     }
 
@@ -273,7 +273,7 @@ impl Node {
                 },
             },
             links: LinksStatus { outside: link(LinkId::Outside), inside: link(LinkId::Inside) },
-            database: self.database_status(),
+            database: self.database_status(now),
             sql,
             web,
             notes: self.notes.iter().rev().take(20).rev().cloned().collect(),
@@ -281,7 +281,7 @@ impl Node {
         }
     }
 
-    fn database_status(&self) -> DatabaseStatus {
+    fn database_status(&self, now: Instant) -> DatabaseStatus {
         let observation = self.engine.observation();
         let replica = observation.replica.as_ref();
         let state = match (&observation.state, self.role, replica) {
@@ -301,6 +301,7 @@ impl Node {
             version: observation.version.clone(),
             position: observation.position.clone(),
             lag_seconds: replica.and_then(|replica| replica.lag_seconds),
+            durability: self.durability(now),
             error: error
                 .or_else(|| self.findings.database.clone())
                 .or_else(|| self.findings.job.clone()),

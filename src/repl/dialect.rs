@@ -115,6 +115,58 @@ impl Dialect {
         }
     }
 
+    /// The two halves of semi-synchronous replication as variables name them, source first.
+    const fn semi_sync_halves(self) -> [&'static str; 2] {
+        match self {
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mariadb => ["master", "slave"],
+            Self::Mysql84 => ["source", "replica"],
+        }
+    }
+
+    /// Loads both halves of semi-synchronous replication where they are plugins. Nothing of it
+    /// reaches the binlog.
+    #[must_use]
+    pub(super) fn load_semi_sync(self) -> Vec<String> {
+        match self {
+            Self::Mariadb => Vec::new(),
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => self
+                .semi_sync_halves()
+                .map(|half| {
+                    format!("INSTALL PLUGIN rpl_semi_sync_{half} SONAME 'semisync_{half}.so'")
+                })
+                .to_vec(),
+        }
+    }
+
+    /// Administrators alone may write, or nobody: the latter also refuses to load plugins.
+    #[must_use]
+    pub(super) fn shut_out_administrators(self, is_shut: bool) -> Option<String> {
+        let state = if is_shut { "ON" } else { "OFF" };
+        let variable = self.statements().close_variable;
+        (variable == "super_read_only").then(|| format!("SET GLOBAL {variable}={state}"))
+    }
+
+    /// Turns the halves on or off. The source's half waits for the replica without a limit of its
+    /// own: whether to go on alone is decided by the node, not by a timer.
+    #[must_use]
+    pub(super) fn set_semi_sync(self, is_source: bool, is_replica: bool) -> String {
+        let [source, replica] = self.semi_sync_halves();
+        let state = |is_on: bool| if is_on { "ON" } else { "OFF" };
+        let wait_point = match self {
+            // 5.6 knows only the later point.
+            Self::Mysql56 => String::new(),
+            Self::Mysql57 | Self::Mysql80 | Self::Mysql84 | Self::Mariadb => {
+                format!(", GLOBAL rpl_semi_sync_{source}_wait_point=AFTER_SYNC")
+            }
+        };
+        format!(
+            "SET GLOBAL rpl_semi_sync_{source}_timeout={SEMI_SYNC_TIMEOUT}{wait_point}, \
+             GLOBAL rpl_semi_sync_{source}_enabled={}, GLOBAL rpl_semi_sync_{replica}_enabled={}",
+            state(is_source),
+            state(is_replica),
+        )
+    }
+
     /// Closes the server to writes. The lock wait is part of the same statement, so that it holds
     /// even when the connection was opened anew just now.
     #[must_use]
@@ -161,6 +213,10 @@ pub struct Statements {
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
     pub close_variable: &'static str,
     pub open: &'static str,
+    /// Which halves of semi-synchronous replication there are, and which are on; no row: none.
+    pub semi_sync_variables: &'static str,
+    /// What the source's half is doing.
+    pub semi_sync_status: &'static str,
 }
 
 const MYSQL_56: Statements = Statements {
@@ -182,6 +238,8 @@ const MYSQL_56: Statements = Statements {
         @@GLOBAL.gtid_owned AS owned, '' AS replica_position",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
+    semi_sync_variables: "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%enabled'",
+    semi_sync_status: "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'",
 };
 
 const MYSQL_57: Statements = Statements {
@@ -221,6 +279,9 @@ const MARIADB: Statements = Statements {
         @@GLOBAL.gtid_slave_pos AS replica_position",
     ..MYSQL_56
 };
+
+/// Milliseconds: the most that every server takes, 49 days.
+const SEMI_SYNC_TIMEOUT: u32 = u32::MAX;
 
 /// A string literal. The hands keep NO_BACKSLASH_ESCAPES off in every session they open.
 #[must_use]
@@ -267,6 +328,26 @@ mod tests {
         ] {
             assert_eq!(Dialect::from_version(version), expected, "{version:?}");
         }
+    }
+
+    #[test]
+    fn semi_sync_has_two_generations_of_names() {
+        assert_eq!(
+            Dialect::Mysql84.set_semi_sync(true, false),
+            "SET GLOBAL rpl_semi_sync_source_timeout=4294967295, \
+             GLOBAL rpl_semi_sync_source_wait_point=AFTER_SYNC, \
+             GLOBAL rpl_semi_sync_source_enabled=ON, GLOBAL rpl_semi_sync_replica_enabled=OFF"
+        );
+        assert!(Dialect::Mariadb.set_semi_sync(false, true).ends_with("_slave_enabled=ON"));
+        assert!(!Dialect::Mysql56.set_semi_sync(true, true).contains("wait_point"));
+        assert_eq!(Dialect::Mariadb.load_semi_sync(), [""; 0]);
+        assert_eq!(
+            Dialect::Mysql57.load_semi_sync(),
+            [
+                "INSTALL PLUGIN rpl_semi_sync_master SONAME 'semisync_master.so'",
+                "INSTALL PLUGIN rpl_semi_sync_slave SONAME 'semisync_slave.so'"
+            ]
+        );
     }
 
     #[test]

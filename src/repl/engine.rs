@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::dialect::Dialect;
 use super::job::{Act, Ask, Context, Failure, Job, JobKind, Machine, Outcome};
-use super::look::{Facts, Observation, State};
+use super::look::{Facts, Observation, SemiSync, State};
 use super::rows::{Rows, ServerError};
-use super::{Config, Site};
+use super::{Config, Durability, Site};
 use crate::limits;
 use crate::time::{Instant, earliest};
 
@@ -111,6 +111,8 @@ enum Stage {
     Version,
     Variables(Dialect),
     Status(Dialect, Rows),
+    SemiSync(Box<Facts>),
+    SemiSyncStatus(Box<Facts>, Rows),
 }
 
 impl Engine {
@@ -259,6 +261,8 @@ impl Engine {
             Stage::Version => "SELECT VERSION() AS version",
             Stage::Variables(dialect) => dialect.statements().variables,
             Stage::Status(dialect, _) => dialect.statements().replica_status,
+            Stage::SemiSync(facts) => facts.dialect.statements().semi_sync_variables,
+            Stage::SemiSyncStatus(facts, _) => facts.dialect.statements().semi_sync_status,
         };
         let limit = limits::LOOK_LIMIT.saturating_sub(now.since(look.started_at));
         let sql = sql.to_owned();
@@ -282,7 +286,21 @@ impl Engine {
             }
             Stage::Variables(dialect) => Stage::Status(dialect, rows),
             Stage::Status(dialect, variables) => {
-                return self.look_finished(now, dialect, &variables, &rows);
+                match self.facts(now, dialect, &variables, &rows) {
+                    Some(facts) if self.wants_semi_sync() => Stage::SemiSync(Box::new(facts)),
+                    Some(facts) => return self.look_finished(now, facts),
+                    None => return,
+                }
+            }
+            // A replica's own half tells nothing more.
+            Stage::SemiSync(facts) if rows.rows.is_empty() || facts.replica.is_some() => {
+                self.observation.semi_sync = SemiSync::parse(&rows, &Rows::default());
+                return self.look_finished(now, *facts);
+            }
+            Stage::SemiSync(facts) => Stage::SemiSyncStatus(facts, rows),
+            Stage::SemiSyncStatus(facts, variables) => {
+                self.observation.semi_sync = SemiSync::parse(&variables, &rows);
+                return self.look_finished(now, *facts);
             }
         };
         self.look = Some(Look { started_at: look.started_at, stage });
@@ -313,16 +331,33 @@ impl Engine {
         self.finish(Err(Failure::Refused(reason)));
     }
 
-    fn look_finished(&mut self, now: Instant, dialect: Dialect, variables: &Rows, status: &Rows) {
+    /// Jobs look often, and most of them decide nothing by it.
+    fn wants_semi_sync(&self) -> bool {
+        self.config.durability != Durability::Asynchronous
+            && self.running().is_none_or(|kind| kind == JobKind::SemiSync)
+    }
+
+    fn facts(
+        &mut self,
+        now: Instant,
+        dialect: Dialect,
+        variables: &Rows,
+        status: &Rows,
+    ) -> Option<Facts> {
         self.dialect = Some(dialect);
-        let facts = match Facts::parse(dialect, variables, status) {
-            Ok(facts) => facts,
+        match Facts::parse(dialect, variables, status) {
+            Ok(facts) => Some(facts),
             Err(reason) => {
                 let state = State::Denied(reason.clone());
                 self.observed(now, |observation| observation.state = state);
-                return self.finish(Err(Failure::Refused(reason)));
+                self.finish(Err(Failure::Refused(reason)));
+                None
             }
-        };
+        }
+    }
+
+    fn look_finished(&mut self, now: Instant, facts: Facts) {
+        let dialect = facts.dialect;
         self.observed(now, |observation| {
             observation.flavour = Some(dialect.flavour());
             facts.write_into(observation);
@@ -351,6 +386,7 @@ impl Engine {
             config: &self.config,
             site: &self.site,
             dialect,
+            semi_sync: self.observation.semi_sync,
             step: match running.awaits {
                 Awaits::Answer(step) => step,
                 Awaits::Look(_) => LOOKING,
@@ -443,6 +479,7 @@ mod tests {
                 replication_password: Secret::Text("secret".to_owned()),
                 drain_limit: Duration::from_secs(60),
                 close_limit: Duration::from_secs(3),
+                durability: Durability::Continue,
                 probe_interval: Duration::from_millis(500),
             };
             let addresses = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];

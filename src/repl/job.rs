@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dialect::Dialect;
-use super::look::Facts;
+use super::look::{Facts, SemiSync};
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
 use crate::limits;
@@ -36,6 +36,10 @@ pub enum Job {
     Close { limit: Duration },
     /// Undo `Close`.
     Reopen,
+    /// Turn the halves of semi-synchronous replication on or off, loading them where they are
+    /// missing. The source's half belongs on an open source with a replica that acknowledges and
+    /// nowhere else: on a replica it stops the applier.
+    SemiSync { is_source: bool, is_replica: bool },
 }
 
 impl Job {
@@ -48,6 +52,7 @@ impl Job {
             Self::Promote => JobKind::Promote,
             Self::Close { .. } => JobKind::Close,
             Self::Reopen => JobKind::Reopen,
+            Self::SemiSync { .. } => JobKind::SemiSync,
         }
     }
 }
@@ -60,6 +65,7 @@ pub enum JobKind {
     Promote,
     Close,
     Reopen,
+    SemiSync,
 }
 
 impl fmt::Display for JobKind {
@@ -71,6 +77,7 @@ impl fmt::Display for JobKind {
             Self::Promote => "promote",
             Self::Close => "close",
             Self::Reopen => "reopen",
+            Self::SemiSync => "semi-synchronous replication",
         })
     }
 }
@@ -102,6 +109,9 @@ pub enum Outcome {
     },
     Reopened {
         warnings: Vec<String>,
+    },
+    SemiSync {
+        is_source: bool,
     },
 }
 
@@ -190,6 +200,8 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) site: &'a Site,
     pub(super) dialect: Dialect,
+    /// As it was at the last look that asked for it.
+    pub(super) semi_sync: SemiSync,
     /// The step whose answer is at hand.
     pub(super) step: &'static str,
     pub(super) notes: &'a mut Vec<String>,
@@ -235,6 +247,7 @@ pub(super) enum Machine {
     CatchUp(super::follow::CatchUp),
     Promote(super::promote::Promote),
     Reopen(super::open::Reopen),
+    SemiSync(super::semi_sync::Halves),
 }
 
 impl Machine {
@@ -250,6 +263,9 @@ impl Machine {
             Job::Promote => Self::Promote(super::promote::Promote::new(now)),
             Job::Close { limit } => Self::Shut(super::shut::Shut::close(limit)),
             Job::Reopen => Self::Reopen(super::open::Reopen::new()),
+            Job::SemiSync { is_source, is_replica } => {
+                Self::SemiSync(super::semi_sync::Halves::new(is_source, is_replica))
+            }
         }
     }
 
@@ -260,6 +276,7 @@ impl Machine {
             Self::CatchUp(job) => job.looked(context, &facts),
             Self::Promote(job) => job.looked(context, &facts),
             Self::Reopen(job) => job.looked(context, &facts),
+            Self::SemiSync(job) => job.looked(context, &facts),
         }
     }
 
@@ -274,6 +291,7 @@ impl Machine {
             Self::CatchUp(_) => out_of_step(),
             Self::Promote(job) => job.answered(context, result),
             Self::Reopen(job) => job.answered(context, result),
+            Self::SemiSync(job) => job.answered(context, result),
         }
     }
 
@@ -283,6 +301,7 @@ impl Machine {
             Self::Shut(_) | Self::Follow(_) | Self::CatchUp(_) => true,
             Self::Promote(job) => !job.is_opening(),
             Self::Reopen(job) => !job.is_opening(),
+            Self::SemiSync(job) => !job.is_open_to_administrators(),
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct Observation {
     /// What it has executed, in its own family's text; `None` until known.
     pub position: Option<String>,
     pub replica: Option<ReplicaStatus>,
+    pub semi_sync: SemiSync,
     /// Settings that keep it from being a member of a pair, each as one clause.
     pub unfit: Vec<String>,
 }
@@ -37,7 +38,58 @@ impl Default for Observation {
             is_read_only: false,
             position: None,
             replica: None,
+            semi_sync: SemiSync::default(),
             unfit: Vec::new(),
+        }
+    }
+}
+
+/// Semi-synchronous replication, as both halves stand on this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SemiSync {
+    /// Whether the half is on; `None` where the server has none.
+    pub source: Option<bool>,
+    pub replica: Option<bool>,
+    /// Replicas that are connected and acknowledge; of a source.
+    pub replicas: u64,
+    /// Sessions that wait for an acknowledgement, and how many commits ever had theirs.
+    pub waiting: u64,
+    pub acknowledged: u64,
+}
+
+impl SemiSync {
+    /// Both halves are there.
+    #[must_use]
+    pub const fn is_available(&self) -> bool {
+        self.source.is_some() && self.replica.is_some()
+    }
+
+    /// No commit is acknowledged before the replica has it.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.source == Some(true) && self.replicas > 0
+    }
+
+    /// From rows of a name and a value; old and new servers name the halves differently.
+    pub(super) fn parse(variables: &Rows, status: &Rows) -> Self {
+        let find = |rows: &Rows, names: [&str; 2]| {
+            let mut found = rows.rows.iter().filter(|row| {
+                let name = row.first().and_then(Option::as_deref).unwrap_or_default();
+                names.iter().any(|it| it.eq_ignore_ascii_case(name))
+            });
+            found.next().and_then(|row| row.get(1).cloned().flatten())
+        };
+        let half = |names| find(variables, names).map(|value| is_on(&value));
+        let count = |names| find(status, names).and_then(|value| value.parse().ok()).unwrap_or(0);
+        Self {
+            source: half(["rpl_semi_sync_source_enabled", "rpl_semi_sync_master_enabled"]),
+            replica: half(["rpl_semi_sync_replica_enabled", "rpl_semi_sync_slave_enabled"]),
+            replicas: count(["Rpl_semi_sync_source_clients", "Rpl_semi_sync_master_clients"]),
+            waiting: count([
+                "Rpl_semi_sync_source_wait_sessions",
+                "Rpl_semi_sync_master_wait_sessions",
+            ]),
+            acknowledged: count(["Rpl_semi_sync_source_yes_tx", "Rpl_semi_sync_master_yes_tx"]),
         }
     }
 }
@@ -87,6 +139,7 @@ pub enum ThreadState {
 /// Everything that a job decides by.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
+    pub(super) dialect: Dialect,
     /// read_only, and super_read_only where it exists.
     pub(super) is_closed: bool,
     pub(super) is_read_only: bool,
@@ -124,6 +177,7 @@ impl Facts {
         }
         let server_id = text("server_id").parse().unwrap_or(0);
         Ok(Self {
+            dialect,
             is_closed: is_on(text("is_closed")) && is_on(text("read_only")),
             is_read_only: is_on(text("read_only")),
             position,

@@ -22,6 +22,7 @@ mod open;
 pub mod plan;
 mod promote;
 mod rows;
+mod semi_sync;
 mod shut;
 pub mod topology;
 
@@ -34,7 +35,7 @@ pub use dialect::{Dialect, Statements, quote, quote_name};
 pub use engine::{Engine, Input, Output};
 pub use gtid::{Beyond, BinlogState, Flavour, GtidSet, Malformed, Position};
 pub use job::{Failure, Job, JobKind, Outcome};
-pub use look::{Observation, ReplicaStatus, State, ThreadState};
+pub use look::{Observation, ReplicaStatus, SemiSync, State, ThreadState};
 pub use rows::{Rows, ServerError};
 
 use crate::units::{self, Secret};
@@ -59,9 +60,27 @@ pub struct Config {
     /// How long closing the source may wait for running writes, which are then ended.
     #[serde(default = "default_close_limit", deserialize_with = "units::duration")]
     pub close_limit: Duration,
+    /// What an acknowledged write is worth.
+    #[serde(default)]
+    pub durability: Durability,
     /// How often the local database is looked at.
     #[serde(default = "default_probe_interval", deserialize_with = "units::duration")]
     pub probe_interval: Duration,
+}
+
+/// What an acknowledged write is worth, and what happens when the replica is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A write is acknowledged when both hosts have it. When the replica is away, writes wait for
+    /// about two seconds, and then go on with one host. Costs a round trip on the inside link for
+    /// every commit.
+    #[default]
+    Continue,
+    /// The same, but writes wait until the replica is back.
+    Wait,
+    /// A write is acknowledged when the source has it: the last ones are lost with it.
+    Asynchronous,
 }
 
 const fn default_port() -> u16 {

@@ -18,6 +18,7 @@ mod wire;
 mod world;
 
 mod addresses;
+mod durability;
 mod faults;
 mod findings;
 mod flood;

@@ -231,6 +231,10 @@ impl Mysqld {
         if sql == words.replica_status {
             return self.status(now);
         }
+        // This model is of a server without semi-synchronous replication.
+        if sql == words.semi_sync_variables {
+            return done();
+        }
         if let Some(seconds) = sql
             .strip_prefix("SET SESSION lock_wait_timeout=")
             .and_then(|rest| rest.strip_suffix(", GLOBAL read_only=ON"))

@@ -1,0 +1,161 @@
+//! Durability: which halves of semi-synchronous replication are on, and when the source goes on
+//! alone.
+//!
+//! In: the database as it was looked at, the peer's reports. Out: jobs; what an acknowledged write
+//! is worth at this moment. Must not: choose a role.
+//! Read first: facts/repl.md section 0 items 12 and 13, 3.2; `repl::Durability`.
+//!
+//! No timer of the server ends a wait: it would acknowledge in silence what the replica does not
+//! have. The source's half is turned on when the replica follows and acknowledges, and turned off
+//! only by the rule below, which is said.
+
+use std::time::Duration;
+
+use super::Node;
+use crate::console::note::Note;
+use crate::pair::Role;
+use crate::repl::{Durability, Flavour, Job, SemiSync};
+use crate::time::Instant;
+
+/// How long the peer may be unheard, or not replicate, before writes go on without it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long commits may wait with no acknowledgement at all.
+const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the node remembers of it.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    /// The server cannot be given what is missing.
+    pub(super) is_refused: bool,
+    /// When a job may be ordered again.
+    retry_at: Instant,
+    /// Since when the replica is away, as far as the source can tell.
+    away_since: Option<Instant>,
+    /// The last count of acknowledgements, and since when it stands still while commits wait.
+    stuck: Option<(Instant, u64)>,
+    /// Since when writes are acknowledged by one host alone.
+    alone_since: Option<Instant>,
+    was_in_force: bool,
+}
+
+impl Node {
+    /// Orders the halves that belong to this host's role, when they are others.
+    pub(super) fn keep_semi_sync(&mut self, now: Instant) {
+        let semi_sync = self.engine.observation().semi_sync;
+        self.note_durability(now, semi_sync);
+        let wanted = match self.role {
+            Role::Standby if self.is_replicating() => Some((false, true)),
+            Role::Active if self.is_source_open() => {
+                self.source_half(now, semi_sync).map(|is_source| (is_source, true))
+            }
+            Role::Joining | Role::Standby | Role::Promoting | Role::Active | Role::Demoting => None,
+            Role::Refused => None,
+        };
+        let Some((is_source, is_replica)) = wanted.filter(|_| self.may_have_semi_sync()) else {
+            return;
+        };
+        let is_so = (semi_sync.source, semi_sync.replica) == (Some(is_source), Some(is_replica));
+        if is_so || !self.is_free() || now < self.guard.retry_at || !self.is_database_up() {
+            return;
+        }
+        self.guard.retry_at = now + RETRY_INTERVAL;
+        self.jobs.push_back(Job::SemiSync { is_source, is_replica });
+    }
+
+    /// MariaDB has it built in; MySQL may have to load it, and is asked for that once.
+    fn may_have_semi_sync(&self) -> bool {
+        let observation = self.engine.observation();
+        let can_load = observation.flavour == Some(Flavour::Mysql) && !self.guard.is_refused;
+        self.config.repl.durability != Durability::Asynchronous
+            && !self.has_foreign_peer()
+            && (observation.semi_sync.is_available() || can_load)
+    }
+
+    /// Whether the source's half should be on; `None`: as it is.
+    fn source_half(&mut self, now: Instant, semi_sync: SemiSync) -> Option<bool> {
+        let follows = self
+            .fresh(now)
+            .is_some_and(|peer| peer.role == Role::Standby && peer.database.is_replicating);
+        let is_stuck = self.is_stuck(now, semi_sync);
+        if follows {
+            self.guard.away_since = None;
+        }
+        match semi_sync.source {
+            None => Some(false),
+            Some(false) => {
+                let keeps_up = follows
+                    && self.fresh(now).is_some_and(|peer| peer.database.lag_seconds == Some(0));
+                Some(keeps_up && semi_sync.replicas > 0)
+            }
+            Some(true) if follows && !is_stuck => None,
+            Some(true) => {
+                let since = *self.guard.away_since.get_or_insert(now);
+                let is_over = is_stuck || now.since(since) >= PATIENCE;
+                let goes_on = self.config.repl.durability == Durability::Continue;
+                (is_over && goes_on).then_some(false)
+            }
+        }
+    }
+
+    /// Commits wait and none is acknowledged: the replica is connected, and stands still.
+    fn is_stuck(&mut self, now: Instant, semi_sync: SemiSync) -> bool {
+        if semi_sync.waiting == 0 {
+            self.guard.stuck = None;
+            return false;
+        }
+        match self.guard.stuck {
+            Some((since, count)) if count == semi_sync.acknowledged => {
+                now.since(since) >= STUCK_PATIENCE
+            }
+            Some(_) | None => {
+                self.guard.stuck = Some((now, semi_sync.acknowledged));
+                false
+            }
+        }
+    }
+
+    /// Says when an acknowledged write begins to be on both hosts, and when it ends to be.
+    fn note_durability(&mut self, now: Instant, semi_sync: SemiSync) {
+        if self.role != Role::Active {
+            self.guard.was_in_force = false;
+            self.guard.alone_since = None;
+            return;
+        }
+        let is_in_force = semi_sync.is_in_force();
+        if is_in_force {
+            self.guard.alone_since = None;
+        } else {
+            self.guard.alone_since.get_or_insert(now);
+        }
+        if std::mem::replace(&mut self.guard.was_in_force, is_in_force) != is_in_force {
+            let name = self.peer_name();
+            self.note(if is_in_force {
+                Note::Database {
+                    what: format!("every write is on {name} too before it is answered"),
+                }
+            } else {
+                let what = format!("writes are answered that {name} may not have");
+                Note::DatabaseTrouble { what }
+            });
+        }
+    }
+
+    /// For the status: what an acknowledged write is worth.
+    pub(super) fn durability(&self, now: Instant) -> Option<String> {
+        if self.role != Role::Active {
+            return None;
+        }
+        let semi_sync = self.engine.observation().semi_sync;
+        let seconds = self.guard.alone_since.map_or(0, |since| now.since(since).as_secs());
+        Some(match (self.config.repl.durability, semi_sync.source) {
+            (Durability::Asynchronous, _) => "by this host alone, as configured".to_owned(),
+            (_, None) => "by this host alone: the server cannot do better".to_owned(),
+            (_, Some(true)) if semi_sync.is_in_force() => "by both hosts".to_owned(),
+            (Durability::Wait, Some(true)) => {
+                format!("once {} is back, for {seconds} s by now", self.peer_name())
+            }
+            (_, Some(_)) => format!("by this host alone for {seconds} s"),
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! What an acknowledged write is worth: on both hosts, or said to be on one.
+//!
+//! In: a pair whose servers have semi-synchronous replication. Out: laws of facts/repl.md section 5,
+//! 2, 56 and 57. Not here: MySQL 5.6, whose test build has none; there the status says so.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::faults::nothing_is_lost;
+use crate::load::{Kind, Rates};
+use crate::pair::{EXAMPLE, Pair, SETTLE_LIMIT};
+use crate::world::{Outcome, wait_until};
+use crate::{check, database, flavour, on_a_pair};
+
+const SETTLED: Duration = Duration::from_secs(10);
+const MYSQLD_PID: &str = database::PID_FILE;
+
+fn durability(pair: &Pair, number: usize) -> String {
+    let status = pair.servers[number].status();
+    status.map_or_else(|why| why, |it| it["database"]["durability"].as_str().unwrap_or("").into())
+}
+
+fn wait_for(pair: &Pair, number: usize, words: &str, limit: Duration) -> Outcome<Duration> {
+    wait_until(&format!("writes are acknowledged {words}"), limit, || {
+        durability(pair, number).starts_with(words)
+    })
+    .map_err(|why| format!("{why}; they are {}", durability(pair, number)))
+}
+
+/// Whether this build of the server has semi-synchronous replication at all.
+fn has_semi_sync() -> bool {
+    flavour().name != "mysql56"
+}
+
+#[test]
+fn a_replica_that_hangs_holds_writes_for_a_moment_and_is_said_to_be_left_behind() {
+    if !has_semi_sync() {
+        return;
+    }
+    on_a_pair(|pair| {
+        wait_for(pair, 0, "by both hosts", SETTLED)?;
+        let load = pair.load_at(Rates { writes: 20, ..Rates::STEADY })?;
+        std::thread::sleep(Duration::from_secs(1));
+        let at = Instant::now();
+        pair.servers[1].host.signal(MYSQLD_PID, Signal::SIGSTOP)?;
+        wait_until("writes go on", Duration::from_secs(6), || {
+            load.has_good(Kind::Write, at + Duration::from_millis(500))
+        })?;
+        println!("writes went on after {:?}", at.elapsed());
+        wait_for(pair, 0, "by this host alone", Duration::from_secs(3))?;
+        pair.servers[1].host.signal(MYSQLD_PID, Signal::SIGCONT)?;
+        wait_for(pair, 0, "by both hosts", SETTLED)?;
+        pair.wait_settled(0, SETTLE_LIMIT)?;
+        nothing_is_lost(pair, &load.finish()?)
+    });
+}
+
+#[test]
+fn writes_wait_for_the_replica_where_that_is_wanted() {
+    if !has_semi_sync() {
+        return;
+    }
+    let config = EXAMPLE.replacen("[repl] ", "[repl]\ndurability = \"wait\" ", 1);
+    let mut pair = Pair::new(flavour()).unwrap_or_else(|why| panic!("{why}"));
+    let run = |pair: &mut Pair| {
+        for number in 0..2 {
+            pair.configure(number, &config)?;
+            pair.start_tandem(number)?;
+        }
+        pair.wait_settled(0, SETTLE_LIMIT)?;
+        pair.make_schema()?;
+        wait_for(pair, 0, "by both hosts", SETTLED)?;
+        database::kill(&pair.servers[1].host)?;
+        let at = Instant::now();
+        let load = pair.load_at(Rates { writes: 5, ..Rates::STEADY })?;
+        wait_for(pair, 0, "once server2 is back", Duration::from_secs(10))?;
+        std::thread::sleep(Duration::from_secs(3));
+        check(!load.has_good(Kind::Write, at), || "a write was acknowledged".into())?;
+        database::start(&mut pair.servers[1].host, &pair.flavour)?;
+        wait_until("writes go on", SETTLED, || load.has_good(Kind::Write, at))?;
+        pair.wait_settled(0, SETTLE_LIMIT)?;
+        nothing_is_lost(pair, &load.finish()?)
+    };
+    if let Err(why) = run(&mut pair) {
+        panic!("{why}\n{}", pair.logs());
+    }
+}
+
+#[test]
+fn the_role_moves_with_the_sources_half() {
+    if !has_semi_sync() {
+        return;
+    }
+    on_a_pair(|pair| {
+        wait_for(pair, 0, "by both hosts", SETTLED)?;
+        let load = pair.load()?;
+        for active in [1, 0, 1] {
+            pair.servers[active].host.run_within(SETTLED * 3, &["tandem", "switchover"])?;
+            pair.wait_settled(active, SETTLE_LIMIT)?;
+            wait_for(pair, active, "by both hosts", SETTLED)?;
+        }
+        nothing_is_lost(pair, &load.finish()?)
+    });
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_the_sources_database_is_killed() {
+    on_a_pair(|pair| {
+        let load = pair.load_at(Rates { writes: 100, ..Rates::STEADY })?;
+        let mut active = 0;
+        for _ in 0..3 {
+            if has_semi_sync() {
+                wait_for(pair, active, "by both hosts", SETTLED)?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            database::kill(&pair.servers[active].host)?;
+            wait_until("the other one is the source", SETTLED, || {
+                pair.servers[1 - active].role() == "active"
+            })?;
+            database::start(&mut pair.servers[active].host, &pair.flavour)?;
+            active = 1 - active;
+            let whole = pair.wait_settled(active, Duration::from_secs(20));
+            if pair.servers[1 - active].role() == "refused" {
+                // It holds a commit that nobody acknowledged: the survivor has all the others.
+                break;
+            }
+            whole?;
+        }
+        let records = load.finish()?;
+        let rows = pair.servers[active].rows()?;
+        let ids: std::collections::BTreeSet<u64> =
+            rows.iter().filter_map(|row| row.first()?.parse().ok()).collect();
+        let (first, last) = (records[0].start, records.iter().map(|it| it.end).max());
+        let last = last.ok_or("no request")? + Duration::from_secs(1);
+        let lost = crate::figures::lost(&records, first, last, &ids);
+        check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+    });
+}
