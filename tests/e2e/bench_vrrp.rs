@@ -188,7 +188,7 @@ impl Lab {
     /// Strikes the holder, returns how long the other one took, and mends it all.
     fn strike(&mut self, strike: Strike) -> Outcome<Duration> {
         let holder = self.wait_whole()?;
-        std::thread::sleep(Duration::from_millis(rand::phase()));
+        std::thread::sleep(foreign::phase());
         let before = self.pair.two_holders();
         let at = Instant::now();
         self.hit(holder, strike)?;
@@ -249,16 +249,5 @@ impl Lab {
             (Strike::BothCables, _) => self.pair.replug(number, &Link::ALL),
             (Strike::Silence, _) => self.mute(number, false),
         }
-    }
-}
-
-mod rand {
-    //! The phase of the advertisements at which an event strikes.
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    /// Milliseconds, below one interval of a second.
-    pub fn phase() -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        tandem::time::Rng::new(u64::from(now.subsec_nanos()) | 1).below(1000)
     }
 }
