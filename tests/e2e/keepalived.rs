@@ -217,11 +217,11 @@ fn flap(mixed: &mut Mixed) -> Outcome<()> {
 fn partition(mixed: &mut Mixed) -> Outcome<()> {
     let struck = mixed.master;
     let at = Instant::now();
-    mixed.mute(struck, true)?;
+    mixed.pair.mute(struck, true)?;
     mixed.taken_over("silent cut", "3.40 s", at, MASTER_DOWN)?;
     std::thread::sleep(PARTITION.saturating_sub(at.elapsed()));
     let healed = Instant::now();
-    mixed.mute(struck, false)?;
+    mixed.pair.mute(struck, false)?;
     mixed.wait_holder(mixed.tandem, ADVERTISEMENT + MARGIN)?;
     mixed.master = mixed.tandem;
     let before = if struck == mixed.tandem { "tandem" } else { "keepalived" };
@@ -237,17 +237,17 @@ fn tandem_keeps(mixed: &mut Mixed) -> Outcome<()> {
     wait_until("an isolated keepalived becomes master", MASTER_DOWN + MARGIN, || {
         mixed.pair.servers[keepalived].holds_all()
     })?;
-    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.mute(keepalived, false))?;
+    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.pair.mute(keepalived, false))?;
 
     mixed.deafen(keepalived, true)?;
     std::thread::sleep(ISOLATION);
     check(mixed.pair.servers[tandem].holds_all(), || "tandem let go".into())?;
     end_of(mixed, "keepalived cannot receive", |mixed| mixed.deafen(keepalived, false))?;
 
-    mixed.filter_multicast(true)?;
+    mixed.pair.filter_multicast(true)?;
     std::thread::sleep(ISOLATION);
     check(mixed.pair.servers[tandem].holds_all(), || "tandem let go".into())?;
-    end_of(mixed, "multicast blocked", |mixed| mixed.filter_multicast(false))
+    end_of(mixed, "multicast blocked", |mixed| mixed.pair.filter_multicast(false))
 }
 
 /// Tandem has the higher priority.
@@ -255,7 +255,7 @@ fn boots_isolated(mixed: &mut Mixed) -> Outcome<()> {
     let tandem = mixed.tandem;
     boot_isolated(mixed, tandem)?;
     nothing_taken(mixed)?;
-    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.mute(tandem, false))
+    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.pair.mute(tandem, false))
 }
 
 fn cannot_receive(mixed: &mut Mixed) -> Outcome<()> {
@@ -267,10 +267,10 @@ fn cannot_receive(mixed: &mut Mixed) -> Outcome<()> {
 }
 
 fn multicast_blocked(mixed: &mut Mixed) -> Outcome<()> {
-    mixed.filter_multicast(true)?;
+    mixed.pair.filter_multicast(true)?;
     std::thread::sleep(ISOLATION);
     nothing_taken(mixed)?;
-    end_of(mixed, "multicast blocked", |mixed| mixed.filter_multicast(false))
+    end_of(mixed, "multicast blocked", |mixed| mixed.pair.filter_multicast(false))
 }
 
 fn nothing_taken(mixed: &Mixed) -> Outcome<()> {
@@ -282,7 +282,7 @@ fn nothing_taken(mixed: &Mixed) -> Outcome<()> {
 /// The backup starts while its ports do not forward, as a switch with spanning tree has it.
 fn boot_isolated(mixed: &mut Mixed, number: usize) -> Outcome<()> {
     mixed.terminate(number)?;
-    mixed.mute(number, true)?;
+    mixed.pair.mute(number, true)?;
     mixed.start_again(number)?;
     std::thread::sleep(ISOLATION);
     check(mixed.pair.servers[1 - number].holds_all(), || "the master let go".into())

@@ -113,21 +113,6 @@ impl Mixed {
         self.start(number)
     }
 
-    /// Cuts both cables of a server in silence.
-    pub fn mute(&self, number: usize, is_mute: bool) -> Outcome<()> {
-        let name = self.pair.servers[number].name();
-        Link::ALL.into_iter().try_for_each(|link| self.pair.world.mute(name, link, is_mute))
-    }
-
-    /// No multicast reaches either server.
-    pub fn filter_multicast(&self, is_filtered: bool) -> Outcome<()> {
-        self.pair.servers.iter().try_for_each(|server| {
-            Link::ALL.into_iter().try_for_each(|link| {
-                self.pair.world.filter_multicast(server.name(), link, is_filtered)
-            })
-        })
-    }
-
     /// A firewall that drops the VRRP that a server receives, as CentOS 6 has it by default.
     pub fn deafen(&self, number: usize, is_deaf: bool) -> Outcome<()> {
         let commands: &[&str] = if is_deaf {
