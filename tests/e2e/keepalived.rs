@@ -54,7 +54,7 @@ fn the_role_moves_when_a_process_or_a_link_of_the_master_fails() {
 
 #[test]
 fn nobody_steals_what_the_other_one_serves() {
-    side_by_side([(1, true, tandem_keeps), (0, false, boots_isolated)]);
+    side_by_side([(1, true, tandem_keeps), (0, false, keepalived_keeps)]);
 }
 
 #[test]
@@ -63,22 +63,17 @@ fn a_tandem_that_cannot_hear_a_living_keepalived_takes_nothing() {
 }
 
 fn processes_fail(mixed: &mut Mixed) -> Outcome<()> {
-    let (tandem, keepalived) = (mixed.tandem, 1 - mixed.tandem);
     address_deleted(mixed)?;
     child_killed(mixed)?;
     reload(mixed)?;
     sigterm(mixed)?;
-    reload(mixed)?;
     child_killed(mixed)?;
     node_killed(mixed)?;
     sigterm(mixed)?;
     sigkill(mixed)?;
-    address_deleted(mixed)?;
-    mixed.hand_to(keepalived)?;
     sigkill(mixed)?;
-    freeze(mixed)?;
-    freeze(mixed)?;
-    mixed.hand_to(tandem)
+    mixed.hand_to(1 - mixed.tandem)?;
+    freeze(mixed)
 }
 
 fn links_fail(mixed: &mut Mixed) -> Outcome<()> {
@@ -88,7 +83,7 @@ fn links_fail(mixed: &mut Mixed) -> Outcome<()> {
     flap(mixed)?;
     flap(mixed)?;
     partition(mixed)?;
-    mixed.hand_to(1 - mixed.tandem)?;
+    freeze(mixed)?;
     partition(mixed)
 }
 
@@ -184,7 +179,13 @@ fn address_deleted(mixed: &mut Mixed) -> Outcome<()> {
         mixed.say("tandem", event, table, at.elapsed());
     } else {
         mixed.wait_anyone(SKEW + MARGIN)?;
-        mixed.say("keepalived", event, table, at.elapsed());
+        let seen = at.elapsed();
+        // Their skews are 4 ms apart, and tandem writes its epoch to disk before it says anything:
+        // both may have it for the time of a packet, and then VRRP's rule decides.
+        std::thread::sleep(ADVERTISEMENT);
+        mixed.wait_anyone(MARGIN)?;
+        mixed.say("keepalived", event, table, seen);
+        mixed.excuse();
     }
     mixed.nobody_moves()
 }
@@ -251,11 +252,13 @@ fn tandem_keeps(mixed: &mut Mixed) -> Outcome<()> {
 }
 
 /// Tandem has the higher priority.
-fn boots_isolated(mixed: &mut Mixed) -> Outcome<()> {
+fn keepalived_keeps(mixed: &mut Mixed) -> Outcome<()> {
     let tandem = mixed.tandem;
+    reload(mixed)?;
     boot_isolated(mixed, tandem)?;
     nothing_taken(mixed)?;
-    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.pair.mute(tandem, false))
+    end_of(mixed, "boot isolation of 8 s", |mixed| mixed.pair.mute(tandem, false))?;
+    address_deleted(mixed)
 }
 
 fn cannot_receive(mixed: &mut Mixed) -> Outcome<()> {
