@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod arp;
 pub mod gateway;
+pub mod icmp;
 pub mod nd;
 pub mod netlink;
 

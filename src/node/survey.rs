@@ -99,6 +99,7 @@ impl Survey {
             | Input::Answer { .. }
             | Input::DataPlane(_)
             | Input::Control { .. }
+            | Input::Icmp { .. }
             | Input::Terminate
             | Input::Wake => {}
         }

@@ -386,6 +386,13 @@ pub fn ipv6_header(
     header
 }
 
+/// A datagram of protocol 112 with nothing in it: no receiver takes it for an advertisement, and a
+/// host without one says so (`net::icmp`).
+#[must_use]
+pub fn empty(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    header(source.into(), destination.into(), 1, 0)
+}
+
 /// PASS data from a configured password: cut or padded with zeros to 8 bytes (RFC 2338, 5.3.6).
 #[must_use]
 pub fn password_data(password: &str) -> [u8; 8] {

@@ -17,9 +17,6 @@ use crate::mixed::{ADVERTISEMENT, MARGIN, MASTER_DOWN, Mixed, SKEW};
 use crate::pair::OUTSIDE_VIP;
 use crate::world::{Link, Outcome, wait_until};
 
-/// How long tandem lets a silent keepalived answer for the addresses before it takes them all the
-/// same, and the rounds of questions until it knows: `node::silence` has both.
-const FOREIGN_HOLD: Duration = Duration::from_millis(3000 + 450);
 /// As the table has it.
 const ISOLATION: Duration = Duration::from_secs(8);
 const FREEZE: Duration = Duration::from_millis(6500);
@@ -103,13 +100,13 @@ fn sigterm(mixed: &mut Mixed) -> Outcome<()> {
 }
 
 /// Both processes at once. What is left on the host differs: the kernel takes tandem's addresses
-/// off when nobody refreshes them, keepalived's stay until it is started again.
+/// off when nobody refreshes them, keepalived's stay until it is started again; its kernel says
+/// that nobody listens there.
 fn sigkill(mixed: &mut Mixed) -> Outcome<()> {
     let (struck, is_tandem) = (mixed.master, mixed.is_tandem_master());
     let at = Instant::now();
     mixed.kill(struck)?;
-    let theory = if is_tandem { MASTER_DOWN } else { MASTER_DOWN + FOREIGN_HOLD };
-    mixed.taken_over("SIGKILL of both processes", "2.826 s", at, theory)?;
+    mixed.taken_over("SIGKILL of both processes", "2.826 s", at, MASTER_DOWN)?;
     mixed.start_again(struck)?;
     if !is_tandem {
         mixed.wait_holder(mixed.master, Duration::from_secs(2))?;
@@ -157,12 +154,13 @@ fn freeze(mixed: &mut Mixed) -> Outcome<()> {
         mixed.taken_over("SIGSTOP of 6.5 s", "about 3.6 s, then stolen back", at, MASTER_DOWN)?;
     }
     std::thread::sleep(FREEZE.saturating_sub(at.elapsed()));
+    if !is_tandem {
+        // Its addresses answer and its sockets are there: nothing is taken from the living.
+        nothing_taken(mixed)?;
+    }
     mixed.signal_speaker(struck, Signal::SIGCONT)?;
     if !is_tandem {
-        // Its addresses stay and answer, so tandem holds back for about as long as this lasts.
-        mixed.wait_anyone(ADVERTISEMENT + MARGIN)?;
         mixed.say("keepalived", "SIGSTOP of 6.5 s", "stolen back", at.elapsed());
-        mixed.excuse();
     }
     mixed.nobody_moves()
 }
@@ -190,15 +188,16 @@ fn address_deleted(mixed: &mut Mixed) -> Outcome<()> {
     mixed.nobody_moves()
 }
 
-/// The other host waits for the dead link's full timer, also after priority 0 on the other one
-/// (facts/vrrp.md 1.5, measured there).
+/// Keepalived waits for the dead link's full timer, also after priority 0 on the other one
+/// (facts/vrrp.md 1.5, measured there); to tandem that counts for both.
 fn cables(mixed: &mut Mixed, links: &[Link]) -> Outcome<()> {
     let (event, table) =
         if links.len() == 1 { ("one cable", "3.09 s") } else { ("both cables", "3.24 s") };
     let struck = mixed.master;
+    let is_told = links.len() == 1 && !mixed.is_tandem_master();
     let at = Instant::now();
     mixed.pair.pull(struck, links)?;
-    mixed.taken_over(event, table, at, MASTER_DOWN)?;
+    mixed.taken_over(event, table, at, if is_told { SKEW } else { MASTER_DOWN })?;
     mixed.pair.replug(struck, links)?;
     mixed.nobody_moves()
 }
