@@ -231,7 +231,7 @@ impl Node {
     fn acknowledge(&mut self, error: i32) {
         const EADDRNOTAVAIL: i32 = -99;
         if error != 0 && error != EADDRNOTAVAIL {
-            let what = format!("the kernel refused an address: errno {}", -error);
+            let what = format!("the kernel refused an address: errno {}", error.unsigned_abs());
             self.note(Note::SocketTrouble { what });
         }
     }
