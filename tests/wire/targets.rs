@@ -266,7 +266,7 @@ pub fn icmp(datagram: &[u8]) {
     let words = |at: usize| usize::from(datagram[at] & 0xf) * 4;
     let error = words(0);
     let inner = error + 8;
-    assert_eq!((datagram[9], datagram[error], datagram[inner + 9]), (1, 3, packet::PROTOCOL));
+    assert_eq!((datagram[9], datagram[error], datagram[inner + 9]), (1, 3, PROTOCOL));
     let expected =
         if datagram[error + 1] == 2 { Reason::NobodyListens } else { Reason::Prohibited };
     assert_eq!(said.reason, expected);
