@@ -65,6 +65,11 @@ pub enum Input {
         link: LinkId,
         datagram: Vec<u8>,
     },
+    /// An ICMP error, IP header first.
+    Icmp {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
     Netlink {
         datagram: Vec<u8>,
     },
@@ -252,8 +257,6 @@ pub struct Node {
     /// Since when the role could be taken back.
     preempt_since: Option<Instant>,
     preempt_at: Instant,
-    /// Since when the peer answers for a virtual address without serving it.
-    held_since: Option<Instant>,
     hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
@@ -345,7 +348,6 @@ impl Node {
             rival: None,
             preempt_since: None,
             preempt_at: Instant::ZERO,
-            held_since: None,
             hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
@@ -375,6 +377,7 @@ impl Node {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
             Input::Frame { device, frame } => self.handle_frame(now, device, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
+            Input::Icmp { link, datagram } => self.handle_icmp(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
             Input::ClockSet { seconds } => self.troubles.clock_set(now, seconds),

@@ -114,6 +114,10 @@ impl Bench {
 
     fn take(&mut self, output: Output) {
         match output {
+            // To the peer's host alone goes only what asks whether anybody listens there.
+            Output::SendVrrp { datagram, .. } if !datagram.destination.is_multicast() => {
+                assert_eq!(datagram.bytes.len(), 20, "nothing in it");
+            }
             Output::SendVrrp { link, datagram } => {
                 let priority = priority_of(link.index(), &datagram.bytes);
                 self.did.push(Did::Advertise(priority));
@@ -413,4 +417,49 @@ fn preemption_takes_the_role_from_a_lower_priority_after_its_delay() {
         bench.wait(SECOND);
     }
     assert!(!bench.is_serving(), "a higher priority is left alone");
+}
+
+/// The peer is silent and its host still answers for the addresses.
+fn left_behind() -> Bench {
+    let mut bench = Bench::backup(&[]);
+    let answer = |sender| Arp {
+        operation: Operation::Reply,
+        sender_mac: PEER_MAC,
+        sender,
+        target_mac: Mac([2, 0, 0, 0, 1, 1]),
+        target: Ipv4Addr::UNSPECIFIED,
+    };
+    for _ in 0..200 {
+        for (place, link) in LinkId::ALL.into_iter().enumerate() {
+            bench.hear_arp(link, &answer(PEER[place]));
+            bench.hear_arp(link, &answer(VIPS[place]));
+        }
+        bench.wait(Duration::from_millis(50));
+    }
+    assert!(!bench.is_serving(), "nothing is taken from the living: {:?}", bench.did);
+    bench
+}
+
+#[test]
+fn a_silent_keepalived_is_overtaken_only_when_its_kernel_says_that_nobody_listens() {
+    let mut bench = left_behind();
+    // IPv4 header, ICMP 3/2, header of what was sent to the peer inside.
+    let mut datagram = vec![0x45, 0xc0, 0, 48, 0, 0, 0, 0, 64, 1, 0, 0];
+    datagram.extend(PEER[1].octets());
+    datagram.extend([192, 168, 3, 100, 3, 2, 0, 0, 0, 0, 0, 0]);
+    datagram.extend([0x45, 0xc0, 0, 20, 0, 0, 0, 0, 255, 112, 0, 0, 192, 168, 3, 100]);
+    datagram.extend(PEER[1].octets());
+    bench.give(Input::Icmp { link: LinkId::Inside, datagram });
+    bench.wait(Duration::from_millis(10));
+    assert!(bench.is_serving(), "{:?}", bench.did);
+}
+
+#[test]
+fn a_keepalived_whose_frames_still_arrive_is_not_overtaken() {
+    let mut bench = left_behind();
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12, 2, 0, 0, 0, 2, 1, 8, 0];
+    frame.extend(advertisement(1, 100).emit(PEER[1].into(), GROUP.into(), 1));
+    bench.give(Input::Frame { device: LinkId::Inside.into(), frame });
+    bench.wait(SECOND);
+    assert!(!bench.is_serving(), "{:?}", bench.did);
 }

@@ -33,7 +33,9 @@ pub enum Trouble {
     PacketsRefused { source: IpAddr, why: String },
     BeaconsRefused { why: String },
     ConfigDiffers { name: String },
+    VrrpRejected { name: String },
     TwoMasters { name: String, priority: u8 },
+    PeerClaims { name: String, address: IpAddr },
     AddressConflict { address: IpAddr, mac: String },
     OwnAddressConflict { address: Ipv4Addr, mac: String },
     VipsLeftBehind { name: String },
@@ -66,7 +68,9 @@ impl Trouble {
             Self::PacketsRefused { .. } => "packets-refused",
             Self::BeaconsRefused { .. } => "beacons-refused",
             Self::ConfigDiffers { .. } => "config-differs",
+            Self::VrrpRejected { .. } => "vrrp-rejected",
             Self::TwoMasters { .. } => "two-masters",
+            Self::PeerClaims { .. } => "peer-claims-vip",
             Self::AddressConflict { .. } => "address-conflict",
             Self::OwnAddressConflict { .. } => "own-address-conflict",
             Self::VipsLeftBehind { .. } => "vips-left-behind",
@@ -108,7 +112,8 @@ impl Trouble {
             Self::BeaconsRefused { .. } => {
                 "compare peer.key, host names and versions of both hosts"
             }
-            Self::TwoMasters { .. } => {
+            Self::VrrpRejected { .. } => "allow IP protocol 112 there",
+            Self::TwoMasters { .. } | Self::PeerClaims { .. } => {
                 "one of the two does not hear the other; look at the path between them"
             }
             Self::AddressConflict { .. } => "find that machine and take the address from it",
@@ -177,6 +182,12 @@ impl fmt::Display for Trouble {
             }
             Self::BeaconsRefused { why } => write!(f, "beacons are ignored, {why}"),
             Self::ConfigDiffers { name } => write!(f, "{name} runs another configuration text"),
+            Self::VrrpRejected { name } => {
+                write!(f, "the firewall of {name} refuses VRRP that is sent to it alone")
+            }
+            Self::PeerClaims { name, address } => {
+                write!(f, "{name} claims {address} too, and its VRRP does not arrive")
+            }
             Self::TwoMasters { name, priority } => {
                 write!(f, "{name} is Master too, with priority {priority}")
             }

@@ -61,12 +61,27 @@ pub fn status(status: &Status) -> String {
         line(format!("php       {}  {state}  {}", php.host, php.reason));
     }
     for finding in &status.findings {
-        line(format!("finding   {finding}"));
+        wrap("finding", finding).into_iter().for_each(&mut line);
     }
     for note in status.notes.iter().rev().take(3).rev() {
         line(format!("note      {note}"));
     }
     screen
+}
+
+/// A sentence of which no word may be cut off: what to do stands at its end.
+fn wrap(title: &str, sentence: &str) -> Vec<String> {
+    let mut lines = vec![format!("{title:<9}")];
+    for word in sentence.split_whitespace() {
+        let last = lines.last_mut().expect("one line is there from the start");
+        if last.chars().count() + 1 + word.chars().count() > COLUMNS && last.trim() != title {
+            lines.push(format!("{:<9} {word}", ""));
+        } else {
+            last.push(' ');
+            last.push_str(word);
+        }
+    }
+    lines
 }
 
 fn link(name: &str, link: &LinkStatus, is_peer_heard: bool) -> String {
@@ -80,5 +95,21 @@ fn span(seconds: u64) -> String {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_told_to_its_end_on_80_columns() {
+        let sentence = "vrrp-firewalled: inside: VRRP from server2 arrives on eth1 and the local \
+                        firewall drops it: allow IP protocol 112";
+        let lines = wrap("finding", sentence);
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.len() <= COLUMNS), "{lines:?}");
+        assert!(lines[0].starts_with("finding   vrrp-firewalled: inside:"), "{lines:?}");
+        assert!(lines[1].starts_with("          ") && lines[1].ends_with("protocol 112"));
     }
 }

@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Node, Output};
-use crate::net::arp::{Arp, FRAME_BYTES};
+use crate::net::arp::{Arp, FRAME_BYTES, Mac};
+use crate::net::gateway::Gateway;
 use crate::net::nd::Neighbour;
+use crate::net::probe_frame;
 use crate::time::{Instant, earliest};
 use crate::wire::{DeviceId, LinkId};
 
@@ -80,14 +82,9 @@ impl Node {
         }
     }
 
-    /// "Does anybody have this address?", in the words of its family.
+    /// Asks who has an address.
     pub(super) fn send_probe(&mut self, device: DeviceId, address: IpAddr) {
-        let mac = self.devices[device.index()].mac;
-        let frame = match address {
-            IpAddr::V4(address) => Arp::probe(mac, address).emit().to_vec(),
-            IpAddr::V6(address) => Neighbour::probe(mac, address).emit(),
-        };
-        self.send_frame(device, frame);
+        self.send_frame(device, probe_frame(self.devices[device.index()].mac, address));
     }
 
     pub(super) fn send_frame(&mut self, device: DeviceId, frame: Vec<u8>) {
@@ -95,26 +92,20 @@ impl Node {
     }
 
     fn ask_gateways(&mut self, now: Instant) {
-        for link in LinkId::ALL {
-            let mac = self.devices[link.index()].mac;
-            let gateway = self.links[link.index()].gateway.as_mut();
-            let frames = gateway.map(|gateway| gateway.ask(now, mac)).unwrap_or_default();
-            self.send_to_gateway(link, frames);
-        }
+        self.with_gateways(|gateway, mac| gateway.ask(now, mac));
     }
 
     fn run_gateways(&mut self, now: Instant) {
+        self.with_gateways(|gateway, mac| gateway.tick(now, mac));
+    }
+
+    fn with_gateways(&mut self, act: impl Fn(&mut Gateway, Mac) -> Vec<[u8; FRAME_BYTES]>) {
         for link in LinkId::ALL {
             let mac = self.devices[link.index()].mac;
             let gateway = self.links[link.index()].gateway.as_mut();
-            let frames = gateway.map(|gateway| gateway.tick(now, mac)).unwrap_or_default();
-            self.send_to_gateway(link, frames);
-        }
-    }
-
-    fn send_to_gateway(&mut self, link: LinkId, frames: Vec<[u8; FRAME_BYTES]>) {
-        for frame in frames {
-            self.send_frame(link.into(), frame.to_vec());
+            for frame in gateway.map(|gateway| act(gateway, mac)).unwrap_or_default() {
+                self.send_frame(link.into(), frame.to_vec());
+            }
         }
     }
 

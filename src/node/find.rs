@@ -158,7 +158,7 @@ impl Node {
 
     /// Who else uses what is ours.
     fn find_strangers(&self, now: Instant, link: LinkId) -> impl Iterator<Item = Trouble> {
-        let Ears { stranger, claim, own_claim, rival, list_differs_at, .. } =
+        let Ears { stranger, claim, own_claim, peer_claim, rival, list_differs_at, .. } =
             &self.links[link.index()].ears;
         let own = self.links[link.index()].own;
         let vrid = self.config.link(link).vrid;
@@ -179,12 +179,15 @@ impl Node {
         let vips = list_differs_at
             .filter(|at| lately(*at))
             .map(|_| Trouble::VipsDiffer { name: self.peer_name() });
-        [stranger, claim, own_claim, rival, vips].into_iter().flatten()
+        let peer_claim = peer_claim
+            .filter(|(at, _)| is_serving && rival.is_none() && lately(*at))
+            .map(|(_, address)| Trouble::PeerClaims { name: self.peer_name(), address });
+        [stranger, claim, own_claim, rival, peer_claim, vips].into_iter().flatten()
     }
 
     /// What was heard and not believed.
     fn find_refusals(&self, now: Instant, link: LinkId) -> impl Iterator<Item = Trouble> {
-        let Ears { refused, beacon_refused, config_differs_at, .. } =
+        let Ears { refused, beacon_refused, config_differs_at, rejected_at, .. } =
             &self.links[link.index()].ears;
         let peer = IpAddr::from(self.links[link.index()].peer);
         let lately = move |at: Instant| now.since(at) < self.patience();
@@ -197,7 +200,10 @@ impl Node {
         let config = config_differs_at
             .filter(|at| lately(*at))
             .map(|_| Trouble::ConfigDiffers { name: self.peer_name() });
-        [refused, beacon, config].into_iter().flatten()
+        let rejected = rejected_at
+            .filter(|at| lately(*at))
+            .map(|_| Trouble::VrrpRejected { name: self.peer_name() });
+        [refused, beacon, config, rejected].into_iter().flatten()
     }
 
     /// What should be heard and is not.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::{Node, Output, Rival, is_link_local};
 use crate::console::note::Note;
 use crate::net::arp::{Arp, Mac};
+use crate::net::icmp::{Reason, Unreachable};
 use crate::net::nd::Neighbour;
 use crate::net::{arp, nd, netlink};
 use crate::time::Instant;
@@ -153,10 +154,13 @@ impl Node {
         if !self.addresses.is_desired() {
             return;
         }
-        if let Some(link) = device.link()
-            && self.links[link.index()].peer_mac != Some(mac)
-        {
-            self.links[link.index()].ears.claim = Some((now, vip.address, mac));
+        if let Some(link) = device.link() {
+            let facts = &mut self.links[link.index()];
+            if facts.peer_mac == Some(mac) {
+                facts.ears.peer_claim = Some((now, vip.address));
+            } else {
+                facts.ears.claim = Some((now, vip.address, mac));
+            }
         }
         self.reclaim(now);
     }
@@ -176,6 +180,20 @@ impl Node {
                 self.group.set_peer(link, Family::V6, theirs);
             }
             Err(refusal) => ears.beacon_refused = Some((now, refusal)),
+        }
+    }
+
+    pub(super) fn handle_icmp(&mut self, now: Instant, link: LinkId, datagram: &[u8]) {
+        let facts = &mut self.links[link.index()];
+        let said = Unreachable::parse(datagram);
+        match said.filter(|it| it.source == facts.peer && it.destination == facts.peer) {
+            Some(Unreachable { reason: Reason::NobodyListens, .. }) => {
+                facts.unheard_by_peer_at = Some(now);
+            }
+            Some(Unreachable { reason: Reason::Prohibited, .. }) => {
+                facts.ears.rejected_at = Some(now);
+            }
+            None => {}
         }
     }
 
@@ -213,7 +231,7 @@ impl Node {
     fn acknowledge(&mut self, error: i32) {
         const EADDRNOTAVAIL: i32 = -99;
         if error != 0 && error != EADDRNOTAVAIL {
-            let what = format!("the kernel refused an address: errno {}", -error);
+            let what = format!("the kernel refused an address: errno {}", error.unsigned_abs());
             self.note(Note::SocketTrouble { what });
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct LinkFacts {
     /// Who answered by ARP for the peer's own address, and when.
     pub(super) peer_mac: Option<Mac>,
     pub(super) peer_answered_at: Option<Instant>,
+    /// When the peer's kernel said that nobody there listens to VRRP.
+    pub(super) unheard_by_peer_at: Option<Instant>,
     pub(super) was_heard: bool,
     pub(super) gateway: Option<Gateway>,
     pub(super) ears: Ears,
@@ -67,6 +69,7 @@ impl LinkFacts {
             has_own: false,
             peer_mac: None,
             peer_answered_at: None,
+            unheard_by_peer_at: None,
             was_heard: false,
             gateway: settings.gateway.map(|address| Gateway::new(address, own, vips)),
             ears: Ears::default(),
@@ -96,6 +99,10 @@ pub(super) struct Ears {
     /// A hardware address that claims a virtual address of ours, or our own one.
     pub(super) claim: Option<(Instant, IpAddr, Mac)>,
     pub(super) own_claim: Option<(Instant, Mac)>,
+    /// The peer announced or answered for a virtual address that this host holds.
+    pub(super) peer_claim: Option<(Instant, IpAddr)>,
+    /// The peer's firewall refused VRRP that was sent to it alone.
+    pub(super) rejected_at: Option<Instant>,
 }
 
 impl Ears {

@@ -5,21 +5,20 @@
 
 use std::time::Duration;
 
-use super::{Node, PROBE_LEAD, Probes};
+use super::links::LinkFacts;
+use super::{Node, Output, PROBE_LEAD, Probes};
 use crate::console::finding::{Finding, Trouble};
 use crate::console::note::Note;
 use crate::pair::Role;
 use crate::time::Instant;
+use crate::vrrp::packet;
+use crate::vrrp::router::Datagram;
 use crate::wire::LinkId;
 /// Rounds of probes before the first takeover, and after every one had an answer.
 const PROBE_ROUNDS: u32 = 3;
 const PROBE_ROUNDS_MAX: u32 = 20;
 /// How often a foreign peer's host is asked by ARP whether it lives.
 pub(super) const HELLO_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a silent keepalived may go on answering for the virtual addresses before they are taken
-/// all the same: two hosts then answer, and the announcements decide.
-const FOREIGN_HOLD_LIMIT: Duration = Duration::from_secs(3);
-
 impl Node {
     /// When every path will have been silent for long enough: the master-down timers of all usable
     /// links, and four beacon intervals since the last beacon.
@@ -81,6 +80,9 @@ impl Node {
         for (device, address) in vips.into_iter().chain(peers) {
             self.send_probe(device, address);
         }
+        if self.has_foreign_peer() {
+            self.knock();
+        }
     }
 
     /// Whether the last rounds of probes all ended without an answer for a virtual address.
@@ -96,13 +98,8 @@ impl Node {
         };
         let link = device.link();
         let is_peer = link.is_some_and(|link| self.links[link.index()].peer_mac == Some(mac));
-        if is_peer && self.has_foreign_peer() && !self.is_peer_speaking(now) {
-            // A killed keepalived leaves its addresses behind for ever (facts/vrrp.md 3.7).
-            let since = *self.held_since.get_or_insert(now);
-            if now.since(since) >= FOREIGN_HOLD_LIMIT {
-                self.held_since = None;
-                return true;
-            }
+        if is_peer && self.has_foreign_peer() && self.is_peer_left_behind(now) {
+            return true;
         }
         let trouble = if is_peer {
             Trouble::VipsLeftBehind { name: self.peer_name() }
@@ -117,11 +114,25 @@ impl Node {
         false
     }
 
-    /// The peer sends VRRP, whatever is wrong with it or drops it here.
-    fn is_peer_speaking(&self, now: Instant) -> bool {
+    /// The foreign peer's host lives and its keepalived does not: it sends no VRRP, whatever might
+    /// be wrong with that or drop it here, and its kernel says that nobody there listens to any.
+    /// Without both signs it may live behind a filter, and nothing is taken from the living.
+    fn is_peer_left_behind(&self, now: Instant) -> bool {
         let limit = self.group.master_down_interval();
-        let mut heard = self.links.iter().filter_map(|link| link.ears.frame_at);
-        heard.any(|at| now.since(at) < limit)
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.since(at) < limit);
+        self.links.iter().any(|link| lately(link.unheard_by_peer_at))
+            && !self.links.iter().any(|link| lately(link.ears.frame_at))
+    }
+
+    /// Speaks VRRP to the peer's host alone, so that its kernel answers if nobody else does.
+    fn knock(&mut self) {
+        for link in LinkId::ALL {
+            let LinkFacts { own, peer, .. } = self.links[link.index()];
+            let (source, destination) = (own.into(), peer.into());
+            let bytes = packet::empty(own, peer);
+            let datagram = Datagram { source, destination, bytes };
+            self.outputs.push_back(Output::SendVrrp { link, datagram });
+        }
     }
 
     /// Asks by ARP whether a foreign peer's host lives.

@@ -16,7 +16,7 @@ use crate::console::finding::{Finding, Trouble};
 use crate::net::arp::{self, Arp, Mac};
 use crate::net::gateway::Verdict;
 use crate::net::nd::Neighbour;
-use crate::net::netlink;
+use crate::net::{netlink, probe_frame};
 use crate::peer::{self, Peer};
 use crate::time::{Instant, earliest};
 use crate::units::IpCidr;
@@ -99,6 +99,7 @@ impl Survey {
             | Input::Answer { .. }
             | Input::DataPlane(_)
             | Input::Control { .. }
+            | Input::Icmp { .. }
             | Input::Terminate
             | Input::Wake => {}
         }
@@ -147,11 +148,7 @@ impl Survey {
     }
 
     fn probe(&mut self, device: DeviceId, address: IpAddr) {
-        let mac = self.devices[device.index()].mac;
-        let frame = match address {
-            IpAddr::V4(address) => Arp::probe(mac, address).emit().to_vec(),
-            IpAddr::V6(address) => Neighbour::probe(mac, address).emit(),
-        };
+        let frame = probe_frame(self.devices[device.index()].mac, address);
         self.outputs.push_back(Output::Frame { device, frame });
     }
 

@@ -51,6 +51,8 @@ pub enum Receiver {
 pub struct LinkSockets {
     pub vrrp: Vec<Receiver>,
     pub beacon: Async<UdpSocket>,
+    /// Errors about what was sent.
+    pub icmp: Async<Socket>,
     senders: Senders,
     endpoints: Endpoints,
 }
@@ -72,6 +74,7 @@ impl LinkSockets {
         Ok(Self {
             vrrp,
             beacon: Async::new_nonblocking(open_beacon(&endpoints)?)?,
+            icmp: Async::new_nonblocking(open_icmp(&endpoints.device)?)?,
             senders: Senders::new(&endpoints.device),
             endpoints,
         })
@@ -297,6 +300,20 @@ fn open_beacon(endpoints: &Endpoints) -> io::Result<UdpSocket> {
     socket.set_tos_v4(0xc0)?;
     socket.bind(&SocketAddr::from((endpoints.own, endpoints.beacon_port)).into())?;
     Ok(socket.into())
+}
+
+/// A raw socket that is fed with ICMP's "destination unreachable" alone.
+fn open_icmp(device: &str) -> io::Result<Socket> {
+    let socket = raw_socket(Domain::IPV4, nix::libc::IPPROTO_ICMP)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    // Byte 0 behind an IPv4 header without options is ICMP's type.
+    socket.attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, 20),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 3),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ])?;
+    Ok(socket)
 }
 
 /// The kernel's number of an interface.

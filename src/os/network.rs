@@ -4,7 +4,7 @@
 //! In: bytes to send. Out: `node::Input` through one bounded queue. Must not: decide.
 //! Read first: `link` and `route` (the sockets).
 
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -76,6 +76,14 @@ impl Network {
                 Ok((count, Make::Beacon(link)))
             });
         }
+        for link in LinkId::ALL {
+            let sockets = self.links.clone();
+            spawn_reader(executor, inputs.clone(), async move |buffer| {
+                let socket = &sockets[link.index()].icmp;
+                let count = socket.read_with(|mut socket| socket.read(buffer)).await?;
+                Ok((count, Make::Icmp(link)))
+            });
+        }
         for (place, sockets) in self.devices.iter().enumerate() {
             let Some(device) = DeviceId::new(place) else { continue };
             for number in 0..sockets.frames.len() {
@@ -137,6 +145,7 @@ enum Make {
     Vrrp(LinkId),
     Frame(DeviceId),
     Beacon(LinkId),
+    Icmp(LinkId),
     Netlink,
     NetlinkLost,
 }
@@ -146,6 +155,7 @@ impl Make {
         match self {
             Self::Vrrp(link) => Input::Vrrp { link, datagram },
             Self::Frame(device) => Input::Frame { device, frame: datagram },
+            Self::Icmp(link) => Input::Icmp { link, datagram },
             Self::Beacon(link) => Input::Beacon { link, datagram },
             Self::Netlink => Input::Netlink { datagram },
             Self::NetlinkLost => Input::NetlinkLost,

@@ -224,7 +224,7 @@ impl Received {
         if ip.payload.len() != claimed {
             return Err(Refusal::Length { claimed, received: ip.payload.len() });
         }
-        if ip.ttl != 255 {
+        if ip.ttl != 255 && !ip.is_link_local() {
             return Err(Refusal::Ttl(ip.ttl));
         }
         if version != expected.version {
@@ -386,6 +386,13 @@ pub fn ipv6_header(
     header
 }
 
+/// A datagram of protocol 112 with nothing in it: no receiver takes it for an advertisement, and a
+/// host without one says so (`net::icmp`).
+#[must_use]
+pub fn empty(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    header(source.into(), destination.into(), 1, 0)
+}
+
 /// PASS data from a configured password: cut or padded with zeros to 8 bytes (RFC 2338, 5.3.6).
 #[must_use]
 pub fn password_data(password: &str) -> [u8; 8] {
@@ -457,6 +464,15 @@ impl<'a> Ip<'a> {
             IpAddr::V4(_) => 4,
             IpAddr::V6(_) => 16,
         }
+    }
+
+    /// From one link-local address to another: no router forwards that (RFC 4291, 2.5.6), so that
+    /// the hop limit proves nothing more. keepalived leaves the one of unicast to the kernel: 64.
+    fn is_link_local(&self) -> bool {
+        [self.source, self.destination].into_iter().all(|address| match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        })
     }
 
     fn checksum_form(&self, version: Version) -> Result<ChecksumForm, Refusal> {
@@ -604,6 +620,20 @@ mod tests {
         assert_eq!(parse(&old, &version_3()).unwrap().form, ChecksumForm::PseudoHeaderOfGroup);
         let astray = version_3().emit(SOURCE, SOURCE, 1);
         assert_eq!(parse(&astray, &version_3()), Err(Refusal::Destination(SOURCE)));
+    }
+
+    #[test]
+    fn the_hop_limit_counts_unless_both_addresses_are_link_local() {
+        let datagram = captured("v3-ipv6-unicast-101");
+        let addresses = Addresses::from_slice(&[address("fe80::51")]).unwrap();
+        let sent = Advertisement { addresses, ..over_ipv6() };
+        let own = |text| Expected { own: Some(address(text)), ..expecting(&sent) };
+        let taken = Received::parse(&datagram, &own("fe80::ff:fe00:100")).unwrap();
+        assert_eq!((datagram[7], taken.advertisement), (64, sent.clone()));
+        let mut routed = sent.emit(address("2001:db8::1"), address("2001:db8::2"), 1);
+        assert!(Received::parse(&routed, &own("2001:db8::2")).is_ok());
+        routed[7] = 64;
+        assert_eq!(Received::parse(&routed, &own("2001:db8::2")), Err(Refusal::Ttl(64)));
     }
 
     #[test]

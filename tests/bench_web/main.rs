@@ -189,7 +189,7 @@ impl Tree {
         let tree = Self(path);
         let write = |name: &str, bytes: &[u8]| {
             let path = tree.0.join("root").join(name);
-            std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            std::fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/")))?;
             std::fs::write(path, bytes)
         };
         write("1k.bin", &[b'x'; 1024])

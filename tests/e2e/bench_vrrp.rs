@@ -1,10 +1,11 @@
-//! Benchmark: how fast the virtual addresses move, beside keepalived 2.2, event by event.
+//! Benchmark: the virtual addresses beside keepalived 2.2: how fast they move, whether they stay
+//! where they are, what an idle master costs.
 //!
-//! In: --runs N, --json FILE. Out: a table (median, worst, ratio of medians), the same as JSON;
-//! exit status 0 only if tandem's addresses were never on both hosts while both reached the
-//! switches.
-//! Both pairs run at the same time, each event strikes one and then the other, at a random phase of
-//! the advertisements. Time: from the event until the other host's kernel has both addresses.
+//! In: which parts, how many runs, --json FILE. Out: a table for each part, the same as JSON; exit
+//! status 0 only if tandem's addresses were never on both hosts while both reached the switches,
+//! and no host took back what the other one served.
+//! Times: both pairs run at the same time, each event strikes one and then the other, at a random
+//! phase of the advertisements, until the other host's kernel has both addresses.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
 
 use std::process::ExitCode;
@@ -15,9 +16,11 @@ use serde_json::{Map, Value, json};
 
 mod database;
 mod figures;
+mod footprint;
 mod foreign;
 mod host;
 mod load;
+mod nopreempt;
 mod pair;
 mod php;
 mod sampler;
@@ -25,11 +28,14 @@ mod story;
 mod world;
 
 use database::Flavour;
+use footprint::Process;
 use foreign::{KEEPALIVED_PID, Timing, VRRP_PID};
-use pair::{EXAMPLE, Pair};
+use pair::{EXAMPLE, GUARD_PID, NODE_PID, Pair};
 use world::{Link, Outcome, wait_until};
 
-const USAGE: &str = "usage: scripts/bench vrrp [--runs N] [--json FILE]";
+const USAGE: &str = "usage: scripts/bench vrrp [--runs N] [--nopreempt N [--parallel N]] \
+                     [--footprint [--seconds N]] [--json FILE]";
+const TIMINGS: [(&str, Timing); 2] = [("v2, 1 s", Timing::V2), ("v3, 0.1 s", Timing::V3_FAST)];
 const MOVE_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_LIMIT: Duration = Duration::from_secs(45);
 
@@ -76,50 +82,141 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench() -> Outcome<bool> {
-    let (mut runs, mut file) = (10_usize, None);
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let value = words.next().ok_or(USAGE)?;
-        match word.as_str() {
-            "--runs" => runs = value.parse().map_err(|_| USAGE)?,
-            "--json" => file = Some(value),
-            _ => return Err(USAGE.into()),
+/// What was asked for; each part runs if it is named, the times if none is.
+#[derive(Debug)]
+struct Options {
+    runs: usize,
+    nopreempt: usize,
+    parallel: usize,
+    has_footprint: bool,
+    idle: Duration,
+    file: Option<String>,
+}
+
+impl Options {
+    fn parse(mut words: impl Iterator<Item = String>) -> Outcome<Self> {
+        let idle = Duration::from_secs(60);
+        let mut all =
+            Self { runs: 0, nopreempt: 0, parallel: 3, has_footprint: false, idle, file: None };
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(USAGE);
+            let count = |text: String| text.parse::<usize>().map_err(|_| USAGE);
+            match word.as_str() {
+                "--runs" => all.runs = count(value()?)?,
+                "--nopreempt" => all.nopreempt = count(value()?)?,
+                "--parallel" => all.parallel = count(value()?)?,
+                "--footprint" => all.has_footprint = true,
+                "--seconds" => {
+                    all.idle = Duration::from_secs(value()?.parse().map_err(|_| USAGE)?);
+                }
+                "--json" => all.file = Some(value()?),
+                _ => return Err(USAGE.into()),
+            }
         }
+        if all.runs == 0 && all.nopreempt == 0 && !all.has_footprint {
+            all.runs = 10;
+        }
+        Ok(all)
     }
+}
+
+fn bench() -> Outcome<bool> {
+    let options = Options::parse(std::env::args().skip(1))?;
     let mut all = Map::new();
     let mut is_well = true;
-    for (name, timing) in [("v2, 1 s", Timing::V2), ("v3, 0.1 s", Timing::V3_FAST)] {
-        let mut labs =
-            [Lab::new(Speaker::Keepalived, &timing)?, Lab::new(Speaker::Tandem, &timing)?];
-        println!(
-            "\n{name}: seconds until the other host has both addresses, {runs} runs\n\
-             {:<12} {:>10} {:>10} {:>10} {:>10} {:>7}",
-            "event", "keepalived", "worst", "tandem", "worst", "ratio"
-        );
-        let mut rows = Map::new();
-        for (strike, title) in STRIKES {
-            let mut times = [Vec::new(), Vec::new()];
-            for _ in 0..runs {
-                for (lab, times) in labs.iter_mut().zip(&mut times) {
-                    times.push(lab.strike(strike)?.as_secs_f64());
-                }
+    if options.runs > 0 || options.has_footprint {
+        for (name, timing) in TIMINGS {
+            let mut labs =
+                [Lab::new(Speaker::Keepalived, &timing)?, Lab::new(Speaker::Tandem, &timing)?];
+            let mut part = Map::new();
+            if options.has_footprint {
+                part.insert("footprint".into(), idle(name, &mut labs, options.idle)?);
             }
-            rows.insert(title.to_owned(), row(title, times));
+            if options.runs > 0 {
+                is_well &= times(name, &mut labs, options.runs, &mut part)?;
+            }
+            all.insert(name.to_owned(), Value::Object(part));
         }
-        let two = labs[1].two_holders.as_secs_f64();
-        println!(
-            "addresses on both hosts: keepalived {:.3} s, tandem {two:.3} s",
-            labs[0].two_holders.as_secs_f64()
-        );
-        is_well &= two == 0.0;
-        all.insert(name.to_owned(), json!({ "events": rows, "two_holders_s": two }));
     }
-    if let Some(file) = file {
+    if options.nopreempt > 0 {
+        let (is_kept, rows) = nopreempt::bench(options.nopreempt, options.parallel)?;
+        is_well &= is_kept;
+        all.insert("nopreempt".into(), rows);
+    }
+    if let Some(file) = options.file {
         std::fs::write(&file, format!("{:#}\n", Value::Object(all)))
             .map_err(|error| format!("{file}: {error}"))?;
     }
     Ok(is_well)
+}
+
+/// The two programs on the host that serves, at the same time.
+fn idle(name: &str, labs: &mut [Lab; 2], time: Duration) -> Outcome<Value> {
+    let mut processes = Vec::new();
+    for lab in labs.iter() {
+        let holder = lab.wait_whole()?;
+        let [host, other] = [holder, 1 - holder].map(|number| &lab.pair.servers[number].host);
+        if lab.speaker == Speaker::Keepalived {
+            // Both hosts of a pair map the same files of keepalived here, which would halve its
+            // PSS; a backup says nothing, so the master does not miss it.
+            other.signal(KEEPALIVED_PID, Signal::SIGTERM)?;
+        }
+        let found = match lab.speaker {
+            Speaker::Keepalived => {
+                [("keepalived, parent", KEEPALIVED_PID), ("keepalived, VRRP", VRRP_PID)]
+            }
+            Speaker::Tandem => [("tandem, guard", GUARD_PID), ("tandem, node", NODE_PID)],
+        };
+        for (title, file) in found {
+            processes.push(Process::find(host, title, file)?);
+        }
+    }
+    // What an election and a promotion leave behind is not idle.
+    std::thread::sleep(Duration::from_secs(5));
+    println!(
+        "\n{name}: idle master of two virtual routers, {} s (tandem's node also watches its\n\
+         database, the other host and php-fpm, and keeps the splitter and the front)",
+        time.as_secs()
+    );
+    let rows = footprint::measure(&processes, time)?;
+    for lab in labs.iter_mut().filter(|lab| lab.speaker == Speaker::Keepalived) {
+        if let Some(holder) = lab.holder() {
+            foreign::start(&mut lab.pair.servers[1 - holder].host)?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Event by event; false if tandem's addresses were on both hosts.
+fn times(
+    name: &str,
+    labs: &mut [Lab; 2],
+    runs: usize,
+    part: &mut Map<String, Value>,
+) -> Outcome<bool> {
+    println!(
+        "\n{name}: seconds until the other host has both addresses, {runs} runs\n\
+         {:<12} {:>10} {:>10} {:>10} {:>10} {:>7}",
+        "event", "keepalived", "worst", "tandem", "worst", "ratio"
+    );
+    let mut rows = Map::new();
+    for (strike, title) in STRIKES {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..runs {
+            for (lab, times) in labs.iter_mut().zip(&mut times) {
+                times.push(lab.strike(strike)?.as_secs_f64());
+            }
+        }
+        rows.insert(title.to_owned(), row(title, times));
+    }
+    let two = labs[1].two_holders.as_secs_f64();
+    println!(
+        "addresses on both hosts: keepalived {:.3} s, tandem {two:.3} s",
+        labs[0].two_holders.as_secs_f64()
+    );
+    part.insert("events".into(), Value::Object(rows));
+    part.insert("two_holders_s".into(), json!(two));
+    Ok(two == 0.0)
 }
 
 /// Prints and returns one event.
@@ -188,7 +285,7 @@ impl Lab {
     /// Strikes the holder, returns how long the other one took, and mends it all.
     fn strike(&mut self, strike: Strike) -> Outcome<Duration> {
         let holder = self.wait_whole()?;
-        std::thread::sleep(Duration::from_millis(rand::phase()));
+        std::thread::sleep(foreign::phase());
         let before = self.pair.two_holders();
         let at = Instant::now();
         self.hit(holder, strike)?;
@@ -221,13 +318,8 @@ impl Lab {
             }
             (Strike::OneCable, _) => self.pair.pull(number, &[Link::Outside]),
             (Strike::BothCables, _) => self.pair.pull(number, &Link::ALL),
-            (Strike::Silence, _) => self.mute(number, true),
+            (Strike::Silence, _) => self.pair.mute(number, true),
         }
-    }
-
-    fn mute(&self, number: usize, is_mute: bool) -> Outcome<()> {
-        let name = self.pair.servers[number].name();
-        Link::ALL.into_iter().try_for_each(|link| self.pair.world.mute(name, link, is_mute))
     }
 
     fn mend(&mut self, number: usize, strike: Strike) -> Outcome<()> {
@@ -247,18 +339,7 @@ impl Lab {
             (Strike::Kill, Speaker::Tandem) => Ok(()),
             (Strike::OneCable, _) => self.pair.replug(number, &[Link::Outside]),
             (Strike::BothCables, _) => self.pair.replug(number, &Link::ALL),
-            (Strike::Silence, _) => self.mute(number, false),
+            (Strike::Silence, _) => self.pair.mute(number, false),
         }
-    }
-}
-
-mod rand {
-    //! The phase of the advertisements at which an event strikes.
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    /// Milliseconds, below one interval of a second.
-    pub fn phase() -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        tandem::time::Rng::new(u64::from(now.subsec_nanos()) | 1).below(1000)
     }
 }

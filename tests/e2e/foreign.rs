@@ -3,6 +3,8 @@
 //! In: a host, version and interval, priority. Out: the configuration that the reference
 //! installation has (scenario.md), a running daemon.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::host::{Host, text};
 use crate::world::Outcome;
 
@@ -68,4 +70,12 @@ pub fn start(host: &mut Host) -> Outcome<()> {
     let words =
         ["keepalived", "-n", "-l", "-D", "-P", "-f", CONF, "-p", KEEPALIVED_PID, "-r", VRRP_PID];
     host.start("keepalived", &words)
+}
+
+/// A time below an interval of 1 s: what strikes after it strikes at any phase of the
+/// advertisements.
+pub fn phase() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut random = tandem::time::Rng::new(u64::from(now.subsec_nanos()) | 1);
+    Duration::from_millis(random.below(1000))
 }

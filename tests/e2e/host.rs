@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::world::{Link, Outcome, World, batch, first_line_pid, wait_until};
+use crate::world::{Link, Outcome, World, batch, first_line_pid, remember, wait_until};
 
 /// What tells one host from another.
 #[derive(Debug, Clone)]
@@ -180,6 +180,7 @@ impl Host {
         let child = command
             .spawn()
             .map_err(|error| format!("{}: cannot start {name}: {error}", self.name()))?;
+        remember(child.id());
         if let Some(running) = &mut self.running {
             running.children.push((name.to_owned(), child));
         }

@@ -10,6 +10,7 @@ mod figures;
 mod foreign;
 mod host;
 mod load;
+mod mixed;
 mod pair;
 mod php;
 mod sampler;

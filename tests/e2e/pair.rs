@@ -166,6 +166,17 @@ impl Pair {
     /// waiting for one another.
     pub fn power_on(&mut self, number: usize) -> Outcome<()> {
         self.servers[number].switch_on(&self.world)?;
+        self.start_programs(number)
+    }
+
+    /// The same while the switches do not forward what the server sends, nor anything to it.
+    pub fn power_on_muted(&mut self, number: usize) -> Outcome<()> {
+        self.servers[number].switch_on(&self.world)?;
+        self.mute(number, true)?;
+        self.start_programs(number)
+    }
+
+    fn start_programs(&mut self, number: usize) -> Outcome<()> {
         self.start_tandem(number)?;
         let server = &mut self.servers[number];
         database::start(&mut server.host, &self.flavour)?;
@@ -178,6 +189,21 @@ impl Pair {
 
     pub fn replug(&self, number: usize, links: &[Link]) -> Outcome<()> {
         self.world.cable(self.servers[number].host.name(), links, true)
+    }
+
+    /// Cuts both cables in silence, or mends them.
+    pub fn mute(&self, number: usize, is_mute: bool) -> Outcome<()> {
+        let name = self.servers[number].name();
+        Link::ALL.into_iter().try_for_each(|link| self.world.mute(name, link, is_mute))
+    }
+
+    /// Lets no multicast through to either server.
+    pub fn filter_multicast(&self, is_filtered: bool) -> Outcome<()> {
+        self.servers.iter().try_for_each(|server| {
+            Link::ALL
+                .into_iter()
+                .try_for_each(|link| self.world.filter_multicast(server.name(), link, is_filtered))
+        })
     }
 
     /// Server `active` serves and is the source, the other one is its replica and keeps up.

@@ -13,7 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Everything here fails with a sentence for a person.
 pub type Outcome<T> = Result<T, String>;
@@ -189,8 +193,26 @@ impl Drop for World {
     fn drop(&mut self) {
         if !self.kept {
             drop(self.lifeline.take());
-            let _ = self.keeper.wait();
+            while let Ok(None) = self.keeper.try_wait() {
+                continue_all();
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
+    }
+}
+
+/// Every nsenter that was started. One stops when the program that it started is stopped, and then
+/// does not take note of that program's end, which the end of its world waits for.
+static ENTERED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+pub fn remember(pid: u32) {
+    ENTERED.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
+}
+
+fn continue_all() {
+    for pid in ENTERED.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let pid = Pid::from_raw(i32::try_from(*pid).unwrap_or(i32::MAX));
+        let _gone = kill(pid, Signal::SIGCONT);
     }
 }
 

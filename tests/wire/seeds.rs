@@ -1,0 +1,148 @@
+//! Seeds: the captured vectors and what the code itself makes, as inputs of each target.
+//!
+//! In: tests/vectors, tandem's own emitters. Out: inputs by target; the corpus of libFuzzer.
+//! Must not: depend on anything else, so that a number is enough to repeat a test.
+
+use std::time::Duration;
+
+use tandem::net::nd::Neighbour;
+use tandem::net::netlink;
+
+use super::targets::{LIKE_SENDER, MEND, beacon_body, link_message};
+
+const VRRP: &str = include_str!("../vectors/vrrp/keepalived-2.2.7.txt");
+const ARP: &str = include_str!("../vectors/arp/keepalived-2.2.7.txt");
+const ND: &str = include_str!("../vectors/nd/keepalived-2.2.7.txt");
+const ICMP: &str = include_str!("../vectors/icmp/linux.txt");
+
+pub type Vector = (&'static str, Vec<u8>);
+
+pub fn vrrp() -> Vec<Vector> {
+    vectors(VRRP)
+}
+
+pub fn arp() -> Vec<Vector> {
+    vectors(ARP)
+}
+
+pub fn nd() -> Vec<Vector> {
+    vectors(ND)
+}
+
+/// A name and hexadecimal digits a line.
+fn vectors(file: &'static str) -> Vec<Vector> {
+    let lines = file.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| line.split_once(' ').expect(line))
+        .map(|(name, hex)| (name, bytes(hex)))
+        .collect()
+}
+
+pub fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
+    let byte = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
+    digits.chunks_exact(2).map(|pair| byte(pair).expect("hexadecimal digits")).collect()
+}
+
+/// Messages of the kernel, and requests that read like them.
+fn netlink() -> Vec<Vec<u8>> {
+    let v4 = "192.168.3.150/24".parse().expect("a constant");
+    let v6 = "fe80::51/64".parse().expect("a constant");
+    let lease = Some(Duration::from_secs(2));
+    let mut refused = netlink::dump_links(7);
+    refused[4] = 2;
+    refused[16..20].copy_from_slice(&(-17i32).to_ne_bytes());
+    vec![
+        netlink::set_address(1, 1, v4, Some("eth0:1"), lease),
+        netlink::set_address(2, 2, v6, None, None),
+        netlink::remove_address(3, 2, v4),
+        refused,
+        link_message(1, "eth0", true),
+        [link_message(1, "eth0", true), link_message(2, "eth1", false)].concat(),
+    ]
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    arp().into_iter().chain(nd()).map(|(_, frame)| frame).collect()
+}
+
+/// The inputs that a target's mutations start from.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    let datagrams = || vrrp().into_iter().map(|(_, datagram)| datagram);
+    let behind = |control: u8, bytes: Vec<u8>| [&[control][..], &bytes].concat();
+    match target {
+        "vrrp" => {
+            let own = datagrams().map(|it| behind(LIKE_SENDER, it));
+            let list = datagrams().zip(0u8..).map(|(it, place)| behind(MEND | place & 7, it));
+            own.chain(list).collect()
+        }
+        "arp" => arp().into_iter().map(|(_, frame)| frame).collect(),
+        "nd" => {
+            let probe =
+                Neighbour::probe(Default::default(), "fe80::51".parse().expect("it is one"));
+            let frames = nd().into_iter().map(|(_, frame)| frame).chain([probe.emit()]);
+            frames.map(|frame| behind(MEND, frame)).collect()
+        }
+        "icmp" => vectors(ICMP).into_iter().map(|(_, datagram)| datagram).collect(),
+        "netlink" => netlink(),
+        "beacon" => beacons(),
+        "router" => {
+            (0..8).flat_map(|choice| datagrams().map(move |it| router(choice, &it))).collect()
+        }
+        "node" | "serving" => scenes(),
+        other => panic!("no target {other}"),
+    }
+}
+
+/// Fields of a report, where it is bent and how, then a body to be signed, which is also the steps
+/// of several runs.
+fn beacons() -> Vec<Vec<u8>> {
+    let bents = [[5, 0, 1], [60, 0, 0], [30, 0, 0x80], [3, 0, 0xff]];
+    let fields = |bits: u8| {
+        let address: &[u8] = if bits & 0x20 == 0 { &[] } else { &[0xfe; 16] };
+        [&[bits][..], &[7; 8], &[2; 8], &[3, 1], &[9; 8], &[2, 5], b"0-1-5", address].concat()
+    };
+    let bits = [0, 0x11, 0x2e, 0xff];
+    let inputs = bits.into_iter().zip(bents);
+    inputs
+        .map(|(bits, bent)| [&fields(bits)[..], &bent, &beacon_body(&fields(!bits))].concat())
+        .collect()
+}
+
+/// A step of `router`, `node` and `serving`.
+fn step(what: u8, delay: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(bytes.len()).expect("a piece is short");
+    [&[what, delay, length], bytes].concat()
+}
+
+/// Carrier, traffic, an advertisement twice, serving, the advertisement again, the end of serving.
+fn router(choice: u8, datagram: &[u8]) -> Vec<u8> {
+    let heard = |what| step(what, 20, datagram);
+    let steps =
+        [heard(0), heard(MEND), vec![5, 0, 7, 0], heard(0), vec![15, 9, 13, 1, 14, 3], heard(0)];
+    [&[choice, 3, 0, 4, 10][..], &steps.concat()].concat()
+}
+
+/// A kernel that shows both links, then one of each kind of input, then everything; and somebody
+/// who claims an address again and again.
+fn scenes() -> Vec<Vec<u8>> {
+    let [outside, inside] = [0, 8];
+    let links = [link_message(1, "eth0", true), link_message(2, "eth1", true)];
+    let shown: Vec<u8> = links.iter().flat_map(|it| step(5, 1, it)).collect();
+    let advertisements = vrrp().into_iter().map(|(name, datagram)| {
+        step(if name.contains("outside") { outside } else { inside }, 50, &datagram)
+    });
+    let framed = vrrp().into_iter().map(|(_, datagram)| {
+        let kind = if datagram[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+        step(inside | 2, 30, &[&[2; 12][..], &kind, &datagram].concat())
+    });
+    let seen = frames().into_iter().map(|frame| step(inside | 2, 40, &frame));
+    let claims = frames().into_iter().map(|frame| step(inside | 2, 1, &frame).repeat(60));
+    let claims = claims.map(|steps| [&[0][..], &steps].concat());
+    let told = netlink().into_iter().map(|datagram| step(5, 20, &datagram));
+    let steps: Vec<_> = advertisements.chain(framed).chain(seen).chain(told).collect();
+    let waking = step(7, 0, &[]).repeat(12);
+    let one = steps.iter().map(|it| [&[2][..], &shown, it, &waking].concat());
+    one.chain(claims).chain([[&[1][..], &shown, &steps.concat()].concat()]).collect()
+}
