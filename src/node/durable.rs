@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long commits may wait with no acknowledgement at all.
 const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A replica that was given up on must have followed for this long before writes wait for it again.
+const TRUST_DELAY: Duration = Duration::from_secs(5);
 
 /// What the node remembers of it.
 #[derive(Debug, Default)]
@@ -30,8 +32,10 @@ pub(super) struct Guard {
     pub(super) is_refused: bool,
     /// When a job may be ordered again.
     retry_at: Instant,
-    /// Since when the replica is away, as far as the source can tell.
+    /// Since when the replica is away, as far as the source can tell, and when it is believed in
+    /// again.
     away_since: Option<Instant>,
+    trusted_at: Instant,
     /// The last count of acknowledgements, and since when it stands still while commits wait.
     stuck: Option<(Instant, u64)>,
     /// Since when writes are acknowledged by one host alone.
@@ -74,27 +78,43 @@ impl Node {
 
     /// Whether the source's half should be on; `None`: as it is.
     fn source_half(&mut self, now: Instant, semi_sync: SemiSync) -> Option<bool> {
-        let follows = self
+        let database = self
             .fresh(now)
-            .is_some_and(|peer| peer.role == Role::Standby && peer.database.is_replicating);
+            .filter(|peer| peer.role == Role::Standby && peer.database.is_replicating)
+            .map(|peer| peer.database.clone());
         let is_stuck = self.is_stuck(now, semi_sync);
-        if follows {
-            self.guard.away_since = None;
-        }
-        match semi_sync.source {
-            None => Some(false),
-            Some(false) => {
-                let keeps_up = follows
-                    && self.fresh(now).is_some_and(|peer| peer.database.lag_seconds == Some(0));
-                Some(keeps_up && semi_sync.replicas > 0)
+        // A receiver that connected anew has what was sent before, and acknowledges only what
+        // comes: the wait is over, and nobody says so. MySQL's own position does not count what
+        // waits, and so cannot tell.
+        let counts_waiting = self.engine.observation().flavour == Some(Flavour::Mariadb);
+        let has_all = is_stuck
+            && counts_waiting
+            && database.is_some()
+            && self.fresh(now).is_some_and(|peer| self.has_shipped_all(peer));
+        match (semi_sync.source, database) {
+            (Some(true), Some(_)) if !is_stuck => {
+                self.guard.away_since = None;
+                None
             }
-            Some(true) if follows && !is_stuck => None,
-            Some(true) => {
+            (Some(true), _) => {
                 let since = *self.guard.away_since.get_or_insert(now);
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
-                (is_over && goes_on).then_some(false)
+                if !has_all && !(is_over && goes_on) {
+                    return None;
+                }
+                self.guard.trusted_at = if has_all { now } else { now + TRUST_DELAY };
+                Some(false)
             }
+            (Some(false), Some(database)) => {
+                let keeps_up = database.lag_seconds == Some(0) && semi_sync.replicas > 0;
+                Some(keeps_up && now >= self.guard.trusted_at)
+            }
+            (Some(false), None) => {
+                self.guard.trusted_at = self.guard.trusted_at.max(now + PATIENCE);
+                Some(false)
+            }
+            (None, _) => Some(false),
         }
     }
 
@@ -134,6 +154,8 @@ impl Node {
                 Note::Database {
                     what: format!("every write is on {name} too before it is answered"),
                 }
+            } else if semi_sync.source == Some(true) {
+                Note::DatabaseTrouble { what: format!("writes wait for {name}") }
             } else {
                 let what = format!("writes are answered that {name} may not have");
                 Note::DatabaseTrouble { what }

@@ -403,7 +403,7 @@ impl Node {
         None
     }
 
-    fn has_shipped_all(&self, peer: &Report) -> bool {
+    pub(super) fn has_shipped_all(&self, peer: &Report) -> bool {
         let mine = self.engine.observation().position.as_deref();
         let theirs = peer.database.position.as_deref();
         mine.zip(theirs).is_some_and(|(mine, theirs)| match self.relate(mine, theirs) {

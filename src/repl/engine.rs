@@ -460,6 +460,8 @@ mod tests {
         is_closed: bool,
         /// Source host, whether both threads run, what was received.
         replica: Option<(&'static str, bool, &'static str)>,
+        /// Whether the halves of semi-synchronous replication are loaded.
+        has_halves: bool,
     }
 
     fn table(columns: &[(&str, &str)]) -> Rows {
@@ -495,6 +497,7 @@ mod tests {
                 executed: "",
                 is_closed: true,
                 replica: None,
+                has_halves: false,
             }
         }
 
@@ -540,6 +543,12 @@ mod tests {
                     ("gtid_mode", "ON"),
                 ]);
             }
+            if sql.starts_with("SHOW GLOBAL VARIABLES LIKE 'rpl") && self.has_halves {
+                let row = |name: &str| vec![Some(name.to_owned()), Some("OFF".to_owned())];
+                let columns = ["Variable_name", "Value"].map(str::to_owned).to_vec();
+                let halves = ["rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled"];
+                return Rows { columns, rows: halves.map(row).to_vec() };
+            }
             match self.replica {
                 Some((host, is_running, received)) if sql.starts_with("SHOW REPLICA STATUS") => {
                     let running = if is_running { "Yes" } else { "No" };
@@ -570,6 +579,26 @@ mod tests {
                 }
             }
             panic!("the job goes round in circles");
+        }
+
+        /// Runs the job to its end; the statements that are no looks.
+        fn statements(&mut self, refuses: &str) -> Vec<String> {
+            let mut sent = Vec::new();
+            while self.engine.running().is_some() {
+                let Some((_, sql, _)) = self.asked.last().cloned() else {
+                    self.wait(limits::LOOK_PAUSE_MAX);
+                    continue;
+                };
+                let is_look = sql.starts_with("SHOW") || sql.starts_with("SELECT");
+                let result = if !refuses.is_empty() && sql.starts_with(refuses) {
+                    Err(ServerError::Refused { code: 1126, message: "no such file".into() })
+                } else {
+                    Ok(self.reply(&sql))
+                };
+                sent.extend((!is_look).then_some(sql));
+                self.answer(result);
+            }
+            sent
         }
 
         fn run(&mut self) -> &Result<Outcome, Failure> {
@@ -755,5 +784,41 @@ mod tests {
         bench.answer(Err(ServerError::Refused { code: 1064, message }));
         let (_, result) = bench.done.last().expect("it failed");
         assert!(!format!("{result:?}").contains("secret"), "{result:?}");
+    }
+
+    #[test]
+    fn semi_sync_is_loaded_and_set_and_the_server_closed_again() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", true, ""));
+        bench.handle(Input::Job(Job::SemiSync { is_source: false, is_replica: true }));
+        let sent = bench.statements("");
+        let words: Vec<&str> = sent.iter().map(String::as_str).collect();
+        assert_eq!(words[0], "SET GLOBAL super_read_only=OFF");
+        assert!(words[1..3].iter().all(|sql| sql.starts_with("INSTALL PLUGIN rpl_semi_sync_")));
+        assert_eq!(words[3], "SET GLOBAL super_read_only=ON");
+        assert!(words[4].ends_with("source_enabled=OFF, GLOBAL rpl_semi_sync_replica_enabled=ON"));
+        // A receiver says only when it connects that it acknowledges.
+        assert_eq!(words[5..], ["STOP REPLICA IO_THREAD", "START REPLICA"]);
+        assert_eq!(bench.done.last().map(|(_, it)| it.is_ok()), Some(true));
+    }
+
+    #[test]
+    fn a_server_without_semi_sync_is_refused_and_closed_again() {
+        let mut bench = Bench::new();
+        bench.handle(Input::Job(Job::SemiSync { is_source: false, is_replica: true }));
+        let sent = bench.statements("INSTALL");
+        assert_eq!(sent.len(), 3, "{sent:?}");
+        assert_eq!(sent[2], "SET GLOBAL super_read_only=ON");
+        assert!(matches!(bench.done.last(), Some((_, Err(Failure::Refused(_))))));
+    }
+
+    #[test]
+    fn halves_that_are_there_are_only_set() {
+        let mut bench = Bench::new();
+        (bench.has_halves, bench.is_closed) = (true, false);
+        bench.handle(Input::Job(Job::SemiSync { is_source: true, is_replica: true }));
+        let sent = bench.statements("");
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        assert!(sent[0].contains("source_enabled=ON"), "{sent:?}");
     }
 }

@@ -26,12 +26,14 @@ pub(super) struct Follow {
     /// When both threads must run.
     deadline: Instant,
     has_changed_source: bool,
+    has_set_halves: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Looking,
     Closing,
+    SettingHalves,
     Stopping,
     /// Looking what was executed in the end.
     Stopped,
@@ -47,7 +49,13 @@ enum Phase {
 impl Follow {
     pub(super) fn new(peer_position: Option<String>, now: Instant) -> Self {
         let deadline = now + limits::FOLLOW_LIMIT;
-        Self { peer_position, phase: Phase::Looking, deadline, has_changed_source: false }
+        Self {
+            peer_position,
+            phase: Phase::Looking,
+            deadline,
+            has_changed_source: false,
+            has_set_halves: false,
+        }
     }
 
     pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
@@ -57,6 +65,7 @@ impl Follow {
             Phase::Waiting(pause) => self.wait(context, facts, pause),
             Phase::Running => self.wait(context, facts, limits::LOOK_PAUSE_MAX),
             Phase::Closing
+            | Phase::SettingHalves
             | Phase::Stopping
             | Phase::AdoptingPosition
             | Phase::ChangingSource
@@ -104,6 +113,13 @@ impl Follow {
     }
 
     fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
+        // The source's half would let the applier wait for an acknowledgement by nobody.
+        if context.semi_sync.is_available() && !self.has_set_halves {
+            self.has_set_halves = true;
+            self.phase = Phase::SettingHalves;
+            let sql = context.dialect.set_semi_sync(false, true);
+            return Act::Ask(Ask::new("leaving the source's half", sql, limits::STATEMENT_LIMIT));
+        }
         match &facts.replica {
             Some(replica) if is_well_pointed(context, replica) => self.start(context),
             Some(_) => self.stop(context),
@@ -155,7 +171,7 @@ impl Follow {
         result: Result<Rows, ServerError>,
     ) -> Act {
         let next: fn(&mut Self, &Context<'_>) -> Act = match self.phase {
-            Phase::Closing => |job, _| {
+            Phase::Closing | Phase::SettingHalves => |job, _| {
                 job.phase = Phase::Looking;
                 Act::Look
             },

@@ -25,6 +25,7 @@ pub(super) struct Open {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    LeavingHalves,
     Opening,
     ReadingAccounts,
     MakingAccounts,
@@ -43,9 +44,20 @@ pub(super) enum Opened {
 impl Open {
     pub(super) fn start(context: &Context<'_>, with_account: bool) -> (Self, Ask) {
         let (statements, warnings) = (Vec::new(), Vec::new());
-        let open = Self { phase: Phase::Opening, with_account, statements, warnings };
+        let mut open = Self { phase: Phase::LeavingHalves, with_account, statements, warnings };
+        if !context.semi_sync.is_available() {
+            let ask = open.ask_to_open(context);
+            return (open, ask);
+        }
+        // Whoever serves alone waits for nobody; the node turns it on when a replica follows.
+        let sql = context.dialect.set_semi_sync(false, true);
+        (open, Ask::new("leaving the source's half", sql, limits::STATEMENT_LIMIT))
+    }
+
+    fn ask_to_open(&mut self, context: &Context<'_>) -> Ask {
+        self.phase = Phase::Opening;
         let sql = context.dialect.statements().open;
-        (open, Ask::new("opening for writes", sql, limits::STATEMENT_LIMIT))
+        Ask::new("opening for writes", sql, limits::STATEMENT_LIMIT)
     }
 
     pub(super) fn answered(
@@ -54,6 +66,9 @@ impl Open {
         result: Result<Rows, ServerError>,
     ) -> Opened {
         match (self.phase, result) {
+            (Phase::LeavingHalves, Ok(_) | Err(ServerError::Refused { .. })) => {
+                Opened::Ask(self.ask_to_open(context))
+            }
             (Phase::Opening, Ok(_)) if self.with_account => {
                 self.phase = Phase::ReadingAccounts;
                 let sql = read_accounts(&context.config.replication_user);
@@ -78,7 +93,9 @@ impl Open {
                 self.phase = Phase::EnablingEvents;
                 self.next()
             }
-            (Phase::Opening, Err(error)) => Opened::Failed(Failure::at(context.step, error)),
+            (Phase::LeavingHalves | Phase::Opening, Err(error)) => {
+                Opened::Failed(Failure::at(context.step, error))
+            }
             // The server serves from here on: what a statement is refused for is a warning.
             (_, Err(ServerError::Refused { code, message })) => {
                 self.warnings.push(format!("{}: error {code}: {message}", context.step));
@@ -93,7 +110,10 @@ impl Open {
             return Opened::Ask(Ask::new(step, sql, limits::STATEMENT_SLOW_LIMIT));
         }
         match self.phase {
-            Phase::Opening | Phase::ReadingAccounts | Phase::MakingAccounts => self.read_events(),
+            Phase::LeavingHalves
+            | Phase::Opening
+            | Phase::ReadingAccounts
+            | Phase::MakingAccounts => self.read_events(),
             Phase::ReadingEvents | Phase::EnablingEvents => {
                 Opened::Over { warnings: std::mem::take(&mut self.warnings) }
             }

@@ -1,11 +1,11 @@
-//! Semi-synchronous replication: turns its halves on and off, and loads them where they are missing.
+//! Semi-synchronous replication: turns its halves on and off, loads them where they are missing.
 //!
 //! In: facts, answers. Out: INSTALL PLUGIN, SET, a restarted receiver. Must not: decide when (the
 //! node does), or leave a closed server open to administrators.
 //! Read first: facts/repl.md section 0 items 12 and 13, 3.2.
 //!
 //! ```text
-//!  look -> [let administrators in -> load -> load -> shut them out] -> set -> [stop receiver -> start]
+//!  look -> [let administrators in -> load both -> shut them out] -> set -> [stop receiver, start]
 //! ```
 //! A receiver tells its source whether it acknowledges only when it connects.
 

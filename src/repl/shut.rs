@@ -32,6 +32,9 @@ enum Phase {
     Closing,
     /// The lock was not to be had; after this round it is asked for again.
     EndingBlockers(Evict),
+    /// Commits wait for a replica that is away, and their connections have been ended: nobody is
+    /// told that they succeeded when the wait is.
+    Releasing,
     StoppingEvents,
     EndingTransactions(Evict),
     Verifying,
@@ -66,6 +69,7 @@ impl Shut {
             Phase::Verifying => Act::Finish(Err(Failure::Blocked { ended: self.ended })),
             Phase::Closing
             | Phase::EndingBlockers(_)
+            | Phase::Releasing
             | Phase::StoppingEvents
             | Phase::EndingTransactions(_) => out_of_step(),
         }
@@ -126,9 +130,19 @@ impl Shut {
                 Round::Ask(ask) => Act::Ask(ask),
                 Round::Over { ended } => {
                     self.ended += ended;
+                    if self.is_fence && context.semi_sync.source == Some(true) {
+                        self.phase = Phase::Releasing;
+                        let sql = context.dialect.set_semi_sync(false, true);
+                        let step = "ending the wait for the replica";
+                        return Act::Ask(Ask::new(step, sql, limits::STATEMENT_LIMIT));
+                    }
                     self.ask_to_close(context)
                 }
                 Round::Failed(error) => context.fail(error),
+            },
+            Phase::Releasing => match result {
+                Ok(_) | Err(ServerError::Refused { .. }) => self.ask_to_close(context),
+                Err(error) => context.fail(error),
             },
             Phase::StoppingEvents => match result {
                 // A scheduler that was disabled at start cannot be turned off, and need not be.

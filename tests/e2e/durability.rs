@@ -1,7 +1,7 @@
 //! What an acknowledged write is worth: on both hosts, or said to be on one.
 //!
-//! In: a pair whose servers have semi-synchronous replication. Out: laws of facts/repl.md section 5,
-//! 2, 56 and 57. Not here: MySQL 5.6, whose test build has none; there the status says so.
+//! In: a pair whose servers have semi-synchronous replication. Out: laws of facts/repl.md section
+//! 5, 2, 56 and 57. Not here: MySQL 5.6, whose test build has none; there the status says so.
 
 use std::time::{Duration, Instant};
 
