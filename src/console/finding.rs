@@ -40,6 +40,7 @@ pub enum Trouble {
     OwnAddressConflict { address: Ipv4Addr, mac: String },
     VipsLeftBehind { name: String },
     VipDeleted { address: String, times: u32 },
+    VipRefused { errno: u32 },
     VipFramesBlocked { gateway: Ipv4Addr },
     GatewaySilent { gateway: Ipv4Addr },
     PeerUnanswered { name: String, address: Ipv4Addr },
@@ -75,6 +76,7 @@ impl Trouble {
             Self::OwnAddressConflict { .. } => "own-address-conflict",
             Self::VipsLeftBehind { .. } => "vips-left-behind",
             Self::VipDeleted { .. } => "vip-deleted",
+            Self::VipRefused { .. } => "vip-refused",
             Self::VipFramesBlocked { .. } => "vip-frames-blocked",
             Self::GatewaySilent { .. } => "gateway-silent",
             Self::PeerUnanswered { .. } => "peer-unanswered",
@@ -123,6 +125,9 @@ impl Trouble {
             }
             Self::VipDeleted { .. } => {
                 "look for NetworkManager, systemd-networkd or a script that manages the interface"
+            }
+            Self::VipRefused { .. } => {
+                "look whether IPv6 is disabled on the interface, and what else has the address"
             }
             Self::VipFramesBlocked { .. } => {
                 "a hypervisor or switch drops frames from it; allow the address there (allowed \
@@ -202,6 +207,9 @@ impl fmt::Display for Trouble {
             }
             Self::VipDeleted { address, times } => {
                 write!(f, "somebody else deleted {address}, {times} times; it was put back")
+            }
+            Self::VipRefused { errno } => {
+                write!(f, "the kernel does not take a virtual address, errno {errno}")
             }
             Self::VipFramesBlocked { gateway } => {
                 write!(f, "{gateway} answers this host's own address and not the virtual one")

@@ -100,7 +100,8 @@ impl Node {
                 let since = *self.guard.away_since.get_or_insert(now);
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
-                if !has_all && !(is_over && goes_on) {
+                let is_due = has_all || (is_over && goes_on);
+                if !is_due {
                     return None;
                 }
                 self.guard.trusted_at = if has_all { now } else { now + TRUST_DELAY };

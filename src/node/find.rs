@@ -42,6 +42,8 @@ pub(super) struct Troubles {
     late: Option<(Instant, Duration)>,
     clock: Option<(Instant, i64)>,
     deleted: Option<Deletions>,
+    /// What the kernel said to a virtual address, as errno.
+    refused: Option<(Instant, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +80,11 @@ impl Troubles {
         self.deleted = Some(Deletions { at: now, address, times });
     }
 
+    /// The kernel does not take a virtual address.
+    pub(super) const fn address_refused(&mut self, now: Instant, errno: u32) {
+        self.refused = Some((now, errno));
+    }
+
     fn of_host(&self, now: Instant) -> impl Iterator<Item = Trouble> {
         let is_recent = move |at: Instant| now.since(at) < MEMORY;
         let late = self.late.filter(|(at, _)| is_recent(*at)).map(|(_, late)| {
@@ -90,7 +97,9 @@ impl Troubles {
             .deleted
             .filter(|it| is_recent(it.at))
             .map(|it| Trouble::VipDeleted { address: it.address.to_string(), times: it.times });
-        [late, clock, deleted].into_iter().flatten()
+        let refused = self.refused.filter(|(at, _)| now.since(*at) < PATIENCE);
+        let refused = refused.map(|(_, errno)| Trouble::VipRefused { errno });
+        [late, clock, deleted, refused].into_iter().flatten()
     }
 
     /// Whether a trouble is to be noted: not one that was noted a moment ago.

@@ -216,7 +216,7 @@ impl Node {
                 netlink::Event::AddressRemoved { index, address } => {
                     self.observe_address(now, index, address, false);
                 }
-                netlink::Event::Acknowledged { error, .. } => self.acknowledge(error),
+                netlink::Event::Acknowledged { error, .. } => self.acknowledge(now, error),
                 netlink::Event::Done => {
                     if !std::mem::replace(&mut self.is_dumped, true) {
                         let request = netlink::dump_addresses(self.next_netlink_sequence());
@@ -228,11 +228,10 @@ impl Node {
     }
 
     /// Errors of our own requests: a removal of what is not there is what we wanted.
-    fn acknowledge(&mut self, error: i32) {
+    fn acknowledge(&mut self, now: Instant, error: i32) {
         const EADDRNOTAVAIL: i32 = -99;
         if error != 0 && error != EADDRNOTAVAIL {
-            let what = format!("the kernel refused an address: errno {}", error.unsigned_abs());
-            self.note(Note::SocketTrouble { what });
+            self.troubles.address_refused(now, error.unsigned_abs());
         }
     }
 

@@ -17,14 +17,26 @@ use crate::wire::LinkId;
 /// Rounds of probes before the first takeover, and after every one had an answer.
 const PROBE_ROUNDS: u32 = 3;
 const PROBE_ROUNDS_MAX: u32 = 20;
+/// When a virtual address that nobody refreshes is gone: 2.25 s at most (facts/vrrp.md 6.2), and a
+/// beacon may be lost.
+const LEASE_END: Duration = Duration::from_millis(2450);
 /// How often a foreign peer's host is asked by ARP whether it lives.
 pub(super) const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 impl Node {
     /// When every path will have been silent for long enough: the master-down timers of all usable
     /// links, and four beacon intervals since the last beacon.
+    ///
+    /// Beacons come on both links and several times as often as advertisements. A tandem that is
+    /// silent in both is therefore gone one interval sooner, but never before the kernel has ended
+    /// the lease of a host that hangs, and before that host would know that it stalled.
     pub(super) fn silent_at(&self) -> Option<Instant> {
-        let beacons = self.peer.heard_at().map(|at| at + self.fresh_limit());
-        Some(self.group.silent_at()?.max(beacons.unwrap_or(Instant::ZERO)))
+        let down_at = self.group.silent_at()?;
+        let Some(beacon_at) = self.peer.heard_at() else { return Some(down_at) };
+        let master_down = self.group.master_down_interval();
+        let interval = self.config.vrrp.interval;
+        let patience = master_down.saturating_sub(interval).max(LEASE_END).min(master_down);
+        let silent_at = (down_at - (master_down - patience)).max(beacon_at + patience);
+        Some(silent_at.max(beacon_at + self.fresh_limit()))
     }
 
     pub(super) fn is_peer_silent(&self, now: Instant) -> bool {

@@ -68,7 +68,13 @@ impl LinkSockets {
             vrrp.push(Receiver::V4(Async::new_nonblocking(unicast)?));
         }
         if endpoints.has_ipv6 {
-            let receiver = open_receiver_v6(&endpoints.device, index)?;
+            let receiver = open_receiver_v6(&endpoints.device, index).map_err(|error| {
+                let advice = "is IPv6 disabled there? its virtual addresses need it";
+                io::Error::new(
+                    error.kind(),
+                    format!("IPv6 on {}: {error}: {advice}", endpoints.device),
+                )
+            })?;
             vrrp.push(Receiver::V6(Async::new_nonblocking(receiver)?));
         }
         Ok(Self {

@@ -73,7 +73,7 @@ pub struct Config {
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// A write is acknowledged when both hosts have it. When the replica is away, writes wait for
-    /// two or three seconds, and then go on with one host. Costs a round trip on the inside link for
+    /// two or three seconds, then go on with one host. Costs a round trip on the inside link for
     /// every commit.
     #[default]
     Continue,

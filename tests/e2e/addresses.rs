@@ -118,6 +118,34 @@ fn ipv6_addresses_move_with_the_others_and_neighbours_are_told() {
 }
 
 #[test]
+fn an_ipv6_address_that_the_kernel_does_not_take_is_named() {
+    on_a_pair_with(
+        &with_ipv6(),
+        |_| Ok(()),
+        |pair| {
+            let host = &pair.servers[0].host;
+            let disable = "echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+            host.read(&["bash", "-c", disable])?;
+            wait_until("it is named", Duration::from_secs(5), || {
+                has_finding(pair, 0, "vip-refused: the kernel does not take a virtual address")
+            })?;
+            check(pair.is_settled(0), || "the roles moved".into())?;
+            let noted = host.log_text("tandem").matches("vip-refused").count();
+            check(noted == 1, || format!("noted {noted} times"))?;
+            // One that starts like this says why it cannot.
+            pair.servers[0].signal_node(Signal::SIGKILL)?;
+            wait_until("the reason is in the log", Duration::from_secs(5), || {
+                pair.servers[0].host.log_text("tandem").contains("is IPv6 disabled there?")
+            })?;
+            pair.servers[0]
+                .host
+                .read(&["bash", "-c", &disable.replace("echo 1", "echo 0")])
+                .map(drop)
+        },
+    );
+}
+
+#[test]
 fn an_address_may_have_a_label_an_interface_and_a_prefix_of_its_own() {
     let config = EXAMPLE.replacen(
         "[\"10.96.153.239/24\"]",

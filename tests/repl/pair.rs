@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{
-    Config, Engine, Failure, Input, Job, Observation, Outcome, Output, Site, State,
+    Config, Durability, Engine, Failure, Input, Job, Observation, Outcome, Output, Site, State,
 };
 use tandem::time::Instant;
 use tandem::units::Secret;
@@ -359,6 +359,7 @@ impl Pair {
             replication_password: Secret::Text(REPLICATION_PASSWORD.to_owned()),
             drain_limit: Duration::from_secs(20),
             close_limit: Duration::from_secs(3),
+            durability: Durability::default(),
             probe_interval: Duration::from_millis(100),
         };
         change(&mut config);
