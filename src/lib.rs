@@ -11,7 +11,7 @@
 //!                     a packet            a query             a request
 //!                        |                   |                   |
 //!  hands   os::link, os::route   os::serve_sql       os::serve_web        os::control <- cli
-//!             |                      |  os::plane, one epoll  |               |
+//!        os::network                 |  os::plane, one epoll  |               |
 //!          os::hands <- os::run      +------- os::data -------+           os::hands
 //! ------------|----------------------|-----------------------|----------------|-- purity line --
 //!  head     node  --- Routes --->  sql::session          web::exchange     console
@@ -28,8 +28,9 @@
 //! 3. [`os::run`]: the whole loop; [`os::hands`] performs each output. The started process is
 //!    [`os::guard`], which starts the node and carries out its last will.
 //! 4. The machines of the control plane: [`vrrp`] (advertisements, timers), [`peer`] (beacons
-//!    between the two daemons), [`net`] (ARP, netlink, virtual addresses on a lease), [`repl`]
-//!    (the local database: looked at, promoted, closed, made a replica).
+//!    between the two daemons), [`net`] (ARP, neighbour discovery, netlink, virtual addresses on a
+//!    lease, what the gateway sees), [`repl`] (the local database: looked at, promoted, closed,
+//!    made a replica). Beside the node, `node::survey` looks at the network before anything serves.
 //! 5. The data plane: [`sql`] (the splitter), [`web`] (the front), steered by [`routes`] alone.
 //! 6. [`console`]: what operators ask and are told; [`cli`]: the applets; [`config`]:
 //!    `tandem.toml`, one section a module.

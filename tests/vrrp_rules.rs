@@ -11,11 +11,10 @@ use tandem::config::{Config, EXAMPLE};
 use tandem::net::arp::{Arp, Mac, Operation};
 use tandem::net::{nd, netlink};
 use tandem::node::{Input, Node, Output, Persistent};
+use tandem::peer::{DatabaseReport, Handover, Peer, Report};
 use tandem::time::Instant;
-use tandem::vrrp::packet::{
-    Addresses, Advertisement, Expected, GROUP, Received, Version, password_data,
-};
-use tandem::wire::{HostId, LinkId};
+use tandem::vrrp::packet::{Addresses, Advertisement, GROUP, Version, password_data};
+use tandem::wire::{HostId, LinkId, Role};
 
 const PEER: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 153, 114), Ipv4Addr::new(192, 168, 3, 101)];
 const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 153, 239), Ipv4Addr::new(192, 168, 3, 150)];
@@ -49,8 +48,12 @@ impl Bench {
             assert!(text.contains(from), "{from:?} is in the example");
             text.replacen(from, to, 1)
         });
-        let config = Config::parse(&text).expect("the configuration is valid");
-        let node = Node::new(config, HostId::First, 7, Persistent::default());
+        Self::with(&text, Persistent::default())
+    }
+
+    fn with(text: &str, persistent: Persistent) -> Self {
+        let config = Config::parse(text).expect("the configuration is valid");
+        let node = Node::new(config, HostId::First, 7, persistent);
         let mut bench = Self { node, now: Instant::from_nanos(1_000_000_000), did: Vec::new() };
         for (index, name) in [(2, "eth0"), (3, "eth1")] {
             bench.give(Input::Netlink { datagram: link_message(index, name, true) });
@@ -118,9 +121,8 @@ impl Bench {
             Output::SendVrrp { datagram, .. } if !datagram.destination.is_multicast() => {
                 assert_eq!(datagram.bytes.len(), 20, "nothing in it");
             }
-            Output::SendVrrp { link, datagram } => {
-                let priority = priority_of(link.index(), &datagram.bytes);
-                self.did.push(Did::Advertise(priority));
+            Output::SendVrrp { datagram, .. } => {
+                self.did.push(Did::Advertise(priority_of(&datagram.bytes)));
             }
             Output::SendFrame { frame, .. } => {
                 self.did.extend(announced(&frame).map(Did::Announce))
@@ -177,19 +179,10 @@ fn advertisement(place: usize, priority: u8) -> Advertisement {
     }
 }
 
-fn priority_of(place: usize, datagram: &[u8]) -> u8 {
-    let expected = Expected {
-        version: Version::V2,
-        vrid: VRIDS[place],
-        password: Some(password_data("3489")),
-        interval: SECOND,
-        own: None,
-    };
-    // IPv6 goes by version 3, and its priority stands at the same place of its own header.
-    match Received::parse(datagram, &expected) {
-        Ok(received) => received.advertisement.priority,
-        Err(_) => datagram[40 + 2],
-    }
+/// Behind the IP header, version and VRID.
+fn priority_of(datagram: &[u8]) -> u8 {
+    let header = if datagram[0] >> 4 == 4 { 20 } else { 40 };
+    datagram[header + 2]
 }
 
 /// The virtual address that a frame announces; a probe or a question announces none.
@@ -462,4 +455,60 @@ fn a_keepalived_whose_frames_still_arrive_is_not_overtaken() {
     bench.give(Input::Frame { device: LinkId::Inside.into(), frame });
     bench.wait(SECOND);
     assert!(!bench.is_serving(), "{:?}", bench.did);
+}
+
+/// What a tandem on the other host says that has no database either.
+fn report() -> Report {
+    Report {
+        host: HostId::Second,
+        boot_id: 9,
+        sequence: 0,
+        config_digest: Config::parse(EXAMPLE).expect("the example is valid").digest,
+        role: Role::Joining,
+        epoch: 0,
+        was_source: false,
+        hears: [true; 2],
+        carrier: [true; 2],
+        holds_vips: false,
+        is_quiet: true,
+        is_leaving: false,
+        handover: Handover::None,
+        wish: None,
+        database: DatabaseReport::default(),
+        link_local: [None; 2],
+    }
+}
+
+#[test]
+fn a_tandem_silent_on_every_path_is_gone_when_its_lease_has_ended() {
+    for (version, after) in [("1s", 2605), ("100ms", 360)] {
+        let text = match version {
+            "1s" => EXAMPLE.to_owned(),
+            _ => EXAMPLE
+                .replacen("version = 2", "version = 3", 1)
+                .replacen("interval = \"1s\"", "interval = \"100ms\"", 1)
+                .replacen("password = \"3489\"\n", "", 1)
+                .replacen("[peer] ", "[peer]\ninterval = \"25ms\" ", 1),
+        };
+        let persistent = Persistent { epoch: 1, was_source: true };
+        let mut bench = Bench::with(&text, persistent);
+        let config = Config::parse(&text).expect("the configuration is valid");
+        let interval = config.peer.interval;
+        let mut peer = Peer::new(&config.peer, HostId::Second);
+        let start = bench.now;
+        while bench.now.since(start) < READY {
+            let said = Report { config_digest: config.digest, ..report() };
+            let datagram = peer.poll_beacon(bench.now, said).expect("one is due");
+            for link in LinkId::ALL {
+                bench.give(Input::Beacon { link, datagram: datagram.clone() });
+            }
+            bench.wait(interval);
+        }
+        assert!(!bench.is_serving(), "{version}: {:?}", bench.did);
+        // The last beacon came one interval ago.
+        bench.wait(Duration::from_millis(after) - interval - Duration::from_millis(2));
+        assert!(!bench.is_serving(), "{version}: too early");
+        bench.wait(Duration::from_millis(60));
+        assert!(bench.is_serving(), "{version}: {:?}", bench.did);
+    }
 }
