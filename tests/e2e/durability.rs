@@ -137,3 +137,23 @@ fn no_acknowledged_write_is_lost_when_the_sources_database_is_killed() {
         check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
     });
 }
+
+#[test]
+fn a_sources_half_that_somebody_turned_on_at_the_replica_is_turned_off() {
+    if flavour().name != "mariadb" {
+        return;
+    }
+    on_a_pair(|pair| {
+        wait_for(pair, 0, "by both hosts", SETTLED)?;
+        let replica = &pair.servers[1].host;
+        database::ask(replica, "SET GLOBAL rpl_semi_sync_master_enabled=ON")?;
+        let load = pair.load()?;
+        wait_until("it is off again", Duration::from_secs(5), || {
+            let seen = database::ask(replica, "SELECT @@GLOBAL.rpl_semi_sync_master_enabled");
+            seen.is_ok_and(|rows| rows[0][0] == "0")
+        })?;
+        std::thread::sleep(Duration::from_secs(2));
+        pair.wait_settled(0, SETTLE_LIMIT)?;
+        nothing_is_lost(pair, &load.finish()?)
+    });
+}
