@@ -238,6 +238,8 @@ pub struct Node {
     retry_at: Instant,
     unreachable_since: Option<Instant>,
     replica_stopped_since: Option<Instant>,
+    /// This host stopped its receiver, since the source was silent.
+    has_stopped_receiving: bool,
     outranked_since: Option<Instant>,
 
     stage: Stage,
@@ -334,6 +336,7 @@ impl Node {
             retry_at: Instant::ZERO,
             unreachable_since: None,
             replica_stopped_since: None,
+            has_stopped_receiving: false,
             outranked_since: None,
             stage: Stage::None,
             is_leaving: false,
@@ -502,6 +505,7 @@ impl Node {
             Role::Standby | Role::Promoting | Role::Demoting | Role::Refused => {}
         }
         self.vrrp_resigned = false;
+        self.has_stopped_receiving = false;
         self.findings.waiting = None;
     }
 

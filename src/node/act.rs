@@ -315,7 +315,7 @@ impl Node {
                 self.is_fenced = true;
                 self.pending.push_back(self.closed_event());
             }
-            Outcome::SemiSync { .. } => {}
+            Outcome::SemiSync { .. } | Outcome::ReceivingStopped => {}
             Outcome::Reopened { .. } => {
                 self.is_fenced = false;
                 self.note(Note::Database { what: "open again".into() });
@@ -355,7 +355,7 @@ impl Node {
             // Tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
-            JobKind::SemiSync => {}
+            JobKind::SemiSync | JobKind::StopReceiving => {}
         }
     }
 

@@ -236,6 +236,7 @@ impl Node {
             return Some(found);
         }
         let Some(peer) = self.fresh(now).cloned() else {
+            self.stop_receiving();
             let may_take = !self.has_foreign_peer() || self.is_whole();
             return (may_take && self.is_peer_silent(now) && self.nobody_answers(now))
                 .then(|| (Event::PeerGone, format!("{name} is silent on every path")));
@@ -261,6 +262,15 @@ impl Node {
         self.judge_replica(now, &peer)
     }
 
+    /// The source is silent on every path: the takeover that may follow is not to wait for that.
+    fn stop_receiving(&mut self) {
+        let may_stop = !self.has_foreign_peer() && !self.has_stopped_receiving;
+        if may_stop && self.is_replicating() && self.is_free() {
+            self.has_stopped_receiving = true;
+            self.jobs.push_back(repl::Job::StopReceiving);
+        }
+    }
+
     /// Replication that stands still is set up again, unless its applier has an error, which only
     /// an operator can mend.
     fn judge_replica(&mut self, now: Instant, peer: &Report) -> Option<Found> {
@@ -270,9 +280,11 @@ impl Node {
             return None;
         }
         let since = *self.replica_stopped_since.get_or_insert(now);
-        if now.since(since) < REPLICA_PATIENCE || !self.may_follow(now) {
+        let is_over = self.has_stopped_receiving || now.since(since) >= REPLICA_PATIENCE;
+        if !is_over || !self.may_follow(now) {
             return None;
         }
+        self.has_stopped_receiving = false;
         self.retry_at = now + REPLICA_PATIENCE;
         Some((Event::ReplicaStopped, "replication stopped".into()))
     }

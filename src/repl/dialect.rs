@@ -152,6 +152,11 @@ impl Dialect {
     pub(super) fn set_semi_sync(self, is_source: bool, is_replica: bool) -> String {
         let [source, replica] = self.semi_sync_halves();
         let state = |is_on: bool| if is_on { "ON" } else { "OFF" };
+        // Seconds that a receiver may spend on connecting to a source that it leaves.
+        let goodbye = match self {
+            Self::Mariadb => "GLOBAL rpl_semi_sync_slave_kill_conn_timeout=1, ",
+            Self::Mysql56 | Self::Mysql57 | Self::Mysql80 | Self::Mysql84 => "",
+        };
         let wait_point = match self {
             // 5.6 knows only the later point.
             Self::Mysql56 => String::new(),
@@ -160,7 +165,7 @@ impl Dialect {
             }
         };
         format!(
-            "SET GLOBAL rpl_semi_sync_{source}_timeout={SEMI_SYNC_TIMEOUT}{wait_point}, \
+            "SET {goodbye}GLOBAL rpl_semi_sync_{source}_timeout={SEMI_SYNC_TIMEOUT}{wait_point}, \
              GLOBAL rpl_semi_sync_{source}_enabled={}, GLOBAL rpl_semi_sync_{replica}_enabled={}",
             state(is_source),
             state(is_replica),

@@ -299,6 +299,30 @@ impl CatchUp {
     }
 }
 
+/// Receiving no more.
+#[derive(Debug)]
+pub(super) struct StopReceiving;
+
+impl StopReceiving {
+    pub(super) fn looked(&self, context: &Context<'_>, facts: &Facts) -> Act {
+        match &facts.replica {
+            Some(replica) if replica.io != ThreadState::Stopped => {
+                let sql = context.dialect.statements().stop_receiver;
+                let limit = limits::STATEMENT_LIMIT;
+                Act::Ask(Ask::new("stopping the receiver", sql, limit))
+            }
+            Some(_) | None => Act::Finish(Ok(Outcome::ReceivingStopped)),
+        }
+    }
+
+    pub(super) fn answered(&self, context: &Context<'_>, result: Result<Rows, ServerError>) -> Act {
+        match result {
+            Ok(_) => Act::Finish(Ok(Outcome::ReceivingStopped)),
+            Err(error) => context.fail(error),
+        }
+    }
+}
+
 /// Says once a second how much is left.
 #[derive(Debug, Default)]
 pub(super) struct Progress {

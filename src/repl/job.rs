@@ -36,6 +36,10 @@ pub enum Job {
     Close { limit: Duration },
     /// Undo `Close`.
     Reopen,
+    /// Stop receiving from a source that is silent; what was received is applied further. A receiver
+    /// of MariaDB that acknowledges connects to its source once more before it stops, which takes a
+    /// second if that is dead: a promotion must not wait for it.
+    StopReceiving,
     /// Turn the halves of semi-synchronous replication on or off, loading them where they are
     /// missing. The source's half belongs on an open source with a replica that acknowledges and
     /// nowhere else: on a replica it stops the applier.
@@ -52,6 +56,7 @@ impl Job {
             Self::Promote => JobKind::Promote,
             Self::Close { .. } => JobKind::Close,
             Self::Reopen => JobKind::Reopen,
+            Self::StopReceiving => JobKind::StopReceiving,
             Self::SemiSync { .. } => JobKind::SemiSync,
         }
     }
@@ -65,6 +70,7 @@ pub enum JobKind {
     Promote,
     Close,
     Reopen,
+    StopReceiving,
     SemiSync,
 }
 
@@ -77,6 +83,7 @@ impl fmt::Display for JobKind {
             Self::Promote => "promote",
             Self::Close => "close",
             Self::Reopen => "reopen",
+            Self::StopReceiving => "stop receiving",
             Self::SemiSync => "semi-synchronous replication",
         })
     }
@@ -110,6 +117,7 @@ pub enum Outcome {
     Reopened {
         warnings: Vec<String>,
     },
+    ReceivingStopped,
     SemiSync {
         is_source: bool,
     },
@@ -247,6 +255,7 @@ pub(super) enum Machine {
     CatchUp(super::follow::CatchUp),
     Promote(super::promote::Promote),
     Reopen(super::open::Reopen),
+    StopReceiving(super::follow::StopReceiving),
     SemiSync(super::semi_sync::Halves),
 }
 
@@ -263,6 +272,7 @@ impl Machine {
             Job::Promote => Self::Promote(super::promote::Promote::new(now)),
             Job::Close { limit } => Self::Shut(super::shut::Shut::close(limit)),
             Job::Reopen => Self::Reopen(super::open::Reopen::new()),
+            Job::StopReceiving => Self::StopReceiving(super::follow::StopReceiving),
             Job::SemiSync { is_source, is_replica } => {
                 Self::SemiSync(super::semi_sync::Halves::new(is_source, is_replica))
             }
@@ -276,6 +286,7 @@ impl Machine {
             Self::CatchUp(job) => job.looked(context, &facts),
             Self::Promote(job) => job.looked(context, &facts),
             Self::Reopen(job) => job.looked(context, &facts),
+            Self::StopReceiving(job) => job.looked(context, &facts),
             Self::SemiSync(job) => job.looked(context, &facts),
         }
     }
@@ -291,6 +302,7 @@ impl Machine {
             Self::CatchUp(_) => out_of_step(),
             Self::Promote(job) => job.answered(context, result),
             Self::Reopen(job) => job.answered(context, result),
+            Self::StopReceiving(job) => job.answered(context, result),
             Self::SemiSync(job) => job.answered(context, result),
         }
     }
@@ -298,7 +310,7 @@ impl Machine {
     /// Whether it can be dropped between two statements without leaving the server half open.
     pub(super) fn is_abandonable(&self) -> bool {
         match self {
-            Self::Shut(_) | Self::Follow(_) | Self::CatchUp(_) => true,
+            Self::Shut(_) | Self::Follow(_) | Self::CatchUp(_) | Self::StopReceiving(_) => true,
             Self::Promote(job) => !job.is_opening(),
             Self::Reopen(job) => !job.is_opening(),
             Self::SemiSync(job) => !job.is_open_to_administrators(),

@@ -246,6 +246,7 @@ mod tests {
             JobKind::Promote => Outcome::Promoted { position: position(12), warnings: vec![] },
             JobKind::Close => Outcome::Closed { position: position(9), ended: 2 },
             JobKind::Reopen => Outcome::Reopened { warnings: vec![] },
+            JobKind::StopReceiving => Outcome::ReceivingStopped,
             JobKind::SemiSync => Outcome::SemiSync { is_source: false },
         }
     }
