@@ -13,27 +13,70 @@ use crate::wire::{LinkId, Role};
 /// Append-only: the place in the list is the stable id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
-    Started { host: String, epoch: u64 },
-    RoleChanged { from: Role, to: Role, why: String },
+    Started {
+        host: String,
+        epoch: u64,
+    },
+    RoleChanged {
+        from: Role,
+        to: Role,
+        why: String,
+    },
     VipsTaken,
     VipsDropped,
-    CarrierLost { link: LinkId },
-    CarrierFound { link: LinkId },
-    PeerHeard { link: LinkId },
-    PeerLost { link: LinkId },
-    TakeoverHeld { why: String },
-    Stalled { milliseconds: u64 },
-    Database { what: String },
-    DatabaseTrouble { what: String },
-    ReplicationSteps { what: String },
-    Diverged { extra: String },
-    Waiting { why: String },
-    Handover { what: String },
-    HandoverFailed { why: String },
-    NodeDied { status: String },
+    CarrierLost {
+        link: LinkId,
+    },
+    CarrierFound {
+        link: LinkId,
+    },
+    PeerHeard {
+        link: LinkId,
+    },
+    PeerLost {
+        link: LinkId,
+    },
+    TakeoverHeld {
+        why: String,
+    },
+    Stalled {
+        milliseconds: u64,
+    },
+    Database {
+        what: String,
+    },
+    DatabaseTrouble {
+        what: String,
+    },
+    ReplicationSteps {
+        what: String,
+    },
+    Diverged {
+        extra: String,
+    },
+    Waiting {
+        why: String,
+    },
+    Handover {
+        what: String,
+    },
+    HandoverFailed {
+        why: String,
+    },
+    NodeDied {
+        status: String,
+    },
     Leaving,
-    SocketTrouble { what: String },
-    Network { what: String },
+    SocketTrouble {
+        what: String,
+    },
+    Network {
+        what: String,
+    },
+    /// An acknowledged write is on one host alone, or writes wait.
+    Durability {
+        what: String,
+    },
 }
 
 impl Note {
@@ -57,7 +100,8 @@ impl Note {
             | Self::Waiting { .. }
             | Self::HandoverFailed { .. }
             | Self::SocketTrouble { .. }
-            | Self::Network { .. } => log::Level::Warn,
+            | Self::Network { .. }
+            | Self::Durability { .. } => log::Level::Warn,
             Self::DatabaseTrouble { .. } | Self::Diverged { .. } | Self::NodeDied { .. } => {
                 log::Level::Error
             }
@@ -97,6 +141,7 @@ impl fmt::Display for Note {
             Self::Leaving => f.write_str("leaving"),
             Self::SocketTrouble { what } => write!(f, "socket: {what}"),
             Self::Network { what } => f.write_str(what),
+            Self::Durability { what } => write!(f, "database: {what}"),
         }
     }
 }

@@ -152,14 +152,12 @@ impl Node {
         if std::mem::replace(&mut self.guard.was_in_force, is_in_force) != is_in_force {
             let name = self.peer_name();
             self.note(if is_in_force {
-                Note::Database {
-                    what: format!("every write is on {name} too before it is answered"),
-                }
+                let what = format!("every write is on {name} too before it is answered");
+                Note::Database { what }
             } else if semi_sync.source == Some(true) {
-                Note::DatabaseTrouble { what: format!("writes wait for {name}") }
+                Note::Durability { what: format!("writes wait for {name}") }
             } else {
-                let what = format!("writes are answered that {name} may not have");
-                Note::DatabaseTrouble { what }
+                Note::Durability { what: format!("writes are answered that {name} may not have") }
             });
         }
     }
@@ -175,10 +173,10 @@ impl Node {
             (Durability::Asynchronous, _) => "by this host alone, as configured".to_owned(),
             (_, None) => "by this host alone: the server cannot do better".to_owned(),
             (_, Some(true)) if semi_sync.is_in_force() => "by both hosts".to_owned(),
-            (Durability::Wait, Some(true)) => {
+            (_, Some(true)) => {
                 format!("once {} is back, for {seconds} s by now", self.peer_name())
             }
-            (_, Some(_)) => format!("by this host alone for {seconds} s"),
+            (_, Some(false)) => format!("by this host alone for {seconds} s"),
         })
     }
 }
