@@ -481,7 +481,8 @@ fn report() -> Report {
 
 #[test]
 fn a_tandem_silent_on_every_path_is_gone_when_its_lease_has_ended() {
-    for (version, after) in [("1s", 2605), ("100ms", 360)] {
+    // A fast version 3 keeps VRRP's own timer, which nothing has set again here: four beacons.
+    for (version, after) in [("1s", 2605), ("100ms", 100)] {
         let text = match version {
             "1s" => EXAMPLE.to_owned(),
             _ => EXAMPLE

@@ -34,8 +34,12 @@ impl Node {
         let Some(beacon_at) = self.peer.heard_at() else { return Some(down_at) };
         let master_down = self.group.master_down_interval();
         let interval = self.config.vrrp.interval;
-        let patience = master_down.saturating_sub(interval).max(LEASE_END).min(master_down);
-        let silent_at = (down_at - (master_down - patience)).max(beacon_at + patience);
+        let patience = master_down.saturating_sub(interval).max(LEASE_END);
+        let silent_at = if patience < master_down {
+            (down_at - (master_down - patience)).max(beacon_at + patience)
+        } else {
+            down_at
+        };
         Some(silent_at.max(beacon_at + self.fresh_limit()))
     }
 

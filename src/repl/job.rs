@@ -36,8 +36,8 @@ pub enum Job {
     Close { limit: Duration },
     /// Undo `Close`.
     Reopen,
-    /// Stop receiving from a source that is silent; what was received is applied further. A receiver
-    /// of MariaDB that acknowledges connects to its source once more before it stops, which takes a
+    /// Stop receiving from a source that is silent; what was received is applied further. A MariaDB
+    /// receiver that acknowledges connects to its source once more before it stops, which takes a
     /// second if that is dead: a promotion must not wait for it.
     StopReceiving,
     /// Turn the halves of semi-synchronous replication on or off, loading them where they are
