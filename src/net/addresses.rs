@@ -76,9 +76,9 @@ impl Addresses {
     pub fn drop_all(&mut self) {
         self.is_desired = false;
         self.orders.clear();
-        for vip in &mut self.list {
-            vip.is_observed = false;
-            self.orders.push(vip.removal());
+        for address in &mut self.list {
+            address.is_observed = false;
+            self.orders.push(address.removal());
         }
     }
 

@@ -53,8 +53,8 @@ impl Node {
             Role::Active if self.is_source_open() => {
                 self.source_half(now, semi_sync).map(|is_source| (is_source, true))
             }
-            Role::Joining | Role::Standby | Role::Promoting | Role::Active | Role::Demoting => None,
-            Role::Refused => None,
+            Role::Standby | Role::Active => None,
+            Role::Joining | Role::Promoting | Role::Demoting | Role::Refused => None,
         };
         let Some((is_source, is_replica)) = wanted.filter(|_| self.may_have_semi_sync()) else {
             return;

@@ -75,8 +75,6 @@ impl Network {
                 let count = sockets[link.index()].beacon.recv(buffer).await?;
                 Ok((count, Make::Beacon(link)))
             });
-        }
-        for link in LinkId::ALL {
             let sockets = self.links.clone();
             spawn_reader(executor, inputs.clone(), async move |buffer| {
                 let socket = &sockets[link.index()].icmp;
