@@ -56,6 +56,13 @@ pub const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
 /// A statement that creates files, starts threads or commits. At the bound the job fails.
 pub const STATEMENT_SLOW_LIMIT: Duration = Duration::from_secs(10);
 
+/// Time between two commit probes of an open source.
+pub const COMMIT_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a probe may take before the process list is asked what it waits for: longer than a disk
+/// stalls or a large transaction is written into the binlog.
+pub const COMMIT_PATIENCE: Duration = Duration::from_secs(8);
+
 /// STOP REPLICA. At the bound the applier's threads are ended, and it is asked again.
 pub const STOP_REPLICA_LIMIT: Duration = Duration::from_secs(1);
 

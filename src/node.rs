@@ -129,6 +129,14 @@ pub enum Output {
         sql: String,
         limit: Duration,
     },
+    /// The same on a connection of its own, whose writes are not logged (sql_log_bin=0).
+    Probe {
+        id: u64,
+        sql: &'static str,
+        limit: Duration,
+    },
+    /// End the process of the local database: it could not be closed, and must not write.
+    EndDatabase,
     Routes(Routes),
     /// To be on disk, synced, before the next output is performed.
     Persist(Persistent),
@@ -236,7 +244,10 @@ pub struct Node {
     jobs: VecDeque<repl::Job>,
     is_fenced: bool,
     retry_at: Instant,
-    unreachable_since: Option<Instant>,
+    /// As it was when it answered last.
+    is_database_open: bool,
+    /// Since when it does not answer, or its commits hang.
+    database_lost_since: Option<Instant>,
     replica_stopped_since: Option<Instant>,
     /// This host stopped its receiver, since the source was silent.
     has_stopped_receiving: bool,
@@ -334,7 +345,8 @@ impl Node {
             jobs: VecDeque::new(),
             is_fenced: false,
             retry_at: Instant::ZERO,
-            unreachable_since: None,
+            is_database_open: false,
+            database_lost_since: None,
             replica_stopped_since: None,
             has_stopped_receiving: false,
             outranked_since: None,

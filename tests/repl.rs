@@ -4,6 +4,8 @@
 //! Read first: tests/repl/pair.rs for the two servers, facts/repl.md section 5 for the scenarios.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "repl/commits.rs"]
+mod commits;
 #[path = "repl/pair.rs"]
 mod pair;
 #[path = "repl/trouble.rs"]
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Clock};
 
+use commits::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
@@ -68,6 +71,8 @@ laws!(
     fencing_a_server_with_a_full_disk_ends_in_bounded_time,
     a_server_that_denies_us_is_not_dead,
     fencing_a_source_ends_its_applications,
+    a_full_disk_is_seen_by_a_commit_that_does_not_end,
+    what_only_waits_is_no_hang,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {

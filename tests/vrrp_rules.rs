@@ -139,6 +139,8 @@ impl Bench {
             Output::Note(note) => self.did.push(Did::Note(note.to_string())),
             Output::SendBeacon { .. }
             | Output::Query { .. }
+            | Output::Probe { .. }
+            | Output::EndDatabase
             | Output::Routes(_)
             | Output::Persist(_)
             | Output::Will(_)

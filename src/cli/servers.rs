@@ -174,7 +174,7 @@ impl<'a> Admin<'a> {
                 Some(Output::Progress(clause)) => {
                     self.say.own(&format!("{}: {clause}", self.server.name()));
                 }
-                Some(Output::Done { .. } | Output::Observed(_)) => {}
+                Some(Output::Done { .. } | Output::Observed(_) | Output::Probe { .. }) => {}
                 None => {
                     let deadline = self.engine.deadline().unwrap_or_default();
                     let pause = deadline.since(clock::now());
@@ -202,6 +202,7 @@ pub(super) fn pairing(
         drain_limit,
         close_limit: limits::FENCE_PATIENCE,
         durability: Durability::Asynchronous,
+        commit_probe: false,
         probe_interval: limits::LOOK_LIMIT,
     };
     let site = Site {

@@ -77,6 +77,8 @@ pub enum Note {
     Durability {
         what: String,
     },
+    /// It could not be closed, and must not write.
+    DatabaseEnded,
 }
 
 impl Note {
@@ -102,9 +104,10 @@ impl Note {
             | Self::SocketTrouble { .. }
             | Self::Network { .. }
             | Self::Durability { .. } => log::Level::Warn,
-            Self::DatabaseTrouble { .. } | Self::Diverged { .. } | Self::NodeDied { .. } => {
-                log::Level::Error
-            }
+            Self::DatabaseTrouble { .. }
+            | Self::Diverged { .. }
+            | Self::NodeDied { .. }
+            | Self::DatabaseEnded => log::Level::Error,
         }
     }
 }
@@ -142,6 +145,9 @@ impl fmt::Display for Note {
             Self::SocketTrouble { what } => write!(f, "socket: {what}"),
             Self::Network { what } => f.write_str(what),
             Self::Durability { what } => write!(f, "database: {what}"),
+            Self::DatabaseEnded => {
+                f.write_str("database: it cannot be closed, and the peer may serve: ending it")
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::net::addresses::{LEASE, Order, Vip};
 use crate::net::netlink;
 use crate::pair::{Act, Event, Role};
 use crate::peer::Handover;
-use crate::repl::{self, Failure, Job, JobKind, Outcome};
+use crate::repl::{self, Commits, Failure, Job, JobKind, Outcome};
 use crate::time::Instant;
 
 impl Node {
@@ -232,6 +232,9 @@ impl Node {
             repl::Output::Query { id, sql, limit } => {
                 self.outputs.push_back(Output::Query { id, sql, limit });
             }
+            repl::Output::Probe { id, sql, limit } => {
+                self.outputs.push_back(Output::Probe { id, sql, limit });
+            }
             repl::Output::Observed(observation) => self.observe(now, &observation),
             repl::Output::Progress(what) => self.note(Note::ReplicationSteps { what }),
             repl::Output::Done { job, result } => {
@@ -242,20 +245,27 @@ impl Node {
     }
 
     fn observe(&mut self, now: Instant, observation: &repl::Observation) {
-        let trouble = match &observation.state {
-            repl::State::Up => observation.unfit.first().cloned(),
-            repl::State::Denied(why) => Some(format!("it refuses repl.user: {why}")),
-            repl::State::Unreachable(why) => Some(format!("it does not answer: {why}")),
+        if observation.state == repl::State::Up {
+            self.is_database_open = !observation.is_read_only;
+        }
+        let trouble = match (&observation.state, &observation.commits) {
+            (repl::State::Up, Commits::Hang(why) | Commits::Refused(why)) => Some(why.clone()),
+            (repl::State::Up, Commits::End) => observation.unfit.first().cloned(),
+            (repl::State::Denied(why), _) => Some(format!("it refuses repl.user: {why}")),
+            (repl::State::Unreachable(why), _) => Some(format!("it does not answer: {why}")),
         };
-        match (&observation.state, self.unreachable_since) {
-            (repl::State::Unreachable(_), None) => self.unreachable_since = Some(now),
-            (repl::State::Unreachable(_), Some(_)) => {}
-            (repl::State::Up, Some(_)) => {
-                self.unreachable_since = None;
+        let is_lost = match (&observation.state, &observation.commits) {
+            (repl::State::Unreachable(_), _) | (repl::State::Up, Commits::Hang(_)) => true,
+            (repl::State::Up, Commits::End | Commits::Refused(_)) => false,
+            (repl::State::Denied(_), _) => false,
+        };
+        if !is_lost {
+            let was_lost = self.database_lost_since.take().is_some();
+            if was_lost && observation.state == repl::State::Up {
                 self.retry_at = now;
             }
-            (repl::State::Up, None) => {}
-            (repl::State::Denied(_), _) => self.unreachable_since = None,
+        } else if self.database_lost_since.is_none() {
+            self.database_lost_since = Some(now);
         }
         if trouble != self.findings.database {
             self.note(match &trouble {
@@ -349,13 +359,26 @@ impl Node {
                 self.pending.push_back((Event::CatchUpFailed, what));
             }
             JobKind::Close if self.is_leaving || self.is_terminating => {
+                self.end_database(failure);
                 self.pending.push_back((Event::ClosedToLeave, what));
             }
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
-            // Tried again by `judge` after RETRY_INTERVAL.
-            JobKind::Fence | JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
+            // Each of these is tried again by `judge` after RETRY_INTERVAL.
+            JobKind::Fence => self.end_database(failure),
+            JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
             JobKind::SemiSync | JobKind::StopReceiving => {}
+        }
+    }
+
+    /// A server that was open when it answered last, and cannot be closed, must not write when it
+    /// goes on: the peer may serve by then. It is ended once, whoever starts it again.
+    fn end_database(&mut self, failure: &Failure) {
+        let has_no_other_fence =
+            matches!(failure, Failure::Blocked { .. } | Failure::Unreachable { .. });
+        if has_no_other_fence && std::mem::take(&mut self.is_database_open) {
+            self.note(Note::DatabaseEnded);
+            self.outputs.push_back(Output::EndDatabase);
         }
     }
 

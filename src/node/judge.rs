@@ -385,10 +385,11 @@ impl Node {
         if !is_peer_fit {
             return None;
         }
-        if let Some(since) = self.unreachable_since
+        if let Some(since) = self.database_lost_since
             && now.since(since) >= DATABASE_PATIENCE
         {
-            return Some((Event::DatabaseLost, "our database does not answer".into()));
+            let why = self.findings.database.clone().unwrap_or_default();
+            return Some((Event::DatabaseLost, format!("our database: {why}")));
         }
         let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
         // Replication runs inside: once that link is gone, what it had not brought over stays here,

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::control::{Asked, Clients};
 use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
-use super::{clock, control, file};
+use super::{clock, control, file, listener};
 use crate::config::Config;
 use crate::console::message;
 use crate::limits;
@@ -30,6 +31,9 @@ pub struct Hands {
     inputs: Sender<Input>,
     network: Network,
     database: LocalServer,
+    /// The same, for writes that are not logged.
+    unlogged: LocalServer,
+    database_address: SocketAddrV4,
     data: Rc<RefCell<Data>>,
     /// What the data plane came to since the node was told.
     facts: Rc<Cell<Option<DataPlane>>>,
@@ -49,15 +53,19 @@ impl Hands {
         inputs: Sender<Input>,
     ) -> io::Result<Self> {
         let network = Network::open(config, me)?;
-        let own = (config.host(me).inside_address(), config.repl.port);
-        let database =
-            LocalServer::new(own.into(), &config.repl.user, config.repl.password.reveal());
+        let database_address =
+            SocketAddrV4::new(config.host(me).inside_address(), config.repl.port);
+        let password = config.repl.password.reveal();
+        let database = LocalServer::new(database_address.into(), &config.repl.user, password);
+        let unlogged = database.unlogged();
         let data = Rc::new(RefCell::new(Data::open(config, me)?));
         let hands = Self {
             executor,
             inputs,
             network,
             database,
+            unlogged,
+            database_address,
             data,
             facts: Rc::default(),
             clients: Rc::default(),
@@ -89,7 +97,9 @@ impl Hands {
             Output::Netlink { request } => {
                 log_failure("netlink", self.network.send_netlink(&request));
             }
-            Output::Query { id, sql, limit } => self.query(id, sql, limit),
+            Output::Query { id, sql, limit } => self.query(&self.database, id, sql, limit),
+            Output::Probe { id, sql, limit } => self.query(&self.unlogged, id, sql.into(), limit),
+            Output::EndDatabase => self.end_database(),
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
                 self.facts.set(Some(facts));
@@ -113,14 +123,22 @@ impl Hands {
         Ok(())
     }
 
-    fn query(&self, id: u64, sql: String, limit: Duration) {
-        let (database, inputs) = (self.database.clone(), self.inputs.clone());
+    fn query(&self, database: &LocalServer, id: u64, sql: String, limit: Duration) {
+        let (database, inputs) = (database.clone(), self.inputs.clone());
         self.executor
             .spawn(async move {
                 let result = database.query(sql, limit).await;
                 let _ending = inputs.send(Input::Answer { id, result }).await;
             })
             .detach();
+    }
+
+    fn end_database(&self) {
+        match listener::end(self.database_address) {
+            Ok(ended) if ended.is_empty() => log::info!("no database process is left to end"),
+            Ok(ended) => log::warn!("ended database process {ended:?}"),
+            Err(error) => log::error!("cannot end the database process: {error}"),
+        }
     }
 
     /// The wall clock's jumps, where the kernel tells them.

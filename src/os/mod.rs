@@ -11,6 +11,7 @@ pub mod file;
 pub mod guard;
 pub mod hands;
 pub mod link;
+pub mod listener;
 pub mod mysql;
 pub mod network;
 pub mod plane;

@@ -59,6 +59,14 @@ impl LocalServer {
         Self::at(path.to_owned(), OptsBuilder::new().socket(Some(path)), user, password)
     }
 
+    /// The same server over a connection of its own, whose writes reach no binlog.
+    #[must_use]
+    pub fn unlogged(&self) -> Self {
+        let setting = format!("{SESSION}, sql_log_bin=0");
+        let opts = OptsBuilder::from_opts(self.opts.clone()).init(vec![setting]);
+        Self { address: self.address.clone(), opts: opts.into(), shared: Arc::default() }
+    }
+
     fn at(address: String, place: OptsBuilder, user: &str, password: &str) -> Self {
         let opts = place
             .user(Some(user))
@@ -70,8 +78,7 @@ impl LocalServer {
             .additional_capabilities(CapabilityFlags::empty())
             // Known, so that the driver does not ask.
             .max_allowed_packet(Some(PACKET_BYTES_MAX))
-            // Backslashes quote (`repl::quote`), and nothing is left uncommitted.
-            .init(vec!["SET SESSION sql_mode='', autocommit=1"]);
+            .init(vec![SESSION]);
         Self { address, opts: opts.into(), shared: Arc::default() }
     }
 
@@ -232,6 +239,9 @@ fn server_error(error: mysql::Error) -> ServerError {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Backslashes quote (`repl::quote`), and nothing is left uncommitted.
+const SESSION: &str = "SET SESSION sql_mode='', autocommit=1";
 
 /// The largest answer that the driver takes, in bytes; a longer one breaks the connection.
 const PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::dialect::Dialect;
 use super::job::{Act, Ask, Context, Failure, Job, JobKind, Machine, Outcome};
 use super::look::{Facts, Observation, SemiSync, State};
+use super::probe::{Answered, CommitProbe};
 use super::rows::{Rows, ServerError};
 use super::{Config, Durability, Site};
 use crate::limits;
@@ -42,6 +43,12 @@ pub enum Output {
         sql: String,
         limit: Duration,
     },
+    /// The same on a connection of its own, whose writes are not logged (sql_log_bin=0).
+    Probe {
+        id: u64,
+        sql: &'static str,
+        limit: Duration,
+    },
     /// A look was finished; during a job only when something changed.
     Observed(Box<Observation>),
     Done {
@@ -64,6 +71,7 @@ pub struct Engine {
     look: Option<Look>,
     job: Option<Running>,
     in_flight: Option<InFlight>,
+    probe: CommitProbe,
     last_id: u64,
     outputs: VecDeque<Output>,
 }
@@ -113,6 +121,8 @@ enum Stage {
     Status(Dialect, Rows),
     SemiSync(Box<Facts>),
     SemiSyncStatus(Box<Facts>, Rows),
+    /// The commit probe is overdue: what does it wait for?
+    Commits(Box<Facts>),
 }
 
 impl Engine {
@@ -127,6 +137,7 @@ impl Engine {
             look: None,
             job: None,
             in_flight: None,
+            probe: CommitProbe::default(),
             last_id: 0,
             outputs: VecDeque::new(),
         }
@@ -215,6 +226,9 @@ impl Engine {
     }
 
     fn answer(&mut self, now: Instant, id: u64, result: Result<Rows, ServerError>) {
+        if self.probe.is_asked(id) {
+            return self.probe_answered(now, result);
+        }
         let Some(query) = self.in_flight.take_if(|query| query.id == id) else { return };
         let result = result.map_err(|error| self.without_password(error));
         match query.purpose {
@@ -263,6 +277,7 @@ impl Engine {
             Stage::Status(dialect, _) => dialect.statements().replica_status,
             Stage::SemiSync(facts) => facts.dialect.statements().semi_sync_variables,
             Stage::SemiSyncStatus(facts, _) => facts.dialect.statements().semi_sync_status,
+            Stage::Commits(_) => "SHOW PROCESSLIST",
         };
         let limit = limits::LOOK_LIMIT.saturating_sub(now.since(look.started_at));
         let sql = sql.to_owned();
@@ -287,10 +302,21 @@ impl Engine {
             Stage::Variables(dialect) => Stage::Status(dialect, rows),
             Stage::Status(dialect, variables) => {
                 match self.facts(now, dialect, &variables, &rows) {
+                    Some(facts) if self.must_judge_probe(now, &facts) => {
+                        Stage::Commits(Box::new(facts))
+                    }
                     Some(facts) if self.wants_semi_sync() => Stage::SemiSync(Box::new(facts)),
                     Some(facts) => return self.look_finished(now, facts),
                     None => return,
                 }
+            }
+            Stage::Commits(facts) => {
+                let log_position = facts.dialect.statements().log_position;
+                self.observation.commits = self.probe.judge(&rows, log_position);
+                if !self.wants_semi_sync() {
+                    return self.look_finished(now, *facts);
+                }
+                Stage::SemiSync(facts)
             }
             // A replica's own half tells nothing more.
             Stage::SemiSync(facts) if rows.rows.is_empty() || facts.replica.is_some() => {
@@ -364,6 +390,11 @@ impl Engine {
         });
         if self.job.is_some() {
             self.step(now, |machine, context| machine.looked(context, facts));
+        } else if self.config.commit_probe && facts.is_open_source() {
+            let id = self.last_id + 1;
+            if let Some(sql) = self.probe.begin(now, id) {
+                self.ask_probe(id, sql);
+            }
         }
     }
 
@@ -373,6 +404,34 @@ impl Engine {
         self.look_at = now + self.config.probe_interval;
         if self.job.is_none() || before != self.observation {
             self.outputs.push_back(Output::Observed(Box::new(self.observation.clone())));
+        }
+    }
+
+    // ---- the commit probe -------------------------------------------------------------------
+
+    fn must_judge_probe(&self, now: Instant, facts: &Facts) -> bool {
+        self.job.is_none() && facts.is_open_source() && self.probe.is_overdue(now)
+    }
+
+    fn ask_probe(&mut self, id: u64, sql: &'static str) {
+        self.last_id = id;
+        let limit = limits::SERVER_READ_MAX;
+        self.outputs.push_back(Output::Probe { id, sql, limit });
+    }
+
+    fn probe_answered(&mut self, now: Instant, result: Result<Rows, ServerError>) {
+        let Some(dialect) = self.dialect else { return self.probe.forget() };
+        let id = self.last_id + 1;
+        match self.probe.answered(now, dialect, id, result) {
+            Answered::Ask(sql) => self.ask_probe(id, sql),
+            // It may have been closed meanwhile.
+            Answered::Verdict(commits) if !self.observation.is_read_only => {
+                if self.observation.commits != commits {
+                    self.observation.commits = commits;
+                    self.outputs.push_back(Output::Observed(Box::new(self.observation.clone())));
+                }
+            }
+            Answered::Verdict(_) | Answered::Nothing => {}
         }
     }
 
@@ -430,6 +489,7 @@ impl fmt::Debug for Output {
                 let shown = &sql[..end.min().unwrap_or(sql.len())];
                 write!(f, "Query({id}, {shown:?}, {limit:?})")
             }
+            Self::Probe { id, sql, limit } => write!(f, "Probe({id}, {sql:?}, {limit:?})"),
             Self::Observed(observation) => f.debug_tuple("Observed").field(observation).finish(),
             Self::Done { job, result } => write!(f, "Done({job}, {result:?})"),
             Self::Progress(clause) => f.debug_tuple("Progress").field(clause).finish(),
@@ -482,6 +542,7 @@ mod tests {
                 drain_limit: Duration::from_secs(60),
                 close_limit: Duration::from_secs(3),
                 durability: Durability::Continue,
+                commit_probe: false,
                 probe_interval: Duration::from_millis(500),
             };
             let addresses = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
@@ -508,7 +569,7 @@ mod tests {
                     Output::Query { id, sql, limit } => self.asked.push((id, sql, limit)),
                     Output::Observed(_) => self.observed += 1,
                     Output::Done { job, result } => self.done.push((job, result)),
-                    Output::Progress(_) => {}
+                    Output::Progress(_) | Output::Probe { .. } => {}
                 }
             }
             assert!(self.asked.len() <= 1, "one query at a time: {:?}", self.asked);

@@ -1,10 +1,11 @@
 //! Ends connections: applications that hold the server open, or an applier that will not stop.
 //!
 //! In: the process list. Out: KILL statements. Must not: touch replication's or tandem's own
-//! connections.
+//! connections, but for a commit probe that hangs.
 //! Read first: facts/repl.md 2.2 (what closing waits for), section 0 item 8 (a blocking applier).
 
 use super::job::Ask;
+use super::probe;
 use super::rows::{Rows, ServerError};
 use crate::limits;
 
@@ -94,7 +95,7 @@ impl Evict {
             let is_application = !NOT_APPLICATIONS.contains(&text("User"))
                 && !text("Command").starts_with("Binlog Dump")
                 && text("Command") != "Daemon"
-                && text("User") != self.own_user;
+                && (text("User") != self.own_user || probe::is_commit(rows, row));
             let is_chosen = match self.whom {
                 Whom::Applications => is_application,
                 Whom::Transactions => is_application && self.in_transaction.contains(&id),
@@ -148,12 +149,14 @@ mod tests {
             ("7", "event_scheduler", "Daemon", "Waiting on empty queue"),
             ("8", "root", "Query", "updating"),
             ("9", "unauthenticated user", "Connect", "login"),
+            ("10", "tandem", "Query", "Commit"),
         ];
+        let info = |state| if state == "Commit" { "REPLACE INTO tandem.commit_probe" } else { "" };
         let rows = Rows {
-            columns: ["Id", "User", "Command", "State"].map(str::to_owned).to_vec(),
+            columns: ["Id", "User", "Command", "State", "Info"].map(str::to_owned).to_vec(),
             rows: lines
                 .iter()
-                .map(|&(a, b, c, d)| [a, b, c, d].map(|text| Some(text.to_owned())).to_vec())
+                .map(|&(a, b, c, d)| [a, b, c, d, info(d)].map(|s| Some(s.to_owned())).to_vec())
                 .collect(),
         };
         let mut round = Evict::start(whom, "tandem").0;
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_applications_are_ended() {
-        assert_eq!(list(Whom::Applications), [5, 8]);
+        assert_eq!(list(Whom::Applications), [5, 8, 10]);
         assert_eq!(list(Whom::Transactions), [8]);
     }
 

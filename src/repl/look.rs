@@ -6,6 +6,7 @@
 
 use super::dialect::Dialect;
 use super::gtid::{BinlogState, Flavour, Malformed, Position};
+use super::probe::Commits;
 use super::rows::Rows;
 
 /// What the local database is, as the rest of the node sees it.
@@ -23,6 +24,7 @@ pub struct Observation {
     pub position: Option<String>,
     pub replica: Option<ReplicaStatus>,
     pub semi_sync: SemiSync,
+    pub commits: Commits,
     /// Settings that keep it from being a member of a pair, each as one clause.
     pub unfit: Vec<String>,
 }
@@ -39,6 +41,7 @@ impl Default for Observation {
             position: None,
             replica: None,
             semi_sync: SemiSync::default(),
+            commits: Commits::default(),
             unfit: Vec::new(),
         }
     }
@@ -190,6 +193,10 @@ impl Facts {
         })
     }
 
+    pub(super) const fn is_open_source(&self) -> bool {
+        !self.is_read_only && self.replica.is_none()
+    }
+
     pub(super) fn write_into(&self, observation: &mut Observation) {
         observation.state = State::Up;
         observation.server_id = self.server_id;
@@ -198,6 +205,9 @@ impl Facts {
         observation.position = Some(self.position.to_string());
         observation.replica.clone_from(&self.replica);
         observation.unfit.clone_from(&self.unfit);
+        if !self.is_open_source() {
+            observation.commits = Commits::End;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   engine --- look (version, variables, replica status) ----> Observation
+//!      |------ probe (a tiny commit: does it end?) ------------> Observation
 //!      \------ job: shut | follow | promote | open, each a machine of steps
 //!                      \ evict (KILL)   \ dialect (SQL)   \ gtid (compare)
 //! ```
@@ -20,6 +21,7 @@ mod job;
 mod look;
 mod open;
 pub mod plan;
+mod probe;
 mod promote;
 mod rows;
 mod semi_sync;
@@ -36,6 +38,7 @@ pub use engine::{Engine, Input, Output};
 pub use gtid::{Beyond, BinlogState, Flavour, GtidSet, Malformed, Position};
 pub use job::{Failure, Job, JobKind, Outcome};
 pub use look::{Observation, ReplicaStatus, SemiSync, State, ThreadState};
+pub use probe::Commits;
 pub use rows::{Rows, ServerError};
 
 use crate::units::{self, Secret};
@@ -63,6 +66,10 @@ pub struct Config {
     /// What an acknowledged write is worth.
     #[serde(default)]
     pub durability: Durability,
+    /// Whether a source is probed with a tiny commit, into `tandem.commit_probe`: without it, a
+    /// database whose disk is full looks healthy.
+    #[serde(default = "default_commit_probe")]
+    pub commit_probe: bool,
     /// How often the local database is looked at.
     #[serde(default = "default_probe_interval", deserialize_with = "units::duration")]
     pub probe_interval: Duration,
@@ -93,6 +100,10 @@ const fn default_drain_limit() -> Duration {
 
 const fn default_close_limit() -> Duration {
     Duration::from_secs(3)
+}
+
+const fn default_commit_probe() -> bool {
+    true
 }
 
 const fn default_probe_interval() -> Duration {

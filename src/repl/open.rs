@@ -9,6 +9,7 @@
 use super::dialect::{quote, quote_name};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::Facts;
+use super::probe;
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
 use crate::limits;
@@ -29,6 +30,8 @@ enum Phase {
     Opening,
     ReadingAccounts,
     MakingAccounts,
+    LookingForProbe,
+    MakingProbe,
     ReadingEvents,
     EnablingEvents,
 }
@@ -75,7 +78,7 @@ impl Open {
                 let step = "reading the replication accounts";
                 Opened::Ask(Ask::new(step, sql, limits::STATEMENT_LIMIT))
             }
-            (Phase::Opening, Ok(_)) => self.read_events(),
+            (Phase::Opening, Ok(_)) => self.look_for_probe(context),
             (Phase::ReadingAccounts, Ok(rows)) => {
                 let missing = missing_accounts(context.config, context.site, &rows);
                 self.phase = Phase::MakingAccounts;
@@ -85,13 +88,23 @@ impl Open {
                 } else {
                     self.statements = missing;
                 }
-                self.next()
+                self.next(context)
             }
-            (Phase::MakingAccounts | Phase::EnablingEvents, Ok(_)) => self.next(),
+            (Phase::LookingForProbe, Ok(rows)) => {
+                self.phase = Phase::MakingProbe;
+                if rows.value(0, &["count"]) == Some("0") {
+                    let make = probe::MAKE_TABLE.map(|sql| (MAKING_PROBE, sql.to_owned()));
+                    self.statements = make.to_vec();
+                }
+                self.next(context)
+            }
+            (Phase::MakingAccounts | Phase::MakingProbe | Phase::EnablingEvents, Ok(_)) => {
+                self.next(context)
+            }
             (Phase::ReadingEvents, Ok(rows)) => {
                 self.statements = enable_events(&rows);
                 self.phase = Phase::EnablingEvents;
-                self.next()
+                self.next(context)
             }
             (Phase::LeavingHalves | Phase::Opening, Err(error)) => {
                 Opened::Failed(Failure::at(context.step, error))
@@ -99,13 +112,13 @@ impl Open {
             // The server serves from here on: what a statement is refused for is a warning.
             (_, Err(ServerError::Refused { code, message })) => {
                 self.warnings.push(format!("{}: error {code}: {message}", context.step));
-                self.next()
+                self.next(context)
             }
             (_, Err(error)) => Opened::Failed(Failure::at(context.step, error)),
         }
     }
 
-    fn next(&mut self) -> Opened {
+    fn next(&mut self, context: &Context<'_>) -> Opened {
         if let Some((step, sql)) = self.statements.pop() {
             return Opened::Ask(Ask::new(step, sql, limits::STATEMENT_SLOW_LIMIT));
         }
@@ -113,11 +126,21 @@ impl Open {
             Phase::LeavingHalves
             | Phase::Opening
             | Phase::ReadingAccounts
-            | Phase::MakingAccounts => self.read_events(),
+            | Phase::MakingAccounts => self.look_for_probe(context),
+            Phase::LookingForProbe | Phase::MakingProbe => self.read_events(),
             Phase::ReadingEvents | Phase::EnablingEvents => {
                 Opened::Over { warnings: std::mem::take(&mut self.warnings) }
             }
         }
+    }
+
+    fn look_for_probe(&mut self, context: &Context<'_>) -> Opened {
+        if !context.config.commit_probe {
+            return self.read_events();
+        }
+        self.phase = Phase::LookingForProbe;
+        let step = "looking for the table of the commit probe";
+        Opened::Ask(Ask::new(step, probe::COUNT_TABLES, limits::STATEMENT_LIMIT))
     }
 
     fn read_events(&mut self) -> Opened {
@@ -231,6 +254,7 @@ impl Reopen {
 }
 
 const MAKING_ACCOUNTS: &str = "making the replication account";
+const MAKING_PROBE: &str = "making the table of the commit probe";
 const ENABLING_EVENTS: &str = "enabling events";
 
 #[cfg(test)]

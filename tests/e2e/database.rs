@@ -136,7 +136,12 @@ pub fn create(host: &mut Host, flavour: &Flavour) -> Outcome<()> {
 
 /// Starts the server on the directory that is there, closed.
 pub fn start(host: &mut Host, flavour: &Flavour) -> Outcome<()> {
-    spawn(host, flavour, flavour.closed())
+    start_with(host, flavour, &[])
+}
+
+/// The same with further options.
+pub fn start_with(host: &mut Host, flavour: &Flavour, more: &[&str]) -> Outcome<()> {
+    spawn(host, flavour, &[flavour.closed(), more].concat())
 }
 
 /// Waits until the server answers.

@@ -29,6 +29,7 @@ mod keepalived;
 mod links;
 mod preemption;
 mod service;
+mod storage;
 mod survey;
 
 use database::Flavour;

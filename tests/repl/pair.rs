@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant as Clock};
 
@@ -223,6 +224,9 @@ pub(crate) struct Host {
     pub(crate) dies_after: Option<usize>,
     pub(crate) queries: usize,
     pub(crate) progress: Vec<String>,
+    unlogged: LocalServer,
+    /// Answers to commit probes, which are waited for beside everything else.
+    probed: (Sender<Input>, Receiver<Input>),
 }
 
 /// How long each job may take in these tests; beyond it the test fails.
@@ -231,9 +235,12 @@ const JOB_LIMIT: Duration = Duration::from_secs(60);
 impl Host {
     fn new(config: &Config, site: Site) -> Self {
         let address = SocketAddr::from((site.own_address(), config.port));
+        let hands = LocalServer::new(address, &config.user, config.password.reveal());
         Self {
             engine: Engine::new(config, site.clone()),
-            hands: LocalServer::new(address, &config.user, config.password.reveal()),
+            unlogged: hands.unlogged(),
+            probed: channel(),
+            hands,
             config: config.clone(),
             site,
             started: Clock::now(),
@@ -264,6 +271,7 @@ impl Host {
                 Some(Output::Done { job, result }) if job == kind => return Some(result),
                 Some(
                     Output::Query { .. }
+                    | Output::Probe { .. }
                     | Output::Observed(_)
                     | Output::Done { .. }
                     | Output::Progress(_),
@@ -300,7 +308,18 @@ impl Host {
 
     /// One output, its query already answered; `Some(None)` after waiting for the deadline.
     fn turn(&mut self) -> Option<Option<Output>> {
+        while let Ok(answer) = self.probed.1.try_recv() {
+            self.engine.handle(self.now(), answer);
+        }
         if let Some(output) = self.engine.poll_output() {
+            if let Output::Probe { id, sql, limit } = output {
+                let (hands, answers) = (self.unlogged.clone(), self.probed.0.clone());
+                std::thread::spawn(move || {
+                    let result = async_io::block_on(hands.query(sql.to_owned(), limit));
+                    let _test_is_over = answers.send(Input::Answer { id, result });
+                });
+                return Some(None);
+            }
             if let Output::Progress(clause) = &output {
                 self.progress.push(clause.clone());
             }
@@ -360,6 +379,7 @@ impl Pair {
             drain_limit: Duration::from_secs(20),
             close_limit: Duration::from_secs(3),
             durability: Durability::default(),
+            commit_probe: true,
             probe_interval: Duration::from_millis(100),
         };
         change(&mut config);

@@ -20,7 +20,7 @@ use tandem::time::Instant;
 use tandem::wire::{HostId, LinkId};
 
 use super::kernel::mac_of;
-use super::mysqld::{Gtid, Life, Payload};
+use super::mysqld::{Gtid, Life, Payload, STUCK};
 use super::wire::{CLIENT, Frame};
 use super::world::{Event, World};
 
@@ -271,6 +271,11 @@ impl World {
                 return;
             }
             Life::Up if database.read_only => None,
+            Life::Up if database.is_full => {
+                database.writer.get_or_insert(STUCK);
+                self.again(request, 50);
+                return;
+            }
             Life::Up => Some(database.commit(now, Payload::Row(request.row))),
             Life::Down => None,
         };

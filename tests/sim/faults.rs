@@ -13,7 +13,7 @@ use tandem::node::Input;
 use tandem::time::{Instant, Rng};
 use tandem::wire::{HostId, LinkId, Role};
 
-use super::mysqld::{APPLY_RATE, Life, SHIP_RATE};
+use super::mysqld::{APPLY_RATE, Life, SHIP_RATE, STUCK};
 use super::wire::{CLIENT, Noise};
 use super::world::{Event, World};
 
@@ -27,6 +27,7 @@ pub enum Kind {
     Freeze,
     DatabaseCrash,
     DatabaseHang,
+    DiskFull,
     SlowApply,
     SlowShip,
     LongWrite,
@@ -43,7 +44,7 @@ pub enum Kind {
     Force,
 }
 
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 23] = [
     Kind::PowerLoss,
     Kind::PowerLossOfBoth,
     Kind::NodeCrash,
@@ -52,6 +53,7 @@ pub const KINDS: [Kind; 22] = [
     Kind::Freeze,
     Kind::DatabaseCrash,
     Kind::DatabaseHang,
+    Kind::DiskFull,
     Kind::SlowApply,
     Kind::SlowShip,
     Kind::LongWrite,
@@ -270,6 +272,11 @@ impl World {
                 target.database.life = Life::Hung;
             }
             Kind::DatabaseHang => return,
+            Kind::DiskFull => {
+                target.database.is_full = true;
+                target.database.is_stubborn = twist;
+                length = length.max(Duration::from_secs(20));
+            }
             Kind::SlowApply => target.database.apply_rate = if twist { 0 } else { 100 },
             Kind::SlowShip => target.database.ship_rate = usize::from(twist),
             Kind::LongWrite if target.database.is_writable() => {
@@ -441,6 +448,7 @@ impl World {
                 self.start_mysqld(host, guard_run);
             }
             Kind::DatabaseHang => self.unhang(host),
+            Kind::DiskFull => self.free_disk(host),
             Kind::SlowApply => self.host(host).database.apply_rate = APPLY_RATE,
             Kind::SlowShip => self.host(host).database.ship_rate = SHIP_RATE,
             Kind::LongWrite => self.end_long_write(host, 100 + fault.number),
@@ -455,6 +463,12 @@ impl World {
             | Kind::Noise => self.mend_network(host, link, kind),
             Kind::NodeCrash | Kind::Switchover | Kind::Force => {}
         }
+    }
+
+    fn free_disk(&mut self, host: HostId) {
+        let database = &mut self.host(host).database;
+        database.is_full = false;
+        database.writer = database.writer.filter(|writer| *writer != STUCK);
     }
 
     /// The long write commits by itself.

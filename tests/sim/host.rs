@@ -355,6 +355,8 @@ impl World {
             }
             Output::Netlink { request } => self.kernel_request(host, &request),
             Output::Query { id, sql, limit } => self.send_query(host, id, sql, limit),
+            Output::Probe { id, sql, limit } => self.send_query(host, id, sql.into(), limit),
+            Output::EndDatabase => self.end_database(host),
             Output::Routes(routes) => self.set_routes(host, routes),
             Output::Persist(persistent) => self.host(host).disk = persistent,
             Output::Will(will) => self.host(host).guard.will = will,
@@ -413,6 +415,17 @@ impl World {
         {
             target.database.start();
             self.say(host, "mysqld: started, read-only".into());
+        }
+    }
+
+    /// What watches over mysqld starts it again.
+    fn end_database(&mut self, host: HostId) {
+        let target = self.host(host);
+        let guard_run = target.guard.run;
+        if target.database.life != Life::Down {
+            target.database.stop();
+            let delay = Duration::from_millis(500 + self.rng.below(3000));
+            self.after(delay, Event::StartMysqld { host, guard_run });
         }
     }
 
@@ -480,6 +493,7 @@ impl World {
             return;
         }
         database.life = Life::Up;
+        database.unhung_at = now;
         if let Some(sql) = database.late.take() {
             let answer = database.execute(now, &sql, true);
             if let Answer::Now(result) = answer {

@@ -20,6 +20,7 @@ mod kernel;
 mod marks;
 mod mysqld;
 mod plants;
+mod sessions;
 mod transcript;
 mod wire;
 mod world;

@@ -24,6 +24,8 @@ pub enum Payload {
     /// The replication account of that address.
     Account(Ipv4Addr),
     Grant,
+    ProbeSchema,
+    ProbeTable,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +94,7 @@ pub struct Mysqld {
     pub has: BTreeSet<Gtid>,
     last: BTreeMap<u32, u64>,
     pub accounts: BTreeSet<Ipv4Addr>,
+    pub(super) has_probe_table: bool,
     slave_position: Option<Gtid>,
     pub replica: Option<Replica>,
     /// The applier works on a long transaction until then.
@@ -100,12 +103,18 @@ pub struct Mysqld {
     pub apply_rate: u64,
     /// Transactions sent in a tick.
     pub ship_rate: usize,
-    /// The session whose write runs, if one does: it holds the server open.
+    /// The session whose write runs (STUCK: waits for room on the disk) and holds the server open.
     pub writer: Option<u64>,
     /// The server waits for that writer, and lets no write begin.
     pub is_closing: bool,
+    /// The disk is full: writes wait, and hold the server open.
+    pub is_full: bool,
+    /// Such a write cannot even be ended, as on MySQL 5.6.
+    pub is_stubborn: bool,
+    pub(super) has_hanging_probe: bool,
     /// What a hung server was sent and will execute when it goes on.
     pub late: Option<String>,
+    pub unhung_at: Instant,
     /// Received transactions that RESET SLAVE ALL threw away, with what was open at that time.
     pub dropped: Vec<Gtid>,
     /// Statements that only seem to work, for `plants`.
@@ -115,6 +124,7 @@ pub struct Mysqld {
     own_port: u16,
 }
 
+pub const STUCK: u64 = 99;
 pub const APPLY_RATE: u64 = 500_000;
 pub const SHIP_RATE: usize = 1000;
 
@@ -140,6 +150,7 @@ impl Mysqld {
             has: BTreeSet::new(),
             last: BTreeMap::new(),
             accounts: BTreeSet::new(),
+            has_probe_table: false,
             slave_position: None,
             replica: None,
             busy_until: Instant::ZERO,
@@ -147,7 +158,11 @@ impl Mysqld {
             ship_rate: SHIP_RATE,
             writer: None,
             is_closing: false,
+            is_full: false,
+            is_stubborn: false,
+            has_hanging_probe: false,
             late: None,
+            unhung_at: Instant::ZERO,
             dropped: Vec::new(),
             plant: Plant::None,
             seems_closed: false,
@@ -175,6 +190,7 @@ impl Mysqld {
         self.life = Life::Down;
         self.writer = None;
         self.is_closing = false;
+        self.has_hanging_probe = false;
         self.late = None;
         if let Some(replica) = &mut self.replica {
             replica.io = Io::Stopped;
@@ -189,6 +205,7 @@ impl Mysqld {
         self.has.clone_from(&other.has);
         self.last.clone_from(&other.last);
         self.accounts.clone_from(&other.accounts);
+        self.has_probe_table = other.has_probe_table;
         self.slave_position = self.binlog.last().map(|tx| tx.gtid);
         self.replica = None;
         self.run += 1;
@@ -214,6 +231,7 @@ impl Mysqld {
         if let Payload::Account(address) = tx.payload {
             self.accounts.insert(address);
         }
+        self.has_probe_table |= tx.payload == Payload::ProbeTable;
         self.binlog.push(tx);
     }
 
@@ -250,7 +268,9 @@ impl Mysqld {
             self.events = state == "ON";
             return done();
         }
-        self.execute_replication(now, sql).unwrap_or_else(|| self.execute_rest(now, sql))
+        self.execute_replication(now, sql)
+            .or_else(|| self.execute_probe(now, sql, waited))
+            .unwrap_or_else(|| self.execute_rest(now, sql))
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
@@ -428,28 +448,7 @@ impl Mysqld {
             let rows = self.writer.map(line).into_iter().collect();
             return Answer::Now(Ok(Rows { columns: vec!["id".to_owned()], rows }));
         }
-        if let Some(id) = sql.strip_prefix("KILL ") {
-            if self.writer.is_some_and(|writer| writer.to_string() == id) {
-                self.writer = None;
-                return done();
-            }
-            return refused(1094, "Unknown thread id");
-        }
-        Answer::Unknown
-    }
-
-    /// The writer, where it is alive; and threads that must be left alone.
-    fn process_list(&self) -> Answer {
-        let columns = ["Id", "User", "Command", "State"].map(str::to_owned).to_vec();
-        let line = |cells: [&str; 4]| cells.map(|cell| Some(cell.to_owned())).to_vec();
-        let mut rows = vec![
-            line(["5", "system user", "Slave_IO", "Waiting for master to send event"]),
-            line(["6", "rpl", "Binlog Dump", "Master has sent all binlog to slave"]),
-        ];
-        if let Some(writer) = self.writer {
-            rows.push(line([&writer.to_string(), "app", "Query", "updating"]));
-        }
-        Answer::Now(Ok(Rows { columns, rows }))
+        sql.strip_prefix("KILL ").map_or(Answer::Unknown, |id| self.end_session(id))
     }
 
     // ---- replica threads -------------------------------------------------------------------
@@ -533,7 +532,6 @@ impl Mysqld {
     }
 }
 
-/// ER_SLAVE_MUST_STOP.
 fn running() -> Answer {
     refused(1198, "This operation cannot be performed as you have a running slave")
 }
@@ -542,15 +540,15 @@ pub fn text((server, sequence): Gtid) -> String {
     format!("0-{server}-{sequence}")
 }
 
-fn done() -> Answer {
+pub(super) fn done() -> Answer {
     Answer::Now(Ok(Rows::default()))
 }
 
-fn refused(code: u16, message: &str) -> Answer {
+pub(super) fn refused(code: u16, message: &str) -> Answer {
     Answer::Now(Err(ServerError::Refused { code, message: message.to_owned() }))
 }
 
-fn rows(line: &[(&str, String)]) -> Answer {
+pub(super) fn rows(line: &[(&str, String)]) -> Answer {
     let columns = line.iter().map(|(name, _)| (*name).to_owned()).collect();
     let row = line.iter().map(|(_, value)| Some(value.clone())).collect();
     Answer::Now(Ok(Rows { columns, rows: vec![row] }))
