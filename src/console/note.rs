@@ -145,9 +145,9 @@ impl fmt::Display for Note {
             Self::SocketTrouble { what } => write!(f, "socket: {what}"),
             Self::Network { what } => f.write_str(what),
             Self::Durability { what } => write!(f, "database: {what}"),
-            Self::DatabaseEnded => {
-                f.write_str("database: it cannot be closed, and the peer may serve: ending it")
-            }
+            Self::DatabaseEnded => f.write_str(
+                "database: it cannot be closed, and the peer may serve: ending what is left of it",
+            ),
         }
     }
 }

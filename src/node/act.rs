@@ -359,24 +359,36 @@ impl Node {
                 self.pending.push_back((Event::CatchUpFailed, what));
             }
             JobKind::Close if self.is_leaving || self.is_terminating => {
-                self.end_database(failure);
+                self.end_open_database(failure);
                 self.pending.push_back((Event::ClosedToLeave, what));
             }
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
             // Each of these is tried again by `judge` after RETRY_INTERVAL.
-            JobKind::Fence => self.end_database(failure),
+            JobKind::Fence => self.end_open_database(failure),
             JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
             JobKind::SemiSync | JobKind::StopReceiving => {}
         }
     }
 
+    /// A database that does not answer and is about to lose the role cannot be asked to close.
+    pub(super) fn end_silent_database(&mut self) {
+        if !self.is_database_up() {
+            self.end_database();
+        }
+    }
+
+    fn end_open_database(&mut self, failure: &Failure) {
+        if matches!(failure, Failure::Blocked { .. } | Failure::Unreachable { .. }) {
+            self.end_database();
+        }
+    }
+
     /// A server that was open when it answered last, and cannot be closed, must not write when it
-    /// goes on: the peer may serve by then. It is ended once, whoever starts it again.
-    fn end_database(&mut self, failure: &Failure) {
-        let has_no_other_fence =
-            matches!(failure, Failure::Blocked { .. } | Failure::Unreachable { .. });
-        if has_no_other_fence && std::mem::take(&mut self.is_database_open) {
+    /// goes on: the peer may serve by then. It is ended once, whoever starts it again; where
+    /// nothing listens there is nothing to end.
+    fn end_database(&mut self) {
+        if std::mem::take(&mut self.is_database_open) {
             self.note(Note::DatabaseEnded);
             self.outputs.push_back(Output::EndDatabase);
         }

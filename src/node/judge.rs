@@ -389,6 +389,7 @@ impl Node {
             && now.since(since) >= DATABASE_PATIENCE
         {
             let why = self.findings.database.clone().unwrap_or_default();
+            self.end_silent_database();
             return Some((Event::DatabaseLost, format!("our database: {why}")));
         }
         let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));

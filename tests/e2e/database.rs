@@ -162,6 +162,11 @@ pub fn kill(host: &Host) -> Outcome<()> {
     host.signal(PID_FILE, Signal::SIGKILL)
 }
 
+/// Whether the server that was started last has ended.
+pub fn has_ended(host: &mut Host) -> bool {
+    !host.is_alive(PID_FILE) && host.bury(LOG)
+}
+
 /// Asks the server as its root, by the socket; the rows, each value as text.
 pub fn ask(host: &Host, query: &str) -> Outcome<Vec<Vec<String>>> {
     let mut connection = connect(&host.live_path(SOCKET)?)?;

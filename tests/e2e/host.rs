@@ -194,6 +194,18 @@ impl Host {
         child.try_wait().ok().flatten()
     }
 
+    /// Takes note of the end of a program that was stopped (SIGSTOP) and then killed: whoever entered
+    /// the host for it was stopped with it.
+    pub fn bury(&mut self, name: &str) -> bool {
+        let Some(running) = self.running.as_mut() else { return true };
+        let Some((_, child)) = running.children.iter_mut().rev().find(|(it, _)| it == name) else {
+            return true;
+        };
+        let entered = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+        let _ended_already = kill(entered, Signal::SIGCONT);
+        child.wait().is_ok()
+    }
+
     /// Runs a command to its end, ten seconds at most.
     pub fn run(&self, words: &[&str]) -> Outcome<Output> {
         self.run_within(Duration::from_secs(10), words)

@@ -31,7 +31,7 @@ fn shell(host: &Host, script: &str) -> Outcome<()> {
 /// server1's database is started again if it was ended, and comes back as a replica: or is refused
 /// when it holds a commit that was never answered. No answered write is missing on server2.
 fn comes_back(pair: &mut Pair, load: Load) -> Outcome<()> {
-    if !pair.servers[0].host.is_alive(MYSQLD_PID) {
+    if database::has_ended(&mut pair.servers[0].host) {
         database::start(&mut pair.servers[0].host, &pair.flavour)?;
     }
     let whole = pair.wait_settled(1, SETTLE_LIMIT);
@@ -57,7 +57,7 @@ fn a_source_that_hangs_is_ended_once_the_other_one_serves() {
         let took = wait_for_role(pair, 1, "active", Duration::from_secs(10))?;
         println!("server2 served after {took:?}");
         wait_until("the hung one is ended", Duration::from_secs(15), || {
-            !pair.servers[0].host.is_alive(MYSQLD_PID)
+            database::has_ended(&mut pair.servers[0].host)
         })?;
         println!("the hung one was ended after {:?}", at.elapsed());
         wait_until("writes go on", Duration::from_secs(10), || load.has_good(Kind::Write, at))?;
@@ -96,7 +96,7 @@ fn a_source_whose_disk_is_full_hands_over() {
         })?;
         println!("server1 is fenced after {:?}", at.elapsed());
         shell(&pair.servers[0].host, &format!("rm {FILLER}"))?;
-        if !pair.servers[0].host.is_alive(MYSQLD_PID) {
+        if database::has_ended(&mut pair.servers[0].host) {
             database::start_with(&mut pair.servers[0].host, &pair.flavour, &[&binlog])?;
         }
         comes_back(pair, load)
