@@ -63,6 +63,12 @@ pub const COMMIT_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// stalls or a large transaction is written into the binlog.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(8);
 
+/// Reversed row events of errant transactions, in bytes. Above it they are not taken back.
+pub const ERRANT_BYTES_MAX: usize = 64 << 20;
+
+/// Copying the peer's whole database. At the bound it is given up, and this one is empty.
+pub const CLONE_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
 /// STOP REPLICA. At the bound the applier's threads are ended, and it is asked again.
 pub const STOP_REPLICA_LIMIT: Duration = Duration::from_secs(1);
 

@@ -14,6 +14,7 @@
 mod act;
 mod announce;
 mod durable;
+mod errant;
 mod find;
 mod foreign;
 mod hear;
@@ -40,6 +41,7 @@ use crate::net::netlink;
 use crate::pair::{self, Event, Role};
 use crate::peer::{self, Handover, Peer};
 use crate::repl;
+use crate::repl::errant::Saved;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
 use crate::vrrp::group::Group;
@@ -84,6 +86,8 @@ pub enum Input {
         id: u64,
         result: Result<repl::Rows, repl::ServerError>,
     },
+    /// How `Output::SaveErrant` ended.
+    ErrantSaved(Result<Saved, String>),
     DataPlane(DataPlane),
     Control {
         client: u64,
@@ -137,6 +141,10 @@ pub enum Output {
     },
     /// End the process of the local database: it could not be closed, and must not write.
     EndDatabase,
+    /// Save the transactions that are not in `known`, which is what the peer has.
+    SaveErrant {
+        known: String,
+    },
     Routes(Routes),
     /// To be on disk, synced, before the next output is performed.
     Persist(Persistent),
@@ -282,6 +290,8 @@ pub struct Node {
     guard: durable::Guard,
     troubles: find::Troubles,
     findings: Findings,
+    errant: Option<errant::Errant>,
+    errant_since: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -373,6 +383,8 @@ impl Node {
             guard: durable::Guard::default(),
             troubles: find::Troubles::default(),
             findings: Findings::default(),
+            errant: None,
+            errant_since: None,
             outputs: VecDeque::new(),
         };
         node.note(started);
@@ -396,6 +408,7 @@ impl Node {
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
             Input::ClockSet { seconds } => self.troubles.clock_set(now, seconds),
+            Input::ErrantSaved(saved) => self.errant_saved(saved),
             Input::Answer { id, result } => {
                 self.engine.handle(now, repl::Input::Answer { id, result });
             }

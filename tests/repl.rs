@@ -6,6 +6,8 @@
 
 #[path = "repl/commits.rs"]
 mod commits;
+#[path = "repl/errant.rs"]
+mod errant;
 #[path = "repl/pair.rs"]
 mod pair;
 #[path = "repl/trouble.rs"]
@@ -19,6 +21,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Clock};
 
 use commits::*;
+use errant::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
@@ -73,6 +76,13 @@ laws!(
     fencing_a_source_ends_its_applications,
     a_full_disk_is_seen_by_a_commit_that_does_not_end,
     what_only_waits_is_no_hang,
+    errant_rows_are_saved_and_taken_back,
+    the_saved_binlog_is_a_binlog,
+    a_discard_cut_off_after_any_step_is_finished_by_the_next,
+    what_cannot_be_taken_back_is_said_and_left,
+    rows_that_changed_since_are_left_alone,
+    what_is_no_longer_in_the_binlogs_is_said,
+    a_database_is_replaced_by_a_copy_of_the_peers,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {
@@ -389,7 +399,7 @@ fn a_host_with_extra_transactions_is_refused(recipe: &'static Recipe) {
     let fenced = pair.host_a.job(Job::Fence).expect("A is fenced");
     let peer_position = Some(pair.host_b.position());
     match pair.host_a.job(Job::Follow { peer_position }) {
-        Err(Failure::Diverged { extra, transactions: 3 }) => {
+        Err(Failure::Diverged { extra, transactions: 3, .. }) => {
             let Outcome::Fenced { position, .. } = fenced else { panic!("not fenced") };
             let last = extra.rsplit(['-', ':']).next().expect("a number");
             assert!(position.contains(last), "{extra} is part of {position}");

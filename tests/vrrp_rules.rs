@@ -141,6 +141,7 @@ impl Bench {
             | Output::Query { .. }
             | Output::Probe { .. }
             | Output::EndDatabase
+            | Output::SaveErrant { .. }
             | Output::Routes(_)
             | Output::Persist(_)
             | Output::Will(_)

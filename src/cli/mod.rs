@@ -13,6 +13,7 @@ mod mysqlrpladmin;
 mod mysqlrplcheck;
 mod mysqlrplshow;
 mod options;
+mod rejoin;
 mod run;
 mod say;
 mod servers;
@@ -38,6 +39,10 @@ usage: tandem APPLET [ARGUMENTS]
   status [--json]                     what is true now, on one screen
   switchover                          exchange the roles of both hosts, losing nothing
   failover --force                    serve on this host, whatever the other one has
+  rejoin [--discard]                  why this host does not follow; --discard: take back what only
+                                      its database has (it is saved before)
+  reseed --yes                        replace this host's database by a copy of the other one's
+                                      (MySQL 8.0.17 and later)
   check [--live] [--host NAME] [FILE] validate a configuration; --live: look at the network too
   encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
@@ -75,6 +80,12 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         "failover" => usage(
             "failover needs --force: it serves with what this host has, and transactions that only \
              the other host has are lost; `tandem switchover` loses nothing",
+        ),
+        "rejoin" => rejoin::run(&rest),
+        "reseed" if rest == ["--yes"] => act(&Request::Reseed),
+        "reseed" => usage(
+            "reseed needs --yes: it replaces everything in this host's database by a copy of the \
+             other one's",
         ),
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),

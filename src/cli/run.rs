@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     };
     let ended = if arguments.is_node {
-        run::run(config, me)
+        run::run(config, &arguments.config, me)
     } else {
         let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.config];
         node.extend(["--host".to_owned(), config.host(me).name.clone(), "--as-node".to_owned()]);

@@ -203,6 +203,7 @@ pub(super) fn pairing(
         close_limit: limits::FENCE_PATIENCE,
         durability: Durability::Asynchronous,
         commit_probe: false,
+        is_of_a_pair: false,
         probe_interval: limits::LOOK_LIMIT,
     };
     let site = Site {

@@ -15,18 +15,23 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         [flag] if flag == "--json" => true,
         [..] => return super::usage("status takes --json or nothing"),
     };
+    match fetch() {
+        Ok(status) => show(&status, is_json),
+        Err(why) => {
+            eprintln!("tandem: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the daemon.
+pub(super) fn fetch() -> Result<Status, String> {
     let mut answer = None;
     let asked = control::ask(&Request::Status, |response| answer = Some(response));
     match (asked, answer) {
-        (Ok(()), Some(Response::Status(status))) => show(&status, is_json),
-        (Ok(()), other) => {
-            eprintln!("tandem: not a status: {other:?}");
-            ExitCode::FAILURE
-        }
-        (Err(error), _) => {
-            eprintln!("tandem: {error}");
-            ExitCode::FAILURE
-        }
+        (Ok(()), Some(Response::Status(status))) => Ok(*status),
+        (Ok(()), other) => Err(format!("not a status: {other:?}")),
+        (Err(error), _) => Err(error.to_string()),
     }
 }
 

@@ -14,6 +14,10 @@ pub enum Request {
     Switchover,
     /// Take over whatever the peer has.
     FailoverForce,
+    /// Look again whether this host may follow the other one.
+    Rejoin,
+    /// Replace this host's database by a copy of the other one's.
+    Reseed,
 }
 
 impl Request {
@@ -22,7 +26,7 @@ impl Request {
     pub const fn is_acting(&self) -> bool {
         match self {
             Self::Status => false,
-            Self::Switchover | Self::FailoverForce => true,
+            Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
         }
     }
 }
@@ -93,6 +97,20 @@ pub struct DatabaseStatus {
     /// 7 s", "by this host alone, as configured", "once server2 is back, for 7 s by now".
     pub durability: Option<String>,
     pub error: Option<String>,
+    /// Transactions that keep this host from following.
+    pub errant: Option<ErrantStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrantStatus {
+    pub gtids: String,
+    pub transactions: u64,
+    /// What the peer has.
+    pub known: String,
+    /// Where they are saved.
+    pub directory: Option<String>,
+    /// Why they cannot be taken back, or saved.
+    pub obstacle: Option<String>,
 }
 
 /// The splitter at a glance; counts since the daemon started.
@@ -144,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_frame() {
-        for request in [Request::Status, Request::Switchover, Request::FailoverForce] {
+        for request in
+            [Request::Status, Request::Switchover, Request::FailoverForce, Request::Rejoin]
+        {
             let frame = encode(&request);
             assert_eq!(frame.iter().filter(|byte| **byte == 0).count(), 1, "one zero, at the end");
             assert_eq!(decode::<Request>(&frame), Ok(request));

@@ -132,8 +132,7 @@ impl fmt::Display for Note {
             Self::ReplicationSteps { what } => write!(f, "replication: {what}"),
             Self::Diverged { extra } => write!(
                 f,
-                "this database has transactions that the peer's lacks ({extra}): it stays fenced; \
-                 save them, then reseed this database from the peer's"
+                "this database has transactions that the peer's lacks ({extra}): it stays fenced"
             ),
             Self::Waiting { why } => write!(f, "waiting: {why}"),
             Self::Handover { what } => write!(f, "handover: {what}"),

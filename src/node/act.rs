@@ -280,13 +280,8 @@ impl Node {
         match result {
             Ok(outcome) => self.finish_well(now, outcome),
             Err(Failure::Abandoned) => {}
-            Err(Failure::Diverged { extra, transactions }) => {
-                let extra = format!("{transactions}: {extra}");
-                if self.findings.diverged.as_ref() != Some(&extra) {
-                    self.note(Note::Diverged { extra: extra.clone() });
-                }
-                self.findings.diverged = Some(extra);
-                self.pending.push_back((Event::Diverged, "its data differ".into()));
+            Err(Failure::Diverged { extra, transactions, known }) => {
+                self.found_errant(now, extra, transactions, known);
             }
             Err(failure) => self.finish_badly(now, job, &failure),
         }
@@ -301,7 +296,7 @@ impl Node {
                 self.note(Note::Database { what: format!("fenced, {ended} connections ended") });
             }
             Outcome::Following { .. } => {
-                self.findings.diverged = None;
+                self.forget_errant();
                 self.replica_stopped_since = None;
                 self.pending.push_back((Event::Followed, "replicates from the peer".into()));
             }
@@ -326,6 +321,7 @@ impl Node {
                 self.pending.push_back(self.closed_event());
             }
             Outcome::SemiSync { .. } | Outcome::ReceivingStopped => {}
+            Outcome::Reseeded => self.reseeded(),
             Outcome::Reopened { .. } => {
                 self.is_fenced = false;
                 self.note(Note::Database { what: "open again".into() });
@@ -368,6 +364,7 @@ impl Node {
             JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
             JobKind::SemiSync | JobKind::StopReceiving => {}
+            JobKind::Reseed => self.tell_operators(Response::Refused(what), true),
         }
     }
 

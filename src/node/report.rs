@@ -181,6 +181,8 @@ impl Node {
                 self.outputs.push_back(Output::Reply { client, response });
             }
             Request::Switchover => self.ask_switchover(now, client),
+            Request::Rejoin => self.ask_rejoin(now, client),
+            Request::Reseed => self.ask_reseed(now, client),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);
                 let refusal = match self.role {
@@ -222,7 +224,7 @@ impl Node {
         }
     }
 
-    fn refuse(&mut self, client: u64, why: String) {
+    pub(super) fn refuse(&mut self, client: u64, why: String) {
         self.outputs.push_back(Output::Reply { client, response: Response::Refused(why) });
     }
 
@@ -244,7 +246,7 @@ impl Node {
             if self.role_since > *since {
                 self.tell_operators(Response::Done("this host serves".into()), true);
             }
-        } else if now.since(*since) > OPERATOR_LIMIT {
+        } else if now.since(*since) > OPERATOR_LIMIT && self.job != Some(repl::JobKind::Reseed) {
             let what =
                 format!("not done in {} s; this host is {}", OPERATOR_LIMIT.as_secs(), self.role);
             self.tell_operators(Response::Refused(what), true);
@@ -305,6 +307,7 @@ impl Node {
             error: error
                 .or_else(|| self.findings.database.clone())
                 .or_else(|| self.findings.job.clone()),
+            errant: self.errant_status(),
         }
     }
 

@@ -97,6 +97,7 @@ impl Survey {
             Input::NetlinkLost
             | Input::ClockSet { .. }
             | Input::Answer { .. }
+            | Input::ErrantSaved(_)
             | Input::DataPlane(_)
             | Input::Control { .. }
             | Input::Icmp { .. }

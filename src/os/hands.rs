@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::SocketAddrV4;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Hands {
     /// The same, for writes that are not logged.
     unlogged: LocalServer,
     database_address: SocketAddrV4,
+    /// How a further process of this program finds the configuration and this host in it.
+    own_arguments: [String; 4],
     data: Rc<RefCell<Data>>,
     /// What the data plane came to since the node was told.
     facts: Rc<Cell<Option<DataPlane>>>,
@@ -48,6 +51,7 @@ impl Hands {
     /// Opens every socket and starts the tasks that read them.
     pub fn open(
         config: &Config,
+        config_path: &str,
         me: HostId,
         executor: Executor,
         inputs: Sender<Input>,
@@ -57,6 +61,8 @@ impl Hands {
             SocketAddrV4::new(config.host(me).inside_address(), config.repl.port);
         let password = config.repl.password.reveal();
         let database = LocalServer::new(database_address.into(), &config.repl.user, password);
+        let name = config.host(me).name.clone();
+        let own_arguments = ["--config", config_path, "--host", &name].map(str::to_owned);
         let unlogged = database.unlogged();
         let data = Rc::new(RefCell::new(Data::open(config, me)?));
         let hands = Self {
@@ -66,6 +72,7 @@ impl Hands {
             database,
             unlogged,
             database_address,
+            own_arguments,
             data,
             facts: Rc::default(),
             clients: Rc::default(),
@@ -100,6 +107,7 @@ impl Hands {
             Output::Query { id, sql, limit } => self.query(&self.database, id, sql, limit),
             Output::Probe { id, sql, limit } => self.query(&self.unlogged, id, sql.into(), limit),
             Output::EndDatabase => self.end_database(),
+            Output::SaveErrant { known } => self.save_errant(known),
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
                 self.facts.set(Some(facts));
@@ -129,6 +137,23 @@ impl Hands {
             .spawn(async move {
                 let result = database.query(sql, limit).await;
                 let _ending = inputs.send(Input::Answer { id, result }).await;
+            })
+            .detach();
+    }
+
+    /// In a process of its own: it may take long, and a binlog that cannot be read ends that one.
+    fn save_errant(&self, known: String) {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["rejoin", "--save", &known]).args(&self.own_arguments);
+        let inputs = self.inputs.clone();
+        self.executor
+            .spawn(async move {
+                let output = smol::unblock(move || command.stdin(Stdio::null()).output()).await;
+                let saved = output.map_err(|error| error.to_string()).and_then(|output| {
+                    serde_json::from_slice(&output.stdout)
+                        .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
+                });
+                let _ending = inputs.send(Input::ErrantSaved(saved)).await;
             })
             .detach();
     }

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod control;
 pub mod data;
+pub mod errant;
 pub mod file;
 pub mod guard;
 pub mod hands;

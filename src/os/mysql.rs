@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder, Value};
+use mysql::{BinlogDumpFlags, BinlogRequest, Conn, Opts, OptsBuilder, Value};
+use mysql_common::binlog::events::Event;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::limits;
@@ -67,6 +68,12 @@ impl LocalServer {
         Self { address: self.address.clone(), opts: opts.into(), shared: Arc::default() }
     }
 
+    /// Logs in.
+    pub fn session(&self) -> Result<Session, ServerError> {
+        let opts = OptsBuilder::from_opts(self.opts.clone()).read_timeout(None);
+        Ok(Session { conn: Conn::new(opts).map_err(server_error)? })
+    }
+
     fn at(address: String, place: OptsBuilder, user: &str, password: &str) -> Self {
         let opts = place
             .user(Some(user))
@@ -89,8 +96,13 @@ impl LocalServer {
         }
         let mut asker =
             Asker { job: Arc::default(), shared: self.shared.clone(), is_served: false };
-        let (job, opts) = (asker.job.clone(), self.opts.clone());
-        let idle = lock(&self.shared.idle).take();
+        let (job, mut opts) = (asker.job.clone(), self.opts.clone());
+        let mut idle = lock(&self.shared.idle).take();
+        if limit > limits::SERVER_READ_MAX {
+            // It takes its time and says nothing: no connection for others.
+            idle = None;
+            opts = OptsBuilder::from_opts(opts).read_timeout(Some(limit)).into();
+        }
         let work = smol::unblock(move || serve(&job, &opts, idle, &sql));
         let answer = smol::future::or(async { Some(work.await) }, async {
             async_io::Timer::after(limit).await;
@@ -102,6 +114,49 @@ impl LocalServer {
         result
     }
 }
+
+/// A connection for a program that waits: every statement runs to its end, however long.
+#[derive(Debug)]
+pub struct Session {
+    conn: Conn,
+}
+
+impl Session {
+    /// The rows of the last of `sql`'s statements; the first that is refused ends it.
+    pub fn query(&mut self, sql: &str) -> Result<Rows, ServerError> {
+        let mut answer = self.conn.query_iter(sql).map_err(server_error)?;
+        let mut rows = Rows::default();
+        while let Some(set) = answer.iter() {
+            let columns = set.columns();
+            rows.columns = columns.as_ref().iter().map(|it| it.name_str().into_owned()).collect();
+            rows.rows.clear();
+            for row in set {
+                rows.rows.push(row.map_err(server_error)?.unwrap().into_iter().map(text).collect());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The events of a binlog and of those after it, to the end of the last.
+    pub fn events(
+        mut self,
+        binlog: &str,
+    ) -> Result<impl Iterator<Item = Result<Event, ServerError>>, ServerError> {
+        // MariaDB hides its own kinds of events from who does not know them; others do not care.
+        self.conn.query_drop("SET @mariadb_slave_capability=4").map_err(server_error)?;
+        let request = BinlogRequest::new(DUMP_SERVER_ID)
+            .with_filename(binlog.as_bytes())
+            .with_pos(BINLOG_START)
+            .with_flags(BinlogDumpFlags::BINLOG_DUMP_NON_BLOCK);
+        let stream = self.conn.get_binlog_stream(request).map_err(server_error)?;
+        Ok(stream.map(|event| event.map_err(server_error)))
+    }
+}
+
+/// No replica of a pair has this number, and a server ends the older one of two that share one.
+const DUMP_SERVER_ID: u32 = u32::MAX - 1;
+/// Behind the four bytes that every binlog begins with.
+const BINLOG_START: u64 = 4;
 
 /// The side of a query that waits. When it goes before the answer came, by its limit or because
 /// its future was dropped, it takes the connection down.

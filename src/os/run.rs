@@ -17,7 +17,7 @@ use crate::node::{Input, Node};
 use crate::wire::HostId;
 
 /// Runs the node until it asks to end.
-pub fn run(config: Config, me: HostId) -> io::Result<()> {
+pub fn run(config: Config, config_path: &str, me: HostId) -> io::Result<()> {
     // Before the first `Async`: its helper thread inherits the mask.
     let signals = guard::block_signals()?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
@@ -26,7 +26,7 @@ pub fn run(config: Config, me: HostId) -> io::Result<()> {
     let executor = Rc::new(LocalExecutor::new());
     let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
     async_io::block_on(executor.run(async {
-        let hands = Hands::open(&config, me, executor.clone(), inputs_in)?;
+        let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in)?;
         hands.start_signals(signals)?;
         let node = Node::new(config, me, clock::wall_nanos(), persistent);
         turn_until_exit(node, &hands, &inputs).await;

@@ -140,7 +140,7 @@ impl Dialect {
 
     /// Administrators alone may write, or nobody: the latter also refuses to load plugins.
     #[must_use]
-    pub(super) fn shut_out_administrators(self, is_shut: bool) -> Option<String> {
+    pub fn shut_out_administrators(self, is_shut: bool) -> Option<String> {
         let state = if is_shut { "ON" } else { "OFF" };
         let variable = self.statements().close_variable;
         (variable == "super_read_only").then(|| format!("SET GLOBAL {variable}={state}"))
@@ -215,6 +215,8 @@ pub struct Statements {
     pub replicas: &'static str,
     /// One row: what was executed, purged from the binlogs, is owned by a session.
     pub gtid_sets: &'static str,
+    /// Forgets every binlog and what was executed.
+    pub forget_binlogs: &'static str,
     /// The variable that shuts out everybody it can: turning it on turns read_only on.
     pub close_variable: &'static str,
     pub open: &'static str,
@@ -241,6 +243,7 @@ const MYSQL_56: Statements = Statements {
     replicas: "SHOW SLAVE HOSTS",
     gtid_sets: "SELECT @@GLOBAL.gtid_executed AS executed, @@GLOBAL.gtid_purged AS purged, \
         @@GLOBAL.gtid_owned AS owned, '' AS replica_position",
+    forget_binlogs: "RESET MASTER",
     close_variable: "read_only",
     open: "SET GLOBAL read_only=OFF",
     semi_sync_variables: "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%enabled'",
@@ -269,6 +272,7 @@ const MYSQL_84: Statements = Statements {
     reset: "RESET REPLICA",
     log_position: "SHOW BINARY LOG STATUS",
     replicas: "SHOW REPLICAS",
+    forget_binlogs: "RESET BINARY LOGS AND GTIDS",
     ..MYSQL_57
 };
 

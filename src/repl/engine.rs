@@ -543,6 +543,7 @@ mod tests {
                 close_limit: Duration::from_secs(3),
                 durability: Durability::Continue,
                 commit_probe: false,
+                is_of_a_pair: true,
                 probe_interval: Duration::from_millis(500),
             };
             let addresses = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
@@ -590,6 +591,9 @@ mod tests {
             let closed = if self.is_closed { "1" } else { "0" };
             if sql.contains("VERSION()") {
                 return table(&[("version", self.version)]);
+            }
+            if sql.contains("COUNT(*)") {
+                return table(&[("count", "0")]);
             }
             if sql.contains("@@GLOBAL.read_only") {
                 return table(&[
@@ -799,8 +803,8 @@ mod tests {
         let mut bench = Bench::new();
         bench.executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7";
         bench.handle(Input::Job(Job::Follow { peer_position: peer_position.clone() }));
-        let extra = format!("{U}:6-7");
-        assert_eq!(bench.run(), &Err(Failure::Diverged { extra, transactions: 2 }));
+        let (extra, known) = (format!("{U}:6-7"), format!("{U}:1-5"));
+        assert_eq!(bench.run(), &Err(Failure::Diverged { extra, transactions: 2, known }));
 
         // The same, but they were received from the peer after its last beacon.
         bench.replica = Some(("10.0.0.2", true, "3e11fa47-71ca-11e1-9e33-c80aa9429562:3-7"));

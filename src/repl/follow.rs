@@ -27,11 +27,14 @@ pub(super) struct Follow {
     deadline: Instant,
     has_changed_source: bool,
     has_set_halves: bool,
+    has_counted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Looking,
+    /// It has executed nothing, it says: has it any rows?
+    CountingTables,
     Closing,
     SettingHalves,
     Stopping,
@@ -55,6 +58,7 @@ impl Follow {
             deadline,
             has_changed_source: false,
             has_set_halves: false,
+            has_counted: false,
         }
     }
 
@@ -64,7 +68,8 @@ impl Follow {
             Phase::Stopped => self.adopt_position(context, facts),
             Phase::Waiting(pause) => self.wait(context, facts, pause),
             Phase::Running => self.wait(context, facts, limits::LOOK_PAUSE_MAX),
-            Phase::Closing
+            Phase::CountingTables
+            | Phase::Closing
             | Phase::SettingHalves
             | Phase::Stopping
             | Phase::AdoptingPosition
@@ -76,6 +81,10 @@ impl Follow {
     fn begin(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
         if let Some(failure) = self.obstacle(context, facts) {
             return Act::Finish(Err(failure));
+        }
+        if facts.position.is_empty() && facts.replica.is_none() && !self.has_counted {
+            self.phase = Phase::CountingTables;
+            return Act::Ask(Ask::new(COUNTING, COUNT_TABLES, limits::STATEMENT_SLOW_LIMIT));
         }
         let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
         if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
@@ -109,7 +118,7 @@ impl Follow {
             return None;
         }
         let Beyond { text: extra, transactions } = facts.position.beyond(&known);
-        Some(Failure::Diverged { extra, transactions })
+        Some(Failure::Diverged { extra, transactions, known: known.to_string() })
     }
 
     fn attach(&mut self, context: &Context<'_>, facts: &Facts) -> Act {
@@ -170,7 +179,19 @@ impl Follow {
         context: &mut Context<'_>,
         result: Result<Rows, ServerError>,
     ) -> Act {
+        if let (Phase::CountingTables, Ok(rows)) = (&self.phase, &result)
+            && rows.value(0, &["count"]).is_none_or(|count| count != "0")
+        {
+            let why = "this database has tables and no position: where its rows come from is not \
+                       known; empty it, or tell it the position of the copy that it is";
+            return Act::Finish(Err(Failure::Refused(why.to_owned())));
+        }
         let next: fn(&mut Self, &Context<'_>) -> Act = match self.phase {
+            Phase::CountingTables => |job, _| {
+                job.has_counted = true;
+                job.phase = Phase::Looking;
+                Act::Look
+            },
             Phase::Closing | Phase::SettingHalves => |job, _| {
                 job.phase = Phase::Looking;
                 Act::Look
@@ -252,6 +273,12 @@ fn complaint(replica: &ReplicaStatus) -> String {
 }
 
 /// ER_ACCESS_DENIED_ERROR.
+const COUNTING: &str = "counting its tables";
+/// Those of users, in a table of one number.
+const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TABLES \
+    WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN \
+    ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem')";
+
 const ACCESS_DENIED: u32 = 1045;
 
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or

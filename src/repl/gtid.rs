@@ -341,6 +341,18 @@ impl BinlogState {
         both
     }
 
+    /// `self`, but of each domain and server in `extra` no more than `known` has.
+    #[must_use]
+    pub fn without(&self, extra: &Self, known: &Self) -> Self {
+        let keep = |(key, own): (&(u32, u32), &u64)| {
+            if !extra.last.contains_key(key) {
+                return Some((*key, *own));
+            }
+            known.last.get(key).map(|theirs| (*key, *own.min(theirs)))
+        };
+        Self { last: self.last.iter().filter_map(keep).collect() }
+    }
+
     /// `self` with the entries of `other` for domains that `self` has none of.
     #[must_use]
     pub fn with_domains_of(&self, other: &Self) -> Self {

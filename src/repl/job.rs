@@ -44,6 +44,9 @@ pub enum Job {
     /// missing. The source's half belongs on an open source with a replica that acknowledges and
     /// nowhere else: on a replica it stops the applier.
     SemiSync { is_source: bool, is_replica: bool },
+    /// Replace everything here by a copy of the peer's database. The server ends or starts anew at
+    /// the end, and whatever it had is gone from the moment the copy begins.
+    Reseed,
 }
 
 impl Job {
@@ -58,6 +61,7 @@ impl Job {
             Self::Reopen => JobKind::Reopen,
             Self::StopReceiving => JobKind::StopReceiving,
             Self::SemiSync { .. } => JobKind::SemiSync,
+            Self::Reseed => JobKind::Reseed,
         }
     }
 }
@@ -72,6 +76,7 @@ pub enum JobKind {
     Reopen,
     StopReceiving,
     SemiSync,
+    Reseed,
 }
 
 impl fmt::Display for JobKind {
@@ -85,6 +90,7 @@ impl fmt::Display for JobKind {
             Self::Reopen => "reopen",
             Self::StopReceiving => "stop receiving",
             Self::SemiSync => "semi-synchronous replication",
+            Self::Reseed => "reseed",
         })
     }
 }
@@ -121,6 +127,8 @@ pub enum Outcome {
     SemiSync {
         is_source: bool,
     },
+    /// It is a copy of the peer's database, once it is started again.
+    Reseeded,
 }
 
 /// How a job ended badly.
@@ -134,7 +142,12 @@ pub enum Failure {
     /// The job does not fit what was found; says what.
     Refused(String),
     /// This host has transactions that the peer has not.
-    Diverged { extra: String, transactions: u64 },
+    Diverged {
+        extra: String,
+        transactions: u64,
+        /// What the peer has, as far as it is known here.
+        known: String,
+    },
     /// The applier stands on an error: received transactions cannot be applied.
     ApplierBroken { code: u32, message: String, left: u64 },
     /// Not everything received was applied within the limit; nothing was thrown away.
@@ -155,7 +168,7 @@ impl fmt::Display for Failure {
             Self::Unreachable { step, reason } => write!(f, "{step}: {reason}"),
             Self::Server { step, code, message } => write!(f, "{step}: error {code}: {message}"),
             Self::Refused(reason) | Self::NotReplicating(reason) => f.write_str(reason),
-            Self::Diverged { extra, transactions } => {
+            Self::Diverged { extra, transactions, .. } => {
                 write!(f, "{transactions} transactions are here and not on the peer: {extra}")
             }
             Self::ApplierBroken { code, message, left } => {
@@ -257,6 +270,7 @@ pub(super) enum Machine {
     Reopen(super::open::Reopen),
     StopReceiving(super::follow::StopReceiving),
     SemiSync(super::semi_sync::Halves),
+    Reseed(super::reseed::Reseed),
 }
 
 impl Machine {
@@ -276,6 +290,7 @@ impl Machine {
             Job::SemiSync { is_source, is_replica } => {
                 Self::SemiSync(super::semi_sync::Halves::new(is_source, is_replica))
             }
+            Job::Reseed => Self::Reseed(super::reseed::Reseed::default()),
         }
     }
 
@@ -288,6 +303,7 @@ impl Machine {
             Self::Reopen(job) => job.looked(context, &facts),
             Self::StopReceiving(job) => job.looked(context, &facts),
             Self::SemiSync(job) => job.looked(context, &facts),
+            Self::Reseed(job) => job.looked(context, &facts),
         }
     }
 
@@ -304,6 +320,7 @@ impl Machine {
             Self::Reopen(job) => job.answered(context, result),
             Self::StopReceiving(job) => job.answered(context, result),
             Self::SemiSync(job) => job.answered(context, result),
+            Self::Reseed(job) => job.answered(context, result),
         }
     }
 
@@ -314,6 +331,7 @@ impl Machine {
             Self::Promote(job) => !job.is_opening(),
             Self::Reopen(job) => !job.is_opening(),
             Self::SemiSync(job) => !job.is_open_to_administrators(),
+            Self::Reseed(_) => false,
         }
     }
 }

@@ -14,6 +14,7 @@
 pub mod check;
 mod dialect;
 mod engine;
+pub mod errant;
 mod evict;
 mod follow;
 mod gtid;
@@ -23,6 +24,7 @@ mod open;
 pub mod plan;
 mod probe;
 mod promote;
+mod reseed;
 mod rows;
 mod semi_sync;
 mod shut;
@@ -70,6 +72,9 @@ pub struct Config {
     /// database whose disk is full looks healthy.
     #[serde(default = "default_commit_probe")]
     pub commit_probe: bool,
+    /// The databases of a pair are prepared for what it may need later; an applet's are not.
+    #[serde(skip, default = "default_is_of_a_pair")]
+    pub is_of_a_pair: bool,
     /// How often the local database is looked at.
     #[serde(default = "default_probe_interval", deserialize_with = "units::duration")]
     pub probe_interval: Duration,
@@ -103,6 +108,10 @@ const fn default_close_limit() -> Duration {
 }
 
 const fn default_commit_probe() -> bool {
+    true
+}
+
+const fn default_is_of_a_pair() -> bool {
     true
 }
 

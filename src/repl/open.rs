@@ -10,6 +10,7 @@ use super::dialect::{quote, quote_name};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::Facts;
 use super::probe;
+use super::reseed;
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
 use crate::limits;
@@ -30,6 +31,7 @@ enum Phase {
     Opening,
     ReadingAccounts,
     MakingAccounts,
+    LoadingClone,
     LookingForProbe,
     MakingProbe,
     ReadingEvents,
@@ -78,7 +80,7 @@ impl Open {
                 let step = "reading the replication accounts";
                 Opened::Ask(Ask::new(step, sql, limits::STATEMENT_LIMIT))
             }
-            (Phase::Opening, Ok(_)) => self.look_for_probe(context),
+            (Phase::Opening, Ok(_)) => self.load_clone(context),
             (Phase::ReadingAccounts, Ok(rows)) => {
                 let missing = missing_accounts(context.config, context.site, &rows);
                 self.phase = Phase::MakingAccounts;
@@ -100,6 +102,10 @@ impl Open {
             }
             (Phase::MakingAccounts | Phase::MakingProbe | Phase::EnablingEvents, Ok(_)) => {
                 self.next(context)
+            }
+            // It is loaded, or this server has none: who wants a copy is told.
+            (Phase::LoadingClone, Ok(_) | Err(ServerError::Refused { .. })) => {
+                self.look_for_probe(context)
             }
             (Phase::ReadingEvents, Ok(rows)) => {
                 self.statements = enable_events(&rows);
@@ -126,12 +132,23 @@ impl Open {
             Phase::LeavingHalves
             | Phase::Opening
             | Phase::ReadingAccounts
-            | Phase::MakingAccounts => self.look_for_probe(context),
+            | Phase::MakingAccounts => self.load_clone(context),
+            Phase::LoadingClone => self.look_for_probe(context),
             Phase::LookingForProbe | Phase::MakingProbe => self.read_events(),
             Phase::ReadingEvents | Phase::EnablingEvents => {
                 Opened::Over { warnings: std::mem::take(&mut self.warnings) }
             }
         }
+    }
+
+    /// The other host may have to be copied from this one.
+    fn load_clone(&mut self, context: &Context<'_>) -> Opened {
+        if !context.config.is_of_a_pair || !context.dialect.can_clone() {
+            return self.look_for_probe(context);
+        }
+        self.phase = Phase::LoadingClone;
+        let step = "loading the clone plugin";
+        Opened::Ask(Ask::new(step, reseed::LOAD_CLONE, limits::STATEMENT_LIMIT))
     }
 
     fn look_for_probe(&mut self, context: &Context<'_>) -> Opened {

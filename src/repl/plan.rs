@@ -248,6 +248,7 @@ mod tests {
             JobKind::Reopen => Outcome::Reopened { warnings: vec![] },
             JobKind::StopReceiving => Outcome::ReceivingStopped,
             JobKind::SemiSync => Outcome::SemiSync { is_source: false },
+            JobKind::Reseed => Outcome::Reseeded,
         }
     }
 

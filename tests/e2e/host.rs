@@ -194,8 +194,8 @@ impl Host {
         child.try_wait().ok().flatten()
     }
 
-    /// Takes note of the end of a program that was stopped (SIGSTOP) and then killed: whoever entered
-    /// the host for it was stopped with it.
+    /// Takes note of the end of a program that was stopped (SIGSTOP) and then killed: whoever
+    /// entered the host for it was stopped with it.
     pub fn bury(&mut self, name: &str) -> bool {
         let Some(running) = self.running.as_mut() else { return true };
         let Some((_, child)) = running.children.iter_mut().rev().find(|(it, _)| it == name) else {

@@ -20,6 +20,7 @@ mod world;
 
 mod addresses;
 mod durability;
+mod errant;
 mod faults;
 mod findings;
 mod flood;

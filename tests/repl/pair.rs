@@ -41,6 +41,21 @@ impl Recipe {
         RECIPES[index].get_or_init(|| Self::load(flavour)).as_ref()
     }
 
+    /// What reads binlogs, beside the server; as words. `None` where the installation has none.
+    pub(crate) fn binlog_program(&self) -> Option<Vec<String>> {
+        if self.flavour == "mariadb" {
+            let path = std::path::Path::new("/usr/bin/mariadb-binlog");
+            return path.exists().then(|| vec![path.display().to_string()]);
+        }
+        let server = self.mysqld.iter().position(|word| word.ends_with("/mysqld"))?;
+        let sbin = std::path::Path::new(&self.mysqld[server]).parent()?;
+        let places = [sbin.join("mysqlbinlog"), sbin.join("../bin/mysqlbinlog")];
+        let program = places.into_iter().find(|path| path.exists())?;
+        let mut words = self.mysqld[..server].to_vec();
+        words.push(program.display().to_string());
+        Some(words)
+    }
+
     fn load(flavour: &'static str) -> Option<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers");
         let output = Command::new(script).arg(flavour).output().expect("bash is installed");
@@ -169,6 +184,11 @@ impl Server {
             .prefer_socket(false)
             .read_timeout(Some(Duration::from_secs(60)));
         mysql::Conn::new(opts).ok()
+    }
+
+    /// As the daemon logs in.
+    pub(crate) fn login(&self) -> LocalServer {
+        LocalServer::new(self.address, ADMIN.0, ADMIN.1)
     }
 
     pub(crate) fn connect(&self, user: (&str, &str)) -> mysql::Conn {
@@ -380,6 +400,7 @@ impl Pair {
             close_limit: Duration::from_secs(3),
             durability: Durability::default(),
             commit_probe: true,
+            is_of_a_pair: true,
             probe_interval: Duration::from_millis(100),
         };
         change(&mut config);

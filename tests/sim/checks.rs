@@ -273,6 +273,7 @@ impl World {
             | Output::Query { .. }
             | Output::Probe { .. }
             | Output::EndDatabase
+            | Output::SaveErrant { .. }
             | Output::Routes(_)
             | Output::Persist(_)
             | Output::Will(_)

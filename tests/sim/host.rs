@@ -357,6 +357,7 @@ impl World {
             Output::Query { id, sql, limit } => self.send_query(host, id, sql, limit),
             Output::Probe { id, sql, limit } => self.send_query(host, id, sql.into(), limit),
             Output::EndDatabase => self.end_database(host),
+            Output::SaveErrant { known } => self.say(host, format!("saves what is not in {known}")),
             Output::Routes(routes) => self.set_routes(host, routes),
             Output::Persist(persistent) => self.host(host).disk = persistent,
             Output::Will(will) => self.host(host).guard.will = will,

@@ -1,0 +1,96 @@
+//! `tandem rejoin`: what keeps this host from following the other one, and the way back.
+//!
+//! Exit code 0: this host is standby. 1: it is not; says why and what to do.
+//! Read first: node/errant.rs (who saves), os/errant.rs (what is saved, and how it is taken back).
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::status::fetch;
+use crate::console::message::{ErrantStatus, Request};
+use crate::os::errant::{self, DIRECTORY, Step};
+use crate::os::mysql::LocalServer;
+use crate::repl::errant::Saved;
+use crate::wire::Role;
+
+struct Arguments {
+    config: String,
+    host: Option<String>,
+    discard: bool,
+    /// The daemon's own call: save what is not in this, and print what was saved.
+    save: Option<String>,
+}
+
+pub(super) fn run(arguments: &[String]) -> ExitCode {
+    let arguments = match parse(arguments) {
+        Ok(arguments) => arguments,
+        Err(what) => return super::usage(&what),
+    };
+    let ended = match &arguments.save {
+        Some(known) => save(&arguments, known),
+        None if arguments.discard => discard(&arguments),
+        None => Ok(()),
+    };
+    match ended {
+        Ok(()) if arguments.save.is_some() => ExitCode::SUCCESS,
+        Ok(()) => super::act(&Request::Rejoin),
+        Err(why) => {
+            eprintln!("tandem: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let config = super::CONFIG_PATH.to_owned();
+    let mut parsed = Arguments { config, host: None, discard: false, save: None };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--config" => parsed.config = value()?,
+            "--host" => parsed.host = Some(value()?),
+            "--discard" => parsed.discard = true,
+            "--save" => parsed.save = Some(value()?),
+            other => return Err(format!("rejoin takes --discard, and not {other}")),
+        }
+    }
+    Ok(parsed)
+}
+
+fn local_server(arguments: &Arguments) -> Result<LocalServer, String> {
+    let config = super::load(&arguments.config)?;
+    let me = super::this_host(&config, arguments.host.as_deref())?;
+    let address = (config.host(me).inside_address(), config.repl.port).into();
+    Ok(LocalServer::new(address, &config.repl.user, config.repl.password.reveal()))
+}
+
+fn save(arguments: &Arguments, known: &str) -> Result<(), String> {
+    let saved = errant::save(&local_server(arguments)?, known, Path::new(DIRECTORY))?;
+    println!("{}", serde_json::to_string(&saved).expect("text and numbers"));
+    Ok(())
+}
+
+fn discard(arguments: &Arguments) -> Result<(), String> {
+    let server = local_server(arguments)?;
+    // One that was cut off is finished whatever the daemon thinks of this host by now.
+    if let Some(saved) = errant::unfinished(Path::new(DIRECTORY)) {
+        println!("finishing what was begun with {}", saved.directory);
+        return take_back(&server, &saved);
+    }
+    let status = fetch()?;
+    match (status.role, status.database.errant) {
+        (Role::Refused, Some(ErrantStatus { known, .. })) => {
+            take_back(&server, &errant::save(&server, &known, Path::new(DIRECTORY))?)
+        }
+        (role, _) => Err(format!("this host is {role}: there is nothing to take back")),
+    }
+}
+
+fn take_back(server: &LocalServer, saved: &Saved) -> Result<(), String> {
+    let Saved { directory, transactions, rows, extra, .. } = saved;
+    println!("taking back {transactions} transactions, {rows} rows: {extra}");
+    errant::discard(server, saved, Step::Over)?;
+    println!("taken back; what they did stays in {directory}");
+    Ok(())
+}
