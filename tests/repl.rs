@@ -8,8 +8,13 @@
 mod commits;
 #[path = "repl/errant.rs"]
 mod errant;
+#[path = "repl/gtid_algebra.rs"]
+mod gtid_algebra;
+#[allow(dead_code)]
 #[path = "repl/pair.rs"]
 mod pair;
+#[path = "repl/scenarios.rs"]
+mod scenarios;
 #[path = "repl/trouble.rs"]
 mod trouble;
 
@@ -22,9 +27,11 @@ use std::time::{Duration, Instant as Clock};
 
 use commits::*;
 use errant::*;
+use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
+use scenarios::*;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 use trouble::*;
@@ -76,6 +83,7 @@ laws!(
     fencing_a_source_ends_its_applications,
     a_full_disk_is_seen_by_a_commit_that_does_not_end,
     what_only_waits_is_no_hang,
+    a_full_disk_for_temporary_tables_is_no_hang,
     errant_rows_are_saved_and_taken_back,
     the_saved_binlog_is_a_binlog,
     a_discard_cut_off_after_any_step_is_finished_by_the_next,
@@ -83,6 +91,14 @@ laws!(
     rows_that_changed_since_are_left_alone,
     what_is_no_longer_in_the_binlogs_is_said,
     a_database_is_replaced_by_a_copy_of_the_peers,
+    gtid_sets_are_computed_as_by_the_server,
+    what_is_no_gtid_set_is_so_for_the_server_too,
+    a_position_of_ten_thousand_intervals_is_compared,
+    a_switchover_killed_after_any_query_is_finished_by_the_next,
+    a_source_that_lost_its_tail_gets_it_back_or_is_refused,
+    a_replica_that_gave_up_is_started_again,
+    tagged_transactions_are_told_apart,
+    several_domains_are_compared_each_by_its_own,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {

@@ -261,6 +261,28 @@ fn banned_words_and_file_names_do_not_occur() {
     report(violations);
 }
 
+/// The table of acceptance scenarios names tests that exist, and no number is left out.
+#[test]
+fn every_scenario_has_its_test() {
+    let table = fs::read_to_string(root().join("tests/repl/scenarios.txt")).expect("reads it");
+    let mut violations = Vec::new();
+    let mut missing: Vec<u32> = (1..=66).collect();
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let number = words.next().and_then(|number| number.parse().ok());
+        missing.retain(|it| Some(*it) != number);
+        let Some(path) = words.find(|word| word.ends_with(".rs:")) else { continue };
+        let path = path.trim_end_matches(':');
+        let name = words.next().unwrap_or_default();
+        let text = fs::read_to_string(root().join(path)).unwrap_or_default();
+        if name.is_empty() || !text.contains(&format!("fn {name}(")) {
+            violations.push(format!("scenarios.txt: {path} has no test {name:?}: {line}"));
+        }
+    }
+    violations.extend(missing.iter().map(|number| format!("scenarios.txt lacks {number}")));
+    report(violations);
+}
+
 #[test]
 fn every_module_is_reached_from_the_architecture_page() {
     let page = fs::read_to_string(root().join("src/lib.rs")).expect("reads lib.rs");

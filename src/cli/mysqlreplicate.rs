@@ -74,6 +74,7 @@ fn replicate(call: &mut Call) -> Result<ExitCode, Stop> {
     let of_replica = replica.member()?;
     let of_source = source.member()?;
     let pair = Pair { source, replica, of_source, of_replica };
+    let _alone = [pair.source.lock()?, pair.replica.lock()?];
     check_identity(&pair)?;
     check_engines(call, &pair)?;
     call.say.line("# Checking for binary logging on master...");

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::os::clock;
 use crate::repl::check::{Check, Findings, Verdict, further, original};
 use crate::repl::topology::{Member, accounts_query};
-use crate::repl::{Dialect, Rows, ThreadState};
+use crate::repl::{Dialect, Rows, ThreadState, quote};
 
 const SPEC: Spec = Spec {
     program: "mysqlrplcheck",
@@ -88,6 +88,8 @@ struct Said {
     master_info: Rows,
     innodb: [Rows; 2],
     engines: [Vec<String>; 2],
+    fragile_tables: Rows,
+    super_users: Rows,
 }
 
 impl Said {
@@ -114,6 +116,8 @@ impl Said {
             master_info,
             innodb: [source.must(innodb)?, replica.must(innodb)?],
             engines: [engines(source)?, engines(replica)?],
+            fragile_tables: source.must(FRAGILE_TABLES)?,
+            super_users: super_users(source)?,
         })
     }
 
@@ -139,6 +143,8 @@ impl Said {
             master_info: &self.master_info,
             innodb: [&self.innodb[0], &self.innodb[1]],
             engines: [&self.engines[0], &self.engines[1]],
+            fragile_tables: &self.fragile_tables,
+            super_users: &self.super_users,
         }
     }
 }
@@ -193,4 +199,24 @@ fn show_status(call: &Call, replica: &Member) {
         text += &format!("{name:>30} : {value}\n");
     }
     call.say.result(&text);
+}
+
+/// Tables of users that a crash may tear, and that no transaction rolls back.
+const FRAGILE_TABLES: &str = "SELECT \
+    CONCAT(TABLE_SCHEMA, '.', TABLE_NAME, ' (', ENGINE, ')') AS name \
+    FROM information_schema.TABLES WHERE TABLE_TYPE='BASE TABLE' AND ENGINE IN \
+    ('MyISAM', 'MEMORY', 'CSV', 'MRG_MyISAM', 'ARCHIVE') AND TABLE_SCHEMA NOT IN \
+    ('mysql', 'information_schema', 'performance_schema', 'sys')";
+
+/// Accounts that write to a server that is closed, beside the one that asks and root; none where
+/// super_read_only closes it to them too.
+fn super_users(server: &Server) -> Result<Rows, String> {
+    if server.dialect.shut_out_administrators(true).is_some() {
+        return Ok(Rows::default());
+    }
+    server.must(&format!(
+        "SELECT CONCAT(User, '@', Host) AS name FROM mysql.user WHERE Super_priv='Y' AND User NOT \
+         IN ('root', 'mysql', 'mariadb.sys', {})",
+        quote(&server.login.user)
+    ))
 }

@@ -11,7 +11,7 @@ use super::connection::Login;
 use super::say::Say;
 use crate::limits;
 use crate::os::clock;
-use crate::os::mysql::LocalServer;
+use crate::os::mysql::{LocalServer, Session};
 use crate::repl::topology::{Member, Readings, account_statements, accounts_query};
 use crate::repl::{
     Config, Dialect, Durability, Engine, Failure, Input, Job, Outcome, Output, Rows, ServerError,
@@ -53,6 +53,20 @@ impl Server {
 
     pub(super) fn query(&self, sql: &str) -> Result<Rows, ServerError> {
         ask(&self.hands, sql, limits::STATEMENT_SLOW_LIMIT)
+    }
+
+    /// Held until it is dropped, also by the end of this process: who changes roles does so alone.
+    pub(super) fn lock(&self) -> Result<Session, String> {
+        let mut session = self.hands.session().map_err(|error| plain(&error))?;
+        let rows = session.query("SELECT GET_LOCK('tandem.roles', 0) AS held");
+        match rows.map_err(|error| plain(&error))?.value(0, &["held"]) {
+            Some("1") => Ok(session),
+            Some(_) | None => Err(format!(
+                "{}: another command is changing roles there: wait for its end, or end its \
+                 connection, which holds the lock 'tandem.roles'",
+                self.name()
+            )),
+        }
     }
 
     /// With the server's name in front of what is wrong.

@@ -44,6 +44,9 @@ pub struct Findings<'a> {
     pub master_info: &'a Rows,
     pub innodb: [&'a Rows; 2],
     pub engines: [&'a [String]; 2],
+    /// Names: tables of the source that a crash may tear, accounts that a closed server lets write.
+    pub fragile_tables: &'a Rows,
+    pub super_users: &'a Rows,
 }
 
 impl Check {
@@ -133,6 +136,12 @@ pub fn further(findings: &Findings<'_>) -> Vec<Check> {
         Check::of("Does the slave stay out of the master's tasks?", Verdict::Fail, tasks(replica)),
         Check::of("Are all tables replicated?", Verdict::Warn, exceptions(findings, "_Table")),
         Check::of("Do the settings survive a crash?", Verdict::Warn, durability(findings)),
+        Check::of("Do the tables survive a crash?", Verdict::Warn, {
+            names(findings.fragile_tables, "A crash may tear them, and nothing is rolled back")
+        }),
+        Check::of("Does read_only keep applications out?", Verdict::Warn, {
+            names(findings.super_users, "They have SUPER, and write to a closed server")
+        }),
     ]
 }
 
@@ -304,6 +313,15 @@ fn tasks(replica: &Member) -> Vec<String> {
     wrong
 }
 
+/// The first few of them behind what is wrong with all.
+fn names(rows: &Rows, wrong: &str) -> Vec<String> {
+    let count = rows.rows.len();
+    let shown: Vec<&str> = (0..count.min(5)).filter_map(|row| rows.value(row, &["name"])).collect();
+    let more =
+        if count > shown.len() { format!(" and {} more", count - shown.len()) } else { "".into() };
+    Vec::from_iter((count > 0).then(|| format!("{wrong}: {}{more}.", shown.join(", "))))
+}
+
 fn durability(findings: &Findings<'_>) -> Vec<String> {
     let mut weak = Vec::new();
     for (member, role) in [(findings.source, "master"), (findings.replica, "slave")] {
@@ -393,6 +411,8 @@ mod tests {
             master_info: &Rows::default(),
             innodb: [&Rows::default(), &Rows::default()],
             engines: [&[], &[]],
+            fragile_tables: &Rows::default(),
+            super_users: &Rows::default(),
         };
         let mut checks = original(&findings);
         assert_eq!(checks.len(), 11);

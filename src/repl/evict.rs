@@ -14,7 +14,7 @@ use crate::limits;
 pub(super) enum Whom {
     /// Every application.
     Applications,
-    /// Applications with a transaction open: its row locks would stop the applier later.
+    /// Applications with a transaction open that holds locks: they would stop the applier later.
     Transactions,
     /// The replica's applier threads: one with half a transaction waits a minute for the rest.
     Appliers,
@@ -116,8 +116,9 @@ fn ask(sql: &str) -> Ask {
 
 /// Not information_schema.PROCESSLIST, which needs a temporary table on a disk that may be full.
 const PROCESS_LIST: &str = "SHOW PROCESSLIST";
-const TRANSACTION_LIST: &str =
-    "SELECT trx_mysql_thread_id AS id FROM information_schema.INNODB_TRX";
+/// A transaction that only reads holds no lock that an applier could wait for.
+const TRANSACTION_LIST: &str = "SELECT trx_mysql_thread_id AS id \
+    FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0 OR trx_lock_structs > 0";
 
 /// ER_NO_SUCH_THREAD.
 const NO_SUCH_THREAD: u16 = 1094;

@@ -115,7 +115,7 @@ impl Follow {
         let received = Position::parse(context.dialect.flavour(), received).ok();
         let known = received.map_or_else(|| peer.clone(), |received| peer.union(&received));
         if known.contains(&facts.position) {
-            return None;
+            return skipped(facts, &peer).map(Failure::Refused);
         }
         let Beyond { text: extra, transactions } = facts.position.beyond(&known);
         Some(Failure::Diverged { extra, transactions, known: known.to_string() })
@@ -273,6 +273,30 @@ fn complaint(replica: &ReplicaStatus) -> String {
 }
 
 /// ER_ACCESS_DENIED_ERROR.
+/// A MySQL server does not take back what bears its own server_id: it would replicate, say that it
+/// is not behind, and lack it for ever (seen on 5.6.24 and 9.7.4; MariaDB takes it).
+fn skipped(facts: &Facts, peer: &Position) -> Option<String> {
+    let (Position::Mysql(peer), Position::Mysql(own)) = (peer, &facts.position) else {
+        return None;
+    };
+    let missing = peer.subtract(own);
+    let lost = missing.made_by(&facts.server_uuid);
+    if lost.transactions() > 0 {
+        return Some(format!(
+            "{} transactions that this server made are lost here and the peer has them ({lost}): \
+             MySQL takes nothing back that bears its own server_id, so replace this database by a \
+             copy of the peer's (`tandem reseed`)",
+            lost.transactions()
+        ));
+    }
+    (facts.position.is_empty() && missing.makers() > 1).then(|| {
+        "this database is empty, and several servers made what the peer has: MySQL would leave out \
+         what bears this server's own server_id, so make this database a copy of the peer's \
+         (`tandem reseed`)"
+            .to_owned()
+    })
+}
+
 const COUNTING: &str = "counting its tables";
 /// Those of users, in a table of one number.
 const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TABLES \

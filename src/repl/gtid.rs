@@ -181,6 +181,22 @@ impl GtidSet {
         Self { lists }
     }
 
+    /// Those that the server of this UUID made.
+    #[must_use]
+    pub fn made_by(&self, uuid: &str) -> Self {
+        let uuid = parse_uuid(uuid.trim());
+        let own = self.lists.iter().filter(|((maker, _), _)| Some(*maker) == uuid);
+        Self { lists: own.map(|(key, list)| (key.clone(), list.clone())).collect() }
+    }
+
+    /// How many servers made them.
+    #[must_use]
+    pub fn makers(&self) -> usize {
+        let mut makers: Vec<&Uuid> = self.lists.keys().map(|(maker, _)| maker).collect();
+        makers.dedup();
+        makers.len()
+    }
+
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut both = self.clone();

@@ -154,7 +154,7 @@ pub(super) struct Facts {
     pub(super) replica: Option<ReplicaStatus>,
     pub(super) unfit: Vec<String>,
     server_id: u32,
-    server_uuid: String,
+    pub(super) server_uuid: String,
 }
 
 impl Facts {

@@ -218,9 +218,19 @@ impl Stage {
     }
 
     pub(crate) fn forget_source_on_b(&self) {
-        let word = if self.is_new() { "REPLICA" } else { "SLAVE" };
+        let word = self.word();
         self.pair.b.run(&format!("STOP {word}"));
         self.pair.b.run(&format!("RESET {word} ALL"));
+    }
+
+    /// REPLICA or SLAVE.
+    pub(crate) fn word(&self) -> &'static str {
+        if self.is_new() { "REPLICA" } else { "SLAVE" }
+    }
+
+    /// Until it succeeds: a server takes a moment to see that a connection is gone.
+    pub(crate) fn eventually_ok(&self, line: &str) {
+        eventually(line, || self.run(line).code == 0);
     }
 
     fn is_new(&self) -> bool {

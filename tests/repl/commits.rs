@@ -92,3 +92,19 @@ pub(super) fn what_only_waits_is_no_hang(recipe: &'static Recipe) {
     pair.b.signal(Signal::SIGCONT);
     writer.join().expect("the writer ends").expect("it is acknowledged in the end");
 }
+
+/// 5: a disk that is full of temporary tables fails queries, and not the service.
+pub(super) fn a_full_disk_for_temporary_tables_is_no_hang(recipe: &'static Recipe) {
+    let mut pair = Pair::on_small_disks(recipe);
+    let disk = pair.a.small_disk();
+    pair.a.crash();
+    let directory = format!("--tmpdir={}", disk.display());
+    pair.a.start(&["--log-bin=binlog", &directory]);
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    pair.a.run("CREATE DATABASE app");
+    pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(60)) ENGINE=InnoDB");
+    pair.a.fill(&disk);
+    write_rows(&pair.a, 0..1);
+    watch(&mut pair, LONGER_THAN_PATIENCE, "no room for temporary tables");
+    write_rows(&pair.a, 1..2);
+}

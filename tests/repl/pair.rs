@@ -186,6 +186,41 @@ impl Server {
         mysql::Conn::new(opts).ok()
     }
 
+    /// Where its file system of a few megabytes is, of which only it knows.
+    pub(crate) fn small_disk(&self) -> PathBuf {
+        self.directory.join("disk")
+    }
+
+    /// Writes on that file system until nothing fits any more.
+    pub(crate) fn fill(&self, disk: &std::path::Path) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let file = format!("/proc/{pid}/root{}/filler", disk.display());
+        let mut file = fs::File::create(file).expect("its own disk");
+        while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|count| count > 0) {}
+    }
+
+    /// The identity of another MySQL server, as a copied data directory has it; at the next start.
+    pub(crate) fn write_uuid(&self, uuid: &str) {
+        let file = self.directory.join("data/auto.cnf");
+        fs::write(file, format!("[auto]\nserver-uuid={uuid}\n")).expect("our own file");
+    }
+
+    /// Keeps a copy of the data of a server that is down; `put_data_back` undoes all since.
+    pub(crate) fn copy_data_aside(&self) {
+        self.copy("data", "aside");
+    }
+
+    pub(crate) fn put_data_back(&self) {
+        self.copy("aside", "data");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.directory.join(from), self.directory.join(to));
+        let _none_there = fs::remove_dir_all(&to);
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(&to).status().expect("cp");
+        assert!(copied.success(), "{} is not copied", from.display());
+    }
+
     /// As the daemon logs in.
     pub(crate) fn login(&self) -> LocalServer {
         LocalServer::new(self.address, ADMIN.0, ADMIN.1)

@@ -35,6 +35,7 @@ pub(super) fn failover(call: &Call, topology: &Topology) -> Result<ExitCode, Sto
     let mut admin = Admin::new(new, &peer, &account, timeout(call)?, &call.say)?;
     if let Some(status) = &member.replica {
         check_source_is_dead(call, status, new, &peer, &account, &mut admin)?;
+        check_currency(call, member, status)?;
     }
     let old = (peer.name.as_str(), peer.port);
     script::run(call, "exec-before", old, (&new.login.host, new.login.port))?;
@@ -82,6 +83,37 @@ fn check_applier(call: &Call, member: &Member, status: &ReplicaStatus) -> Result
     call.say.result(&format!("# ERROR: {why}\n{details}\n"));
     let way_on = "Note: To ignore this issue use the utility with the --force option.";
     Err(Stop::Error(format!("{why} {way_on}")))
+}
+
+/// What it was not sent is lost, and how much that is nobody here can tell; a delay would be waited
+/// for before anything is open.
+fn check_currency(call: &Call, member: &Member, status: &ReplicaStatus) -> Result<(), Stop> {
+    let name = member.name();
+    let delay = member.of_status(&["SQL_Delay"]);
+    if !matches!(delay, "" | "0") && member.unapplied() > 0 {
+        return Err(Stop::Error(format!(
+            "{name} applies with a delay of {delay} seconds, and {} received transactions wait for \
+             it: stop the SQL thread, set the delay (MASTER_DELAY, SOURCE_DELAY) to 0, start it, \
+             and run the same again.",
+            member.unapplied()
+        )));
+    }
+    if status.io != ThreadState::Stopped {
+        return Ok(());
+    }
+    let what = format!(
+        "{name} had stopped receiving before its master died: it has {} and was {} seconds behind \
+         when that was known last; what came later is on the master alone",
+        member.executed,
+        status.lag_seconds.map_or_else(|| "an unknown number of".to_owned(), |lag| lag.to_string())
+    );
+    if call.options.has("force") {
+        call.say.warning(&format!("{what}."));
+        return Ok(());
+    }
+    Err(Stop::Error(format!(
+        "{what}: start the master again, or promote this one as it is with --force."
+    )))
 }
 
 /// The engine knows the source by the name that the replica has for it. Where that has no address
@@ -168,6 +200,10 @@ fn promote(call: &Call, new: &Server, admin: &mut Admin<'_>) -> Result<(), Stop>
         Ok(_) => return Ok(()),
         Err(failure) => failure,
     };
+    // The receiver was stopped for this; it would look as if it had been stopped before.
+    if matches!(failure, Failure::NotDrained { .. }) {
+        new.must(new.dialect.statements().start)?;
+    }
     let way_on = if matches!(failure, Failure::NotDrained { .. }) {
         "; nothing was thrown away: run the same again, with a longer --timeout"
     } else if matches!(failure, Failure::ApplierBroken { .. }) {
