@@ -438,15 +438,7 @@ impl Writer {
         let stop = is_over.clone();
         let connect = |server: &Server| {
             let address = server.address;
-            move || {
-                let opts = mysql::OptsBuilder::new()
-                    .ip_or_hostname(Some(address.ip().to_string()))
-                    .tcp_port(address.port())
-                    .user(Some(APP.0))
-                    .pass(Some(APP.1))
-                    .prefer_socket(false);
-                mysql::Conn::new(opts)
-            }
+            move || pair::log_in(address, APP)
         };
         let mut makers: Vec<_> = servers.into_iter().map(connect).collect();
         let thread = thread::spawn(move || {
