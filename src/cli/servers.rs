@@ -55,12 +55,13 @@ impl Server {
         ask(&self.hands, sql, limits::STATEMENT_SLOW_LIMIT)
     }
 
-    /// Held until it is dropped, also by the end of this process: who changes roles does so alone.
-    pub(super) fn lock(&self) -> Result<Session, String> {
+    /// Who changes roles does so alone. The lock of a command that was killed goes when the server
+    /// sees that its connection is gone, which is waited for.
+    pub(super) fn lock(&self) -> Result<Alone, String> {
         let mut session = self.hands.session().map_err(|error| plain(&error))?;
-        let rows = session.query("SELECT GET_LOCK('tandem.roles', 0) AS held");
+        let rows = session.query("SELECT GET_LOCK('tandem.roles', 1) AS held");
         match rows.map_err(|error| plain(&error))?.value(0, &["held"]) {
-            Some("1") => Ok(session),
+            Some("1") => Ok(Alone(session)),
             Some(_) | None => Err(format!(
                 "{}: another command is changing roles there: wait for its end, or end its \
                  connection, which holds the lock 'tandem.roles'",
@@ -117,6 +118,17 @@ impl Server {
         );
         let rows = self.query(&sql).ok()?;
         rows.value(0, &["password"]).map(str::to_owned).filter(|password| !password.is_empty())
+    }
+}
+
+/// The lock of one server, held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Alone(Session);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Said, and not left to the end of the connection, which the server sees a moment later.
+        let _gone_with_the_server = self.0.query("DO RELEASE_LOCK('tandem.roles')");
     }
 }
 
