@@ -13,6 +13,8 @@ mod gtid_algebra;
 #[allow(dead_code)]
 #[path = "repl/pair.rs"]
 mod pair;
+#[path = "repl/rescue.rs"]
+mod rescue;
 #[path = "repl/scenarios.rs"]
 mod scenarios;
 #[path = "repl/trouble.rs"]
@@ -31,6 +33,7 @@ use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
+use rescue::*;
 use scenarios::*;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
@@ -90,6 +93,12 @@ laws!(
     what_cannot_be_taken_back_is_said_and_left,
     rows_that_changed_since_are_left_alone,
     what_is_no_longer_in_the_binlogs_is_said,
+    nothing_is_taken_back_twice,
+    what_was_written_after_a_save_is_not_lost,
+    a_save_that_is_not_whole_is_not_used,
+    the_server_is_closed_and_strict_after_every_step,
+    a_discard_goes_on_after_the_server_was_fenced_again,
+    another_database_is_not_taken_for_the_one_that_forgot,
     a_database_is_replaced_by_a_copy_of_the_peers,
     gtid_sets_are_computed_as_by_the_server,
     what_is_no_gtid_set_is_so_for_the_server_too,
