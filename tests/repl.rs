@@ -19,6 +19,8 @@ mod rescue;
 mod scenarios;
 #[path = "repl/trouble.rs"]
 mod trouble;
+#[path = "repl/words.rs"]
+mod words;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -38,6 +40,7 @@ use scenarios::*;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 use trouble::*;
+use words::*;
 
 /// Each law once for each flavour.
 macro_rules! laws {
@@ -99,6 +102,11 @@ laws!(
     the_server_is_closed_and_strict_after_every_step,
     a_discard_goes_on_after_the_server_was_fenced_again,
     another_database_is_not_taken_for_the_one_that_forgot,
+    the_words_of_a_save_do_the_same_again,
+    what_the_binlog_does_not_say_is_an_obstacle,
+    what_the_server_would_not_give_back_is_an_obstacle,
+    rows_put_in_above_a_cascade_are_taken_back,
+    binlogs_of_several_kinds_are_saved_as_one,
     a_database_is_replaced_by_a_copy_of_the_peers,
     gtid_sets_are_computed_as_by_the_server,
     what_is_no_gtid_set_is_so_for_the_server_too,
