@@ -12,6 +12,7 @@ use mysql_common::binlog::time::MysqlTime;
 use mysql_common::constants::ColumnType;
 
 use super::super::quote;
+use super::row::check_decimal;
 
 /// What a JSON column takes.
 pub(super) fn literal(value: &Value<'_>) -> io::Result<String> {
@@ -86,10 +87,14 @@ fn opaque(value: &OpaqueValue<'_>) -> io::Result<String> {
     let data = value.data_raw();
     let packed = || {
         let bytes = data.get(..8).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(i64::from_le_bytes).ok_or_else(|| io::Error::other("a time is cut off"))
+        let packed = bytes.map(i64::from_le_bytes).filter(|it| it.checked_abs().is_some());
+        packed.ok_or_else(|| io::Error::other("no time"))
     };
     let kind = value.value_type();
     Ok(if matches!(kind, ColumnType::MYSQL_TYPE_NEWDECIMAL) {
+        if let &[precision, scale, ref digits @ ..] = data {
+            check_decimal(digits, precision.into(), scale.into())?;
+        }
         Decimal::read_packed(data, false)?.to_string()
     } else if matches!(kind, ColumnType::MYSQL_TYPE_DATE) {
         format!("CAST('{}' AS DATE)", MysqlTime::from_int64_date_packed(packed()?))

@@ -10,6 +10,7 @@
 use std::io;
 use std::ops::Range;
 
+use mysql_common::binlog::decimal::decimal_bin_size;
 use mysql_common::binlog::events::{OptionalMetaExtractor, RowsEventData, TableMapEvent};
 use mysql_common::binlog::misc::time_from_packed;
 use mysql_common::binlog::row::BinlogRow;
@@ -133,8 +134,39 @@ fn value<'a>(rest: &mut ParseBuf<'a>, shape: &Shape<'a>) -> io::Result<BinlogVal
         let packed = (whole << 24) + hundredths * 10_000;
         return Ok(BinlogValue::Value(time_from_packed(packed * number.signum())));
     }
+    if let (ColumnType::MYSQL_TYPE_NEWDECIMAL, &[precision, scale]) = (kind, meta) {
+        check_decimal(rest.0, precision.into(), scale.into())?;
+    }
+    if matches!(kind, ColumnType::MYSQL_TYPE_DATETIME2)
+        && rest.0.first().is_some_and(|byte| byte & 0x80 == 0)
+    {
+        return Err(malformed("a moment before the first"));
+    }
     let parsed: BinlogValue<'a> = rest.parse((kind, meta, is_unsigned, false))?;
     Ok(parsed.into_owned())
+}
+
+/// What `mysql_common` takes on trust: that the parts of a DECIMAL are parts of one, and that the
+/// last digits behind the point, in a group of their own, are no more than these.
+pub(super) fn check_decimal(bytes: &[u8], precision: usize, scale: usize) -> io::Result<()> {
+    if scale > precision || precision > DECIMAL_DIGITS_MAX {
+        return Err(malformed("no decimal number"));
+    }
+    const BYTES_OF_DIGITS: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
+    let size = decimal_bin_size(precision, scale);
+    let (digits, cut_off) = (scale % 9, || malformed("a row is cut off"));
+    let length = BYTES_OF_DIGITS.get(digits).copied().unwrap_or(0);
+    let group = bytes.get(size.saturating_sub(length)..size).ok_or_else(cut_off)?;
+    // Of a number below zero every bit is turned over; the first of all is, of the others.
+    let is_negative = bytes.first().is_some_and(|byte| byte & 0x80 == 0);
+    let is_first = size == length;
+    let mut number = 0u32;
+    for (index, byte) in group.iter().enumerate() {
+        let byte = if is_first && index == 0 { byte ^ 0x80 } else { *byte };
+        number = number << 8 | u32::from(if is_negative { !byte } else { byte });
+    }
+    let is_possible = u32::try_from(digits).is_ok_and(|digits| number < 10u32.pow(digits));
+    if is_possible || length == 0 { Ok(()) } else { Err(malformed("no decimal number")) }
 }
 
 fn take<'a>(rest: &mut ParseBuf<'a>, count: usize) -> io::Result<&'a [u8]> {
@@ -190,18 +222,12 @@ fn is_described(kind: ColumnType, meta: &[u8]) -> bool {
     } else {
         0
     };
-    let is_possible = match (kind, meta) {
-        (Kind::MYSQL_TYPE_NEWDECIMAL, &[precision, scale]) => {
-            scale <= precision && precision <= DECIMAL_DIGITS_MAX
-        }
-        (Kind::MYSQL_TYPE_TYPED_ARRAY, _) => false,
-        (_, _) => true,
-    };
-    meta.len() >= needed && is_possible
+    // An array is a type of indexes, and in no row.
+    meta.len() >= needed && !matches!(kind, Kind::MYSQL_TYPE_TYPED_ARRAY)
 }
 
 fn malformed(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-const DECIMAL_DIGITS_MAX: u8 = 65;
+const DECIMAL_DIGITS_MAX: usize = 65;

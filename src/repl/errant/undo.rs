@@ -181,3 +181,85 @@ const FLAGS_AT: usize = HEADER_BYTES + 6;
 const STATEMENT_END: u8 = 1;
 const NO_FOREIGN_KEY_CHECKS: u8 = 2;
 const RELAXED_UNIQUE_CHECKS: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SAVED, events};
+    use super::*;
+
+    fn all(saved: &[u8]) -> Undo {
+        reversals(events(saved).into_iter().map(Ok), usize::MAX).expect("they are reversed")
+    }
+
+    /// A binlog of these events, in this order.
+    fn binlog(undo: &Undo) -> Vec<u8> {
+        let mut binlog = b"\xfebin".to_vec();
+        binlog.extend_from_slice(&undo.format);
+        for Reversal { table_map, rows } in &undo.reversals {
+            binlog.extend_from_slice(table_map);
+            binlog.extend_from_slice(rows);
+        }
+        binlog
+    }
+
+    #[test]
+    fn a_reversal_reversed_is_the_event() {
+        for (_, saved) in SAVED {
+            let there = all(saved);
+            let back = all(&binlog(&there));
+            let rows = |event: &Event| match event.read_data().expect("it is parsed") {
+                Some(EventData::RowsEvent(rows)) => {
+                    Some((event.header().event_type_raw(), rows.rows_data().to_vec()))
+                }
+                _ => None,
+            };
+            let wanted: Vec<_> = events(saved).iter().filter_map(rows).collect();
+            let found: Vec<_> = events(&binlog(&back)).iter().filter_map(rows).collect();
+            assert_eq!(found, wanted);
+            assert!(wanted.len() > 4);
+        }
+    }
+
+    #[test]
+    fn what_comes_last_is_taken_back_first() {
+        for (_, saved) in SAVED {
+            let kinds = |events: Vec<Event>| -> Vec<u8> {
+                let kind = |event: &Event| event.header().event_type_raw();
+                events.iter().map(kind).filter_map(opposite).collect()
+            };
+            let mut wanted: Vec<u8> = kinds(events(saved));
+            wanted.reverse();
+            let found: Vec<u8> =
+                all(saved).reversals.iter().filter_map(|it| opposite(it.rows[KIND_AT])).collect();
+            let found: Vec<u8> = found.into_iter().filter_map(opposite).collect();
+            assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
+    fn a_reversal_says_its_own_length_and_has_no_checksum() {
+        for (_, saved) in SAVED {
+            let undo = all(saved);
+            for event in undo.reversals.iter().flat_map(|it| [&*it.table_map, &it.rows]) {
+                let size = u32::from_le_bytes(event[9..13].try_into().expect("four bytes"));
+                assert_eq!(usize::try_from(size), Ok(event.len()));
+            }
+            assert_eq!(undo.format[undo.format.len() - 5], 0, "no checksums");
+        }
+    }
+
+    #[test]
+    fn refuses_events_of_two_formats() {
+        let mut two = events(SAVED[1].1);
+        two.extend(events(SAVED[2].1));
+        let refused = reversals(two.into_iter().map(Ok), usize::MAX);
+        assert!(refused.is_err_and(|why| why.contains("two versions")));
+    }
+
+    #[test]
+    fn refuses_one_byte_above_the_bound() {
+        let size: usize = all(SAVED[0].1).reversals.iter().map(|it| it.rows.len()).sum();
+        let with = |bound| reversals(events(SAVED[0].1).into_iter().map(Ok), bound).is_ok();
+        assert!(with(size) && !with(size - 1));
+    }
+}
