@@ -102,6 +102,8 @@ laws!(
     the_server_is_closed_and_strict_after_every_step,
     a_discard_goes_on_after_the_server_was_fenced_again,
     another_database_is_not_taken_for_the_one_that_forgot,
+    a_lenient_server_is_not_believed,
+    an_event_larger_than_a_packet_is_left,
     the_words_of_a_save_do_the_same_again,
     what_the_binlog_does_not_say_is_an_obstacle,
     what_the_server_would_not_give_back_is_an_obstacle,

@@ -151,3 +151,49 @@ pub(super) fn another_database_is_not_taken_for_the_one_that_forgot(recipe: &'st
     let kept = OpenOptions::new().read(true).open(Path::new(&saved.directory).join("events.sql"));
     assert!(kept.is_ok(), "what was saved stays");
 }
+
+/// A replica may be told to pass over what does not apply, or to run triggers; an undo may not.
+pub(super) fn a_lenient_server_is_not_believed(recipe: &'static Recipe) {
+    let mut returned = Returned::new(
+        recipe,
+        &[],
+        &["INSERT INTO app.t VALUES (7, 'x')", "INSERT INTO app.t VALUES (8, 'x')"],
+    );
+    let saved = returned.save().expect("they are saved");
+    let a = &returned.pair.a;
+    let name = if recipe.flavour == "mysql97" { "replica_exec_mode" } else { "slave_exec_mode" };
+    a.run(&format!("SET GLOBAL {name}='IDEMPOTENT'"));
+    write_on_a(&returned, "SET SESSION sql_log_bin=0; DELETE FROM app.t WHERE id=7");
+    let position = returned.pair.host_a.position();
+    take_back(&returned, &saved, Step::Over).expect_err("7 is not there");
+    assert_eq!(rows(&returned.pair.a), 5, "8 is still there");
+    assert_eq!(returned.pair.host_a.position(), position);
+    returned.pair.a.run(&format!("SET GLOBAL {name}='STRICT'"));
+    let insert = "SET SESSION sql_log_bin=0; INSERT INTO app.t VALUES (7, 'x')";
+    write_on_a(&returned, insert);
+    if recipe.flavour == "mariadb" {
+        returned.pair.a.run("SET GLOBAL slave_run_triggers_for_rbr=YES");
+        let why = take_back(&returned, &saved, Step::Over).expect_err("triggers would run");
+        assert!(why.contains("slave_run_triggers_for_rbr"), "{why}");
+        returned.pair.a.run("SET GLOBAL slave_run_triggers_for_rbr=NO");
+    }
+    take_back(&returned, &saved, Step::Over).expect("they are taken back");
+    returned.is_whole("taken back");
+}
+
+pub(super) fn an_event_larger_than_a_packet_is_left(recipe: &'static Recipe) {
+    let table = "CREATE TABLE app.large (a INT PRIMARY KEY, b LONGBLOB) ENGINE=InnoDB";
+    let fill = "INSERT INTO app.large SELECT 1, REPEAT('x', 900000)";
+    let limit = "SET GLOBAL max_allowed_packet=1048576";
+    let mut returned = Returned::new(recipe, &[table], &[fill]);
+    let saved = returned.save().expect("it is saved");
+    returned.pair.a.run(limit);
+    let position = returned.pair.host_a.position();
+    let why = take_back(&returned, &saved, Step::Over).expect_err("it does not fit");
+    assert!(why.contains("max_allowed_packet"), "{why}");
+    assert_eq!(returned.pair.host_a.position(), position);
+    assert_eq!(returned.pair.a.value("SELECT COUNT(*) FROM app.large"), "1");
+    returned.pair.a.run("SET GLOBAL max_allowed_packet=16777216");
+    take_back(&returned, &saved, Step::Over).expect("it fits");
+    returned.is_whole("taken back");
+}

@@ -102,6 +102,7 @@ impl Discard<'_> {
         let target = position_without(&executed, &extra, &known)?;
         if !is_undone {
             let undo = self.read()?;
+            self.check_settings(&undo)?;
             let is_committed = self.open(|work| work.undo(&undo, &target))?;
             if !is_committed {
                 return Ok(());
@@ -203,6 +204,30 @@ impl Discard<'_> {
         undo.map_err(|why| self.in_file(&why))
     }
 
+    /// Whether this server applies what it is told, all of it, and nothing else.
+    fn check_settings(&mut self, undo: &Undo) -> Result<(), String> {
+        let rows = self.local.ask(LENIENCE)?;
+        for row in 0..rows.rows.len() {
+            let name = rows.value(row, &["Variable_name"]).unwrap_or_default();
+            let value = rows.value(row, &["Value"]).unwrap_or_default();
+            if !["STRICT", "NO", "OFF", ""].contains(&value) {
+                return Err(format!("{name} is {value}: set it to what it is by default first"));
+            }
+        }
+        let rows = self.local.ask("SELECT @@max_allowed_packet AS bytes")?;
+        let limit = rows.value(0, &["bytes"]).and_then(|bytes| bytes.parse().ok());
+        let size = |it: &Reversal| binlog_statement_bytes(&[&it.table_map, &it.rows]);
+        let largest = undo.reversals.iter().map(size).max().unwrap_or(0);
+        match limit {
+            Some(limit) if largest < limit => Ok(()),
+            Some(limit) => Err(format!(
+                "one of the events needs {largest} bytes of max_allowed_packet, which is {limit}: \
+                 raise it first"
+            )),
+            None => Err("max_allowed_packet is not known".to_owned()),
+        }
+    }
+
     /// False when it was cut off before its end.
     fn undo(&mut self, undo: &Undo, target: &str) -> Result<bool, String> {
         self.local.ask("SET SESSION sql_log_bin=0")?;
@@ -216,7 +241,8 @@ impl Discard<'_> {
         }
         self.local.ask("BEGIN")?;
         if let Err(why) = self.apply(&undo.reversals) {
-            self.local.ask("ROLLBACK")?;
+            // Where it cannot be said any more, the connection's end says it.
+            let _gone = self.local.ask("ROLLBACK");
             return Err(why);
         }
         self.local.ask(&format!("INSERT INTO {MARKER} VALUES ({})", quote(&self.saved.digest)))?;
@@ -322,6 +348,19 @@ fn binlog_statement(events: &[&[u8]]) -> String {
     let lines: Vec<String> = events.iter().map(|event| STANDARD.encode(event)).collect();
     format!("BINLOG '\n{}\n'", lines.join("\n"))
 }
+
+fn binlog_statement_bytes(events: &[&[u8]]) -> usize {
+    let lines: usize = events.iter().map(|event| event.len().div_ceil(3) * 4 + 1).sum();
+    lines + BINLOG_WORDS_BYTES
+}
+
+/// More than the words around the events and the header of a packet.
+const BINLOG_WORDS_BYTES: usize = 32;
+
+/// What may pass over events that do not apply, or run triggers for those that do.
+const LENIENCE: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('slave_exec_mode', \
+    'replica_exec_mode', 'slave_skip_errors', 'replica_skip_errors', \
+    'slave_run_triggers_for_rbr')";
 
 /// In the schema of the commit probe. It is never logged: the peer has no such table.
 const MARKER: &str = "tandem.taken_back";
