@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,7 @@ fn come_back(
     old: &mut Server,
     on_old: &mut Host,
     on_new: &mut Host,
-    directory: &PathBuf,
+    directory: &Path,
     kills: &mut Kills,
 ) {
     old.start(&["--read-only=1"]);
