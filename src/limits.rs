@@ -66,6 +66,9 @@ pub const COMMIT_PATIENCE: Duration = Duration::from_secs(8);
 /// Reversed row events of errant transactions, in bytes. Above it they are not taken back.
 pub const ERRANT_BYTES_MAX: usize = 64 << 20;
 
+/// Text of one compressed errant transaction, in bytes; what would be beyond it is only saved.
+pub const ERRANT_PACKED_TEXT_BYTES_MAX: usize = 64 << 20;
+
 /// Copying the peer's whole database. At the bound it is given up, and this one is empty.
 pub const CLONE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 

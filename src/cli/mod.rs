@@ -123,6 +123,48 @@ fn usage(what: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Which configuration, and which host of it: `--config FILE` and `--host NAME`.
+struct Place {
+    config: String,
+    /// Without it, this host's own name.
+    host: Option<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { config: CONFIG_PATH.to_owned(), host: None }
+    }
+}
+
+impl Place {
+    /// Takes the option, with its value, if it is one of the two.
+    fn take<'a>(
+        &mut self,
+        option: &str,
+        rest: &mut impl Iterator<Item = &'a String>,
+    ) -> Result<bool, String> {
+        match option {
+            "--config" => self.config = value_of(option, rest)?,
+            "--host" => self.host = Some(value_of(option, rest)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn load(&self) -> Result<(Config, HostId), String> {
+        let config = load(&self.config)?;
+        let me = this_host(&config, self.host.as_deref())?;
+        Ok((config, me))
+    }
+}
+
+fn value_of<'a>(
+    option: &str,
+    rest: &mut impl Iterator<Item = &'a String>,
+) -> Result<String, String> {
+    rest.next().cloned().ok_or_else(|| format!("{option} needs a value"))
+}
+
 /// Reads and checks a configuration file, secrets included.
 fn load(path: &str) -> Result<Config, String> {
     let text = std::fs::read_to_string(path).map_err(|error| {

@@ -112,8 +112,12 @@ fn administrate(call: &mut Call) -> Result<ExitCode, Stop> {
     let topology = connect(call, command)?;
     call.say.line("# Checking privileges.");
     check_privileges(&topology, command)?;
-    let servers = topology.source.iter().chain(&topology.replicas).filter(|_| command.acts());
-    let _alone = servers.map(Server::lock).collect::<Result<Vec<_>, _>>()?;
+    let mut locks = Vec::new();
+    if command.acts() {
+        for server in topology.source.iter().chain(&topology.replicas) {
+            locks.push(server.lock()?);
+        }
+    }
     let code = match command {
         Command::Elect => elect::elect(call, &topology)?,
         Command::Failover => failover::failover(call, &topology)?,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::status::fetch;
+use super::{Place, value_of};
 use crate::console::message::{ErrantStatus, Request};
 use crate::os::errant::{self, DIRECTORY, Step};
 use crate::os::mysql::LocalServer;
@@ -14,8 +15,7 @@ use crate::repl::errant::Saved;
 use crate::wire::Role;
 
 struct Arguments {
-    config: String,
-    host: Option<String>,
+    place: Place,
     discard: bool,
     /// The daemon's own call: save what is not in this, and print what was saved.
     save: Option<String>,
@@ -27,8 +27,8 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         Err(what) => return super::usage(&what),
     };
     let ended = match &arguments.save {
-        Some(known) => save(&arguments, known),
-        None if arguments.discard => discard(&arguments),
+        Some(known) => save(&arguments.place, known),
+        None if arguments.discard => discard(&arguments.place),
         None => Ok(()),
     };
     match ended {
@@ -42,37 +42,33 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let config = super::CONFIG_PATH.to_owned();
-    let mut parsed = Arguments { config, host: None, discard: false, save: None };
+    let mut parsed = Arguments { place: Place::default(), discard: false, save: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--config" => parsed.config = value()?,
-            "--host" => parsed.host = Some(value()?),
+            option if parsed.place.take(option, &mut rest)? => {}
             "--discard" => parsed.discard = true,
-            "--save" => parsed.save = Some(value()?),
+            "--save" => parsed.save = Some(value_of(argument, &mut rest)?),
             other => return Err(format!("rejoin takes --discard, and not {other}")),
         }
     }
     Ok(parsed)
 }
 
-fn local_server(arguments: &Arguments) -> Result<LocalServer, String> {
-    let config = super::load(&arguments.config)?;
-    let me = super::this_host(&config, arguments.host.as_deref())?;
+fn local_server(place: &Place) -> Result<LocalServer, String> {
+    let (config, me) = place.load()?;
     let address = (config.host(me).inside_address(), config.repl.port).into();
     Ok(LocalServer::new(address, &config.repl.user, config.repl.password.reveal()))
 }
 
-fn save(arguments: &Arguments, known: &str) -> Result<(), String> {
-    let saved = errant::save(&local_server(arguments)?, known, Path::new(DIRECTORY))?;
+fn save(place: &Place, known: &str) -> Result<(), String> {
+    let saved = errant::save(&local_server(place)?, known, Path::new(DIRECTORY))?;
     println!("{}", serde_json::to_string(&saved).expect("text and numbers"));
     Ok(())
 }
 
-fn discard(arguments: &Arguments) -> Result<(), String> {
-    let server = local_server(arguments)?;
+fn discard(place: &Place) -> Result<(), String> {
+    let server = local_server(place)?;
     // One that was cut off is finished whatever the daemon thinks of this host by now.
     if let Some(saved) = errant::unfinished(Path::new(DIRECTORY)) {
         println!("finishing what was begun with {}", saved.directory);

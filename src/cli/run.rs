@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::config::Config;
+use super::Place;
 use crate::os::{guard, run};
-use crate::wire::HostId;
 
 struct Arguments {
-    config: String,
-    host: Option<String>,
+    place: Place,
     is_node: bool,
 }
 
@@ -21,7 +19,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         .format_timestamp_millis()
         .format_target(false)
         .init();
-    let (config, me) = match load(&arguments) {
+    let (config, me) = match arguments.place.load() {
         Ok(loaded) => loaded,
         Err(why) => {
             eprintln!("tandem: {why}");
@@ -29,9 +27,9 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     };
     let ended = if arguments.is_node {
-        run::run(config, &arguments.config, me)
+        run::run(config, &arguments.place.config, me)
     } else {
-        let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.config];
+        let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.place.config];
         node.extend(["--host".to_owned(), config.host(me).name.clone(), "--as-node".to_owned()]);
         guard::run(&node)
     };
@@ -45,23 +43,14 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed =
-        Arguments { config: super::CONFIG_PATH.to_owned(), host: None, is_node: false };
+    let mut parsed = Arguments { place: Place::default(), is_node: false };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--config" => parsed.config = value()?,
-            "--host" => parsed.host = Some(value()?),
+            option if parsed.place.take(option, &mut rest)? => {}
             "--as-node" => parsed.is_node = true,
             other => return Err(format!("run does not know {other}")),
         }
     }
     Ok(parsed)
-}
-
-fn load(arguments: &Arguments) -> Result<(Config, HostId), String> {
-    let config = super::load(&arguments.config)?;
-    let me = super::this_host(&config, arguments.host.as_deref())?;
-    Ok((config, me))
 }

@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 pub use text::{Column, Columns, PREAMBLE};
 pub use undo::{Reversal, Undo, reversals};
 
-use super::gtid::{Flavour, Malformed, Position};
+use super::gtid::{Flavour, Malformed, Position, write_uuid};
+use crate::limits;
 
 /// What was saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +153,7 @@ impl Walk {
         let mut reader = payload.decompressed()?;
         let mut text = String::new();
         while reader.has_data_left()? {
-            if text.len() > PACKED_TEXT_BYTES_MAX {
+            if text.len() > limits::ERRANT_PACKED_TEXT_BYTES_MAX {
                 text += "-- and more, which only events.binlog has\n";
                 break;
             }
@@ -343,10 +344,7 @@ fn gtid(event: &Event) -> Result<Option<String>, String> {
     match event.read_data().map_err(|error| wrong(event, &error))? {
         Some(EventData::GtidEvent(gtid)) => {
             let mut text = String::new();
-            for (index, byte) in gtid.sid().iter().enumerate() {
-                let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
-                text += &format!("{dash}{byte:02x}");
-            }
+            write_uuid(&mut text, &gtid.sid()).expect("a string takes everything");
             if let Some(tag) = gtid.tag() {
                 text += &format!(":{tag}");
             }
@@ -363,9 +361,6 @@ fn wrong(event: &Event, error: &dyn std::fmt::Display) -> String {
 
 /// After the version of the binlog and the server's name.
 const FORMAT_TIME_AT: usize = 2 + 50;
-
-/// Text of one compressed transaction; what would be beyond it is only saved.
-const PACKED_TEXT_BYTES_MAX: usize = 64 << 20;
 
 /// MariaDB's own event types (sql/log_event.h).
 const MARIADB_ANNOTATE_ROWS: u8 = 160;

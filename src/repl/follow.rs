@@ -274,7 +274,9 @@ fn complaint(replica: &ReplicaStatus) -> String {
 
 /// ER_ACCESS_DENIED_ERROR.
 /// A MySQL server does not take back what bears its own server_id: it would replicate, say that it
-/// is not behind, and lack it for ever (seen on 5.6.24 and 9.7.4; MariaDB takes it).
+/// is not behind, and lack it for ever (seen on 5.6.24 and 9.7.4).
+/// Not done: MariaDB takes it back only with rpl_semi_sync_slave_enabled and gtid_strict_mode on,
+/// and is not refused without.
 fn skipped(facts: &Facts, peer: &Position) -> Option<String> {
     let (Position::Mysql(peer), Position::Mysql(own)) = (peer, &facts.position) else {
         return None;

@@ -240,7 +240,7 @@ impl fmt::Display for GtidSet {
     }
 }
 
-fn write_uuid(f: &mut fmt::Formatter<'_>, uuid: &Uuid) -> fmt::Result {
+pub(super) fn write_uuid(f: &mut impl fmt::Write, uuid: &Uuid) -> fmt::Result {
     for (index, byte) in uuid.iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
             f.write_str("-")?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::faults::nothing_is_lost;
+use crate::faults::{has_all_acknowledged, nothing_is_lost};
 use crate::load::{Kind, Rates};
 use crate::pair::{EXAMPLE, Pair, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
@@ -128,13 +128,7 @@ fn no_acknowledged_write_is_lost_when_the_sources_database_is_killed() {
             whole?;
         }
         let records = load.finish()?;
-        let rows = pair.servers[active].rows()?;
-        let ids: std::collections::BTreeSet<u64> =
-            rows.iter().filter_map(|row| row.first()?.parse().ok()).collect();
-        let (first, last) = (records[0].start, records.iter().map(|it| it.end).max());
-        let last = last.ok_or("no request")? + Duration::from_secs(1);
-        let lost = crate::figures::lost(&records, first, last, &ids);
-        check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+        has_all_acknowledged(&pair.servers[active].rows()?, &records)
     });
 }
 

@@ -25,18 +25,30 @@ fn errant(pair: &Pair, name: &str) -> String {
     status.map_or_else(|why| why, |it| it["database"]["errant"][name].to_string())
 }
 
+/// What an administrator does on server2 while its tandem is away.
+fn do_by_hand(pair: &mut Pair, statements: &[&str]) -> Outcome<()> {
+    pair.servers[1].signal_guard(Signal::SIGTERM)?;
+    let host = &mut pair.servers[1].host;
+    wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
+    if flavour().name == "mysql97" {
+        database::ask(host, "SET GLOBAL super_read_only=OFF")?;
+    }
+    for statement in statements {
+        database::ask(host, statement)?;
+    }
+    pair.start_tandem(1)
+}
+
 #[test]
 fn errant_transactions_are_refused_saved_and_taken_back_by_one_command() {
     on_a_pair(|pair| {
-        pair.servers[1].signal_guard(Signal::SIGTERM)?;
-        let host = &mut pair.servers[1].host;
-        wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
-        if flavour().name == "mysql97" {
-            database::ask(host, "SET GLOBAL super_read_only=OFF")?;
-        }
-        database::ask(host, "INSERT INTO app.written VALUES (900001, 'by hand', 2)")?;
-        database::ask(host, "INSERT INTO app.written VALUES (900002, 'by hand', 2)")?;
-        pair.start_tandem(1)?;
+        do_by_hand(
+            pair,
+            &[
+                "INSERT INTO app.written VALUES (900001, 'by hand', 2)",
+                "INSERT INTO app.written VALUES (900002, 'by hand', 2)",
+            ],
+        )?;
         wait_until("server2 is refused", SETTLE_LIMIT, || pair.servers[1].role() == "refused")?;
         wait_until("they are saved", Duration::from_secs(20), || {
             errant(pair, "directory").starts_with("\"/var/lib/tandem/errant/")
@@ -69,14 +81,7 @@ fn errant_transactions_are_refused_saved_and_taken_back_by_one_command() {
 #[test]
 fn a_host_whose_data_cannot_be_mended_is_reseeded_by_one_command() {
     on_a_pair(|pair| {
-        pair.servers[1].signal_guard(Signal::SIGTERM)?;
-        let host = &mut pair.servers[1].host;
-        wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
-        if flavour().name == "mysql97" {
-            database::ask(host, "SET GLOBAL super_read_only=OFF")?;
-        }
-        database::ask(host, "CREATE TABLE app.strange (id INT PRIMARY KEY)")?;
-        pair.start_tandem(1)?;
+        do_by_hand(pair, &["CREATE TABLE app.strange (id INT PRIMARY KEY)"])?;
         wait_until("the obstacle is named", SETTLE_LIMIT, || {
             errant(pair, "obstacle").contains("CREATE TABLE app.strange")
         })

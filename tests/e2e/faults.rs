@@ -105,6 +105,16 @@ fn a_database_killed_on_the_active_host_moves_the_role() {
     });
 }
 
+/// Every acknowledged write is among the rows of a survivor.
+pub fn has_all_acknowledged(rows: &[Vec<String>], records: &[Record]) -> Outcome<()> {
+    let ids: BTreeSet<u64> = rows.iter().filter_map(|row| row.first()?.parse().ok()).collect();
+    let (Some(first), Some(last)) = (records.first(), records.iter().map(|it| it.end).max()) else {
+        return Err("no request was made".into());
+    };
+    let lost = lost(records, first.start, last + Duration::from_secs(1), &ids);
+    check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+}
+
 /// Never two holders; both databases hold the same rows; every acknowledged write is there.
 pub fn nothing_is_lost(pair: &Pair, records: &[Record]) -> Outcome<()> {
     check(pair.two_holders().is_zero(), || format!("two holders: {:?}", pair.two_holders()))?;
@@ -113,12 +123,7 @@ pub fn nothing_is_lost(pair: &Pair, records: &[Record]) -> Outcome<()> {
         rows = [0, 1].map(|number| pair.servers[number].rows().unwrap_or_default());
         !rows[0].is_empty() && rows[0] == rows[1]
     })?;
-    let ids: BTreeSet<u64> = rows[0].iter().filter_map(|row| row.first()?.parse().ok()).collect();
-    let (Some(first), Some(last)) = (records.first(), records.iter().map(|it| it.end).max()) else {
-        return Err("no request was made".into());
-    };
-    let lost = lost(records, first.start, last + Duration::from_secs(1), &ids);
-    check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))?;
+    has_all_acknowledged(&rows[0], records)?;
     check(records.iter().any(|it| it.kind == Kind::Write && it.is_good()), || {
         "no write succeeded".into()
     })

@@ -3,11 +3,11 @@
 //!
 //! In: a pair under load. Out: laws of facts/repl.md section 5, 3 and 4.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::faults::has_all_acknowledged;
 use crate::host::Host;
 use crate::load::{Kind, Load, Rates};
 use crate::pair::{Pair, SETTLE_LIMIT};
@@ -39,12 +39,7 @@ fn comes_back(pair: &mut Pair, load: Load) -> Outcome<()> {
         whole?;
     }
     let records = load.finish()?;
-    let rows = pair.servers[1].rows()?;
-    let ids: BTreeSet<u64> = rows.iter().filter_map(|row| row.first()?.parse().ok()).collect();
-    let (first, last) = (records[0].start, records.iter().map(|it| it.end).max());
-    let last = last.ok_or("no request")? + Duration::from_secs(1);
-    let lost = crate::figures::lost(&records, first, last, &ids);
-    check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+    has_all_acknowledged(&pair.servers[1].rows()?, &records)
 }
 
 #[test]

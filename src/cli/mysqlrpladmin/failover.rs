@@ -200,11 +200,9 @@ fn promote(call: &Call, new: &Server, admin: &mut Admin<'_>) -> Result<(), Stop>
         Ok(_) => return Ok(()),
         Err(failure) => failure,
     };
-    // The receiver was stopped for this; it would look as if it had been stopped before.
-    if matches!(failure, Failure::NotDrained { .. }) {
-        new.must(new.dialect.statements().start)?;
-    }
     let way_on = if matches!(failure, Failure::NotDrained { .. }) {
+        // The receiver was stopped for this; it would look as if it had been stopped before.
+        new.must(new.dialect.statements().start)?;
         "; nothing was thrown away: run the same again, with a longer --timeout"
     } else if matches!(failure, Failure::ApplierBroken { .. }) {
         "; mend it, or throw them away with --force"
