@@ -8,6 +8,8 @@
 mod commits;
 #[path = "repl/errant.rs"]
 mod errant;
+#[path = "repl/gtid_algebra.rs"]
+mod gtid_algebra;
 #[path = "repl/pair.rs"]
 mod pair;
 #[path = "repl/trouble.rs"]
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant as Clock};
 
 use commits::*;
 use errant::*;
+use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, Recipe, Server};
@@ -83,6 +86,8 @@ laws!(
     rows_that_changed_since_are_left_alone,
     what_is_no_longer_in_the_binlogs_is_said,
     a_database_is_replaced_by_a_copy_of_the_peers,
+    sets_are_compared_as_by_the_server,
+    positions_are_compared_as_by_the_server,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {

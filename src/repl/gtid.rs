@@ -249,16 +249,16 @@ fn parse_uuid(text: &str) -> Option<Uuid> {
     Some(uuid)
 }
 
-/// A reversed interval is legal and empty, as on the servers.
+/// A reversed interval is legal and empty, as on the servers; it may go back to 0.
 fn parse_interval(item: &str) -> Option<Interval> {
     let (first, last) = item.split_once('-').unwrap_or((item, item));
     let number = |text: &str| {
         let text = text.trim();
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let value = text.parse::<u64>().ok()?;
-        (is_number && (1..=TRANSACTION_MAX).contains(&value)).then_some(value)
+        text.parse::<u64>().ok().filter(|value| is_number && *value <= TRANSACTION_MAX)
     };
-    Some(Interval { first: number(first)?, last: number(last)? })
+    let first = number(first).filter(|first| *first > 0)?;
+    Some(Interval { first, last: number(last)? })
 }
 
 fn parse_tag(item: &str) -> Option<String> {

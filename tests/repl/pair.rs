@@ -439,6 +439,12 @@ impl Pair {
     }
 }
 
+/// For a server that is alone.
+pub(crate) fn free_address() -> SocketAddr {
+    let address = Ipv4Addr::LOCALHOST;
+    (address, free_port([address, Ipv4Addr::new(127, 0, 0, 2)])).into()
+}
+
 /// A port that is free on both addresses, outside the range that the kernel gives to clients.
 fn free_port(addresses: [Ipv4Addr; 2]) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
