@@ -12,6 +12,8 @@ mod errant;
 mod gtid_algebra;
 #[path = "repl/pair.rs"]
 mod pair;
+#[path = "repl/scenarios.rs"]
+mod scenarios;
 #[path = "repl/trouble.rs"]
 mod trouble;
 
@@ -27,7 +29,8 @@ use errant::*;
 use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
-use pair::{ADMIN, APP, Pair, Recipe, Server};
+use pair::{ADMIN, APP, Pair, REPLICATION_PASSWORD, Recipe, Server};
+use scenarios::*;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 use trouble::*;
@@ -86,6 +89,14 @@ laws!(
     rows_that_changed_since_are_left_alone,
     what_is_no_longer_in_the_binlogs_is_said,
     a_database_is_replaced_by_a_copy_of_the_peers,
+    an_exchange_killed_after_any_query_is_finished_by_the_next,
+    a_delayed_replica_is_refused_by_name,
+    a_full_disk_of_temporary_tables_is_no_failure,
+    a_long_relay_log_is_drained_with_progress,
+    a_host_is_taken_as_it_comes_back,
+    a_source_that_lost_what_it_wrote_is_not_attached,
+    several_domains_move_with_the_source,
+    tagged_transactions_are_told_from_others,
     sets_are_compared_as_by_the_server,
     positions_are_compared_as_by_the_server,
 );

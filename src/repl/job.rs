@@ -152,6 +152,8 @@ pub enum Failure {
     ApplierBroken { code: u32, message: String, left: u64 },
     /// Not everything received was applied within the limit; nothing was thrown away.
     NotDrained { left: u64 },
+    /// The applier is kept behind its source on purpose, so that waiting for it is no use.
+    Delayed { seconds: u64, left: u64 },
     /// The position was not reached in time, or nothing is replicating towards it.
     NotCaughtUp { reason: String, left: u64 },
     /// The peer cannot be replicated from.
@@ -177,6 +179,10 @@ impl fmt::Display for Failure {
             Self::NotDrained { left } => {
                 write!(f, "{left} received transactions are still to be applied")
             }
+            Self::Delayed { seconds, left } => write!(
+                f,
+                "{left} received transactions are held back by a delay of {seconds} seconds"
+            ),
             Self::NotCaughtUp { reason, left } => {
                 write!(f, "{left} transactions are missing: {reason}")
             }

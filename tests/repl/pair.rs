@@ -134,7 +134,7 @@ impl Server {
         // The server ends with the test even when the test is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        let disk = self.directory.join("disk");
+        let disk = self.disk();
         if self.has_small_disk {
             fs::create_dir_all(&disk).expect("a mount point");
             let script = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
@@ -165,6 +165,37 @@ impl Server {
             }
             sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Where the file system of a few megabytes is.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.directory.join("disk")
+    }
+
+    /// Keeps a copy of the data of a server that does not run.
+    pub(crate) fn keep_data(&self) {
+        self.copy("data", "kept");
+    }
+
+    /// As after a power cut that took what was written since.
+    pub(crate) fn put_data_back(&self) {
+        self.copy("kept", "data");
+    }
+
+    /// A disk that was replaced: the data of a server that never ran.
+    pub(crate) fn empty(&self) {
+        let data = self.directory.join("data");
+        fs::remove_dir_all(&data).expect("our own directory");
+        let made = Command::new(&self.recipe.init).arg(&data).status().expect("the init script");
+        assert!(made.success(), "no data directory");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.directory.join(from), self.directory.join(to));
+        let _none_left = fs::remove_dir_all(&to);
+        let mut command = Command::new("cp");
+        let copied = command.args(["-R", "--sparse=always"]).arg(from).arg(to).status();
+        assert!(copied.expect("coreutils").success(), "no copy");
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
