@@ -324,7 +324,8 @@ fn closing_killed_after_any_query_is_undone_by_reopen(recipe: &'static Recipe) {
     for deaths in 0.. {
         pair.host_a.restart();
         pair.host_a.dies_after = Some(deaths);
-        let first = pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1) });
+        let first =
+            pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1), ends_writers: true });
         pair.host_a.restart();
         pair.host_a.job(Job::Reopen).expect("A opens again");
         let id = u32::try_from(deaths).expect("few");

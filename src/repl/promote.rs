@@ -4,8 +4,8 @@
 //! relay log is applied, or open while anything received is missing.
 //! Read first: facts/repl.md 3.8 "failover(B)", section 0 items 2 and 8.
 //!
-//! Not done: taking a delay (MASTER_DELAY) off. MySQL 5.6 and MariaDB drop the relay log with it, and
-//! nobody delays the replica of a pair; with anything left it is refused by name.
+//! Not done: taking a delay (MASTER_DELAY) off. MySQL 5.6 and MariaDB drop the relay log with it,
+//! and nobody delays the replica of a pair; with anything left it is refused by name.
 //!
 //! MariaDB drops its relay log when its applier starts while both threads are stopped, so a stopped
 //! applier is started before the receiver is stopped, and what was received is remembered here.

@@ -64,7 +64,7 @@ impl Exchange<'_> {
             assert!(followed.is_ok(), "the replica follows again: {followed:?}");
         }
         let flavour = of_old.flavour.expect("it is up");
-        let mut plan = Switchover::new(flavour, position, LIMIT, LIMIT, true);
+        let mut plan = Switchover::new(flavour, position, LIMIT, LIMIT, true, true);
         loop {
             match plan.next() {
                 Step::Over(ending) => return Some(ending),

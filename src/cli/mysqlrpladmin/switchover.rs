@@ -13,7 +13,7 @@ use super::super::servers::{Account, Admin, Peer, Server, make_accounts};
 use super::{Topology, account, failover, health, script, timeout};
 use crate::repl::plan::{Ending, Stage, Step, Switchover, Whom};
 use crate::repl::topology::{Member, errant};
-use crate::repl::{Job, ReplicaStatus, ThreadState};
+use crate::repl::{Failure, Job, ReplicaStatus, ThreadState};
 
 /// Both servers, and what they were found to be.
 struct Pair<'a> {
@@ -216,7 +216,8 @@ fn exchange(call: &Call, pair: &Pair<'_>, demotes: bool) -> Result<Ending, Stop>
     let position = old.member()?.executed.to_string();
     let flavour = old.dialect.flavour();
     let closed_limit = limit.min(CLOSED_LIMIT);
-    let mut plan = Switchover::new(flavour, position, limit, closed_limit, demotes);
+    let ends_writers = call.options.has("force");
+    let mut plan = Switchover::new(flavour, position, limit, closed_limit, demotes, ends_writers);
     loop {
         match plan.next() {
             Step::Over(ending) => return Ok(ending),
@@ -277,10 +278,15 @@ fn conclude(call: &Call, pair: &Pair<'_>, ending: Ending, demotes: bool) -> Resu
             ));
             Ok(false)
         }
-        Ending::Undone { why, at } => aborted(format!(
-            "{}: {why}. {old} is the master, and takes writes, as before.",
-            clause(at)
-        )),
+        Ending::Undone { why, at } => {
+            let is_held = matches!(why, Failure::Blocked { ended: 0 });
+            let way_on =
+                if is_held { " Note: --force ends the connections of writers." } else { "" };
+            aborted(format!(
+                "{}: {why}. {old} is the master, and takes writes, as before.{way_on}",
+                clause(at)
+            ))
+        }
         Ending::Stuck { why, at, then } => aborted(format!(
             "{}: {why}. Undoing it failed: {then}. Both are read-only as far as is known: find out \
              which one has everything (mysqlrpladmin gtid), and promote it.",
