@@ -10,6 +10,8 @@
 mod pair;
 #[path = "applets/said.rs"]
 mod said;
+#[path = "applets/scenarios.rs"]
+mod scenarios;
 #[path = "applets/stage.rs"]
 mod stage;
 
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use pair::Recipe;
 use said::Said;
+use scenarios::*;
 use stage::{REPLICATE, SWITCH, SWITCH_BACK, Stage, rows};
 
 /// Each law once for each flavour.
@@ -53,6 +56,16 @@ laws!(
     a_missing_account_is_made_before_it_is_needed,
     other_replicas_follow_the_new_source,
     scripts_and_the_log_see_a_change_of_roles,
+    a_stale_replica_is_promoted_only_if_told_to,
+    a_delay_is_refused_by_name,
+    a_lagging_replica_is_refused_and_so_is_a_second_command,
+    misfits_are_refused_by_name_and_fail_the_check,
+    what_would_break_later_is_warned_of,
+    what_holds_the_source_open_is_named_or_ended,
+    events_run_on_the_source_alone,
+    any_letters_do_and_no_report_is_needed,
+    a_slave_with_data_of_its_own_is_refused,
+    what_the_new_source_wrote_as_a_replica_is_told_and_kept,
 );
 
 /// Every transcript of a pair in its daily life, in the order of the originals' own runs.

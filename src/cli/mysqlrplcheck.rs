@@ -13,7 +13,9 @@ use super::options::{Opt, Spec, flag, value};
 use super::servers::Server;
 use crate::limits;
 use crate::os::clock;
-use crate::repl::check::{Check, Findings, Verdict, further, original};
+use crate::repl::check::{
+    Check, FRAGILE_TABLES, Findings, Verdict, further, original, unstopped_accounts,
+};
 use crate::repl::topology::{Member, accounts_query};
 use crate::repl::{Dialect, Rows, ThreadState};
 
@@ -88,6 +90,8 @@ struct Said {
     master_info: Rows,
     innodb: [Rows; 2],
     engines: [Vec<String>; 2],
+    fragile_tables: Vec<String>,
+    unstopped: Vec<String>,
 }
 
 impl Said {
@@ -114,6 +118,11 @@ impl Said {
             master_info,
             innodb: [source.must(innodb)?, replica.must(innodb)?],
             engines: [engines(source)?, engines(replica)?],
+            fragile_tables: first_column(&source.must(FRAGILE_TABLES)?),
+            unstopped: match unstopped_accounts(replica.dialect, &replica.login.user) {
+                Some(sql) => first_column(&replica.must(&sql)?),
+                None => Vec::new(),
+            },
         })
     }
 
@@ -139,8 +148,14 @@ impl Said {
             master_info: &self.master_info,
             innodb: [&self.innodb[0], &self.innodb[1]],
             engines: [&self.engines[0], &self.engines[1]],
+            fragile_tables: &self.fragile_tables,
+            unstopped: &self.unstopped,
         }
     }
+}
+
+fn first_column(rows: &Rows) -> Vec<String> {
+    rows.rows.iter().filter_map(|row| row.first().cloned().flatten()).collect()
 }
 
 /// A replica at work is always a few transactions behind, and not for long.

@@ -60,6 +60,32 @@ impl Server {
         self.query(sql).map_err(|error| format!("{}: {}", self.name(), plain(&error)))
     }
 
+    /// Another session, which holds what it asked for until it is dropped.
+    pub(super) fn another_session(&self) -> Result<LocalServer, String> {
+        reach(&self.login).map(|(_, hands)| hands)
+    }
+
+    pub(super) fn on(&self, session: &LocalServer, sql: &str) -> Result<Rows, String> {
+        ask(session, sql, limits::STATEMENT_LIMIT)
+            .map_err(|error| format!("{}: {}", self.name(), plain(&error)))
+    }
+
+    /// When the last transaction in this binlog was written, on the server that wrote it first;
+    /// seconds since 1970. `None` where that cannot be told within `limit`.
+    pub(super) fn last_written_at(&self, binlog: &str, limit: Duration) -> Option<u64> {
+        let (began, mut last) = (clock::now(), None);
+        for event in self.hands.session().ok()?.events(binlog).ok()? {
+            let header = event.ok()?.header();
+            if [QUERY_EVENT, XID_EVENT].contains(&header.event_type_raw()) {
+                last = Some(u64::from(header.timestamp()));
+            }
+            if clock::now().since(began) > limit {
+                return None;
+            }
+        }
+        last
+    }
+
     /// Everything that health, checks and elections need. The position comes last but one: what a
     /// replica has executed must be read before what its source has.
     pub(super) fn member(&self) -> Result<Member, String> {
@@ -105,6 +131,10 @@ impl Server {
         rows.value(0, &["password"]).map(str::to_owned).filter(|password| !password.is_empty())
     }
 }
+
+/// Every transaction has one or the other.
+const QUERY_EVENT: u8 = 2;
+const XID_EVENT: u8 = 16;
 
 /// The account that replicas log in with.
 #[derive(Clone)]

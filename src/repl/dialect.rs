@@ -27,13 +27,9 @@ impl Dialect {
     /// `None` for a server without GTIDs (before MySQL 5.6 or MariaDB 10), or no version at all.
     #[must_use]
     pub fn from_version(version: &str) -> Option<Self> {
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-        let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
-        let release = (number()?, number()?);
+        let release = release(version)?;
         if version.contains("MariaDB") {
-            // Old servers put "5.5.5-" in front of the real version for old replicas.
-            return (release >= (10, 0) || version.starts_with("5.5.5-10."))
-                .then_some(Self::Mariadb);
+            return (release >= (10, 0)).then_some(Self::Mariadb);
         }
         match release {
             (0..=4, _) | (5, 0..=5) => None,
@@ -179,6 +175,15 @@ impl Dialect {
         let variable = self.statements().close_variable;
         format!("SET SESSION lock_wait_timeout={lock_wait_seconds}, GLOBAL {variable}=ON")
     }
+}
+
+/// The first two numbers of a version.
+pub(super) fn release(version: &str) -> Option<(u32, u32)> {
+    // Old servers put this in front of the real version for old replicas.
+    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
+    Some((number()?, number()?))
 }
 
 /// Where a replica gets its transactions.

@@ -61,7 +61,10 @@ impl Position {
         match (self, known) {
             (Self::Mysql(own), Self::Mysql(known)) => own.of(writer.uuid, true).beyond(known),
             (Self::Mariadb(own), Self::Mariadb(known)) => {
-                own.of_after(writer.id, known).beyond(known)
+                // Numbers grow: whoever has a later one of another server has had these.
+                own.beyond_where(known, |(domain, server), sequence| {
+                    server == writer.id && known.reached(domain).is_none_or(|it| it < sequence)
+                })
             }
             (Self::Mysql(_), Self::Mariadb(_)) | (Self::Mariadb(_), Self::Mysql(_)) => {
                 Beyond::NOTHING
@@ -410,24 +413,21 @@ impl BinlogState {
         both
     }
 
-    /// Entries of `server` that lie behind everything that `known` has in their domains: numbers
-    /// grow, so that whoever has a later one of another server has had these.
-    fn of_after(&self, server: u32, known: &Self) -> Self {
-        let reached = |domain: u32| {
-            known.last.range((domain, 0)..=(domain, u32::MAX)).map(|(_, last)| *last).max()
-        };
-        let entries = self.last.iter().filter(|((domain, writer), last)| {
-            *writer == server && reached(*domain).is_none_or(|reached| reached < **last)
-        });
-        Self { last: entries.map(|(key, last)| (*key, *last)).collect() }
+    /// The highest number in a domain.
+    fn reached(&self, domain: u32) -> Option<u64> {
+        self.last.range((domain, 0)..=(domain, u32::MAX)).map(|(_, last)| *last).max()
     }
 
     fn beyond(&self, other: &Self) -> Beyond {
+        self.beyond_where(other, |_, _| true)
+    }
+
+    fn beyond_where(&self, other: &Self, keeps: impl Fn((u32, u32), u64) -> bool) -> Beyond {
         let mut extra = Self::default();
         let mut transactions = 0u64;
         for (&(domain, server), &sequence) in &self.last {
             let known = other.last.get(&(domain, server)).copied();
-            if known.is_some_and(|known| known >= sequence) {
+            if known.is_some_and(|known| known >= sequence) || !keeps((domain, server), sequence) {
                 continue;
             }
             // Numbers below another server's last one were that server's.

@@ -125,7 +125,7 @@ impl Server {
 
     pub(crate) fn start(&mut self, extra: &[&str]) {
         let SocketAddr::V4(address) = self.address else { panic!("IPv4 only") };
-        let data = self.directory.join("data");
+        let data = self.data();
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -172,6 +172,10 @@ impl Server {
         self.directory.join("disk")
     }
 
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     /// Keeps a copy of the data of a server that does not run.
     pub(crate) fn keep_data(&self) {
         self.copy("data", "kept");
@@ -184,7 +188,7 @@ impl Server {
 
     /// A disk that was replaced: the data of a server that never ran.
     pub(crate) fn empty(&self) {
-        let data = self.directory.join("data");
+        let data = self.data();
         fs::remove_dir_all(&data).expect("our own directory");
         let made = Command::new(&self.recipe.init).arg(&data).status().expect("the init script");
         assert!(made.success(), "no data directory");
