@@ -65,6 +65,7 @@ laws!(
     events_run_on_the_source_alone,
     any_letters_do_and_no_report_is_needed,
     a_slave_with_data_of_its_own_is_refused,
+    a_master_that_purged_what_is_needed_is_refused,
     what_the_new_source_wrote_as_a_replica_is_told_and_kept,
 );
 

@@ -92,6 +92,8 @@ laws!(
     an_exchange_killed_after_any_query_is_finished_by_the_next,
     a_delayed_replica_is_refused_by_name,
     a_full_disk_of_temporary_tables_is_no_failure,
+    a_server_without_a_free_connection_is_not_dead,
+    a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence,
     a_long_relay_log_is_drained_with_progress,
     a_host_is_taken_as_it_comes_back,
     a_source_that_lost_what_it_wrote_is_not_attached,

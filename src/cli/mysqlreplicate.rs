@@ -217,6 +217,16 @@ fn check_source(pair: &Pair) -> Result<(), Stop> {
             ));
         }
     }
+    let gone = of_source.purged_beyond(&pair.of_replica);
+    if gone.transactions > 0 {
+        return stop(format!(
+            "{} transactions that the slave lacks are purged from the binary logs of the master \
+             ({}): restore a copy of the master's data on {} first.",
+            gone.transactions,
+            gone.text,
+            pair.replica.name()
+        ));
+    }
     if let Some(replica) = &of_source.replica
         && pair.replica.is_called(&replica.source_host, replica.source_port)
     {

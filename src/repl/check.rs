@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use super::dialect::{Dialect, quote};
-use super::gtid::{Beyond, Position};
+use super::gtid::Beyond;
 use super::look::ThreadState;
 use super::rows::Rows;
 use super::topology::{Member, errant, may_replicate};
@@ -330,9 +330,7 @@ fn applier(replica: &Member) -> Vec<String> {
 
 /// A replica that needs what the source has purged can never catch up (error 1236).
 fn purged(findings: &Findings<'_>) -> Vec<String> {
-    let parse = |text: &str| Position::parse(findings.source.dialect.flavour(), text);
-    let Ok(purged) = parse(&findings.source.purged) else { return Vec::new() };
-    let gone = purged.beyond(&findings.replica.executed);
+    let gone = findings.source.purged_beyond(findings.replica);
     let clause = || format!("Purged from the master's binary logs: {}", gone.text);
     Vec::from_iter((gone.transactions > 0).then(clause))
 }

@@ -177,6 +177,15 @@ impl Member {
         self.executed.lost_of(&Writer { uuid, id: id.unwrap_or(0) }, &nothing)
     }
 
+    /// What a replica needs and this server's binlogs have no more: it can never catch up (1236).
+    #[must_use]
+    pub fn purged_beyond(&self, replica: &Self) -> Beyond {
+        match Position::parse(self.dialect.flavour(), &self.purged) {
+            Ok(purged) => purged.beyond(&replica.executed),
+            Err(_) => Beyond { text: String::new(), transactions: 0 },
+        }
+    }
+
     /// Received and not yet executed.
     #[must_use]
     pub fn unapplied(&self) -> u64 {

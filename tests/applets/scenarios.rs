@@ -419,6 +419,28 @@ pub(super) fn a_slave_with_data_of_its_own_is_refused(recipe: &'static Recipe) {
     assert!(is_open(&stage.pair.b), "as it was");
 }
 
+/// Scenario 26: what MySQL tells before; MariaDB refuses the replica once it asks.
+pub(super) fn a_master_that_purged_what_is_needed_is_refused(recipe: &'static Recipe) {
+    let stage = Stage::new(recipe);
+    stage.write(0..2);
+    stage.pair.a.run("FLUSH BINARY LOGS");
+    // MariaDB keeps a binlog that InnoDB may still need for a recovery, and says so in a warning.
+    let names = || -> Vec<String> {
+        stage.pair.a.run("PURGE BINARY LOGS TO 'binlog.000002'");
+        let mut conn = stage.pair.a.connect(ADMIN);
+        let rows: Vec<mysql::Row> = conn.query("SHOW BINARY LOGS").expect("a list");
+        rows.iter().map(|row| row.get(0).expect("a name")).collect()
+    };
+    stage::eventually("it is purged", || names() == ["binlog.000002"]);
+    let said = stage.fails(REPLICATE);
+    let words = match recipe.flavour {
+        "mariadb" => "error 1236",
+        _ => "are purged from the binary logs of the master",
+    };
+    assert!(said.has(words), "{}", said.text);
+    assert!(is_open(&stage.pair.b), "as it was");
+}
+
 /// Scenario 15.
 pub(super) fn what_the_new_source_wrote_as_a_replica_is_told_and_kept(recipe: &'static Recipe) {
     let mut stage = Stage::new(recipe);

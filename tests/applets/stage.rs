@@ -320,7 +320,7 @@ pub(crate) const SWITCH_BACK: &str = "mysqlrpladmin --master=root:pw@SERVER2 \
     --new-master=root:pw@SERVER1 --demote-master --discover-slaves-login=root:pw \
     --rpl-user=rpl:pw switchover";
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(20), "{what}");

@@ -210,7 +210,7 @@ impl Server {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    fn try_connect(&self, (user, password): (&str, &str)) -> Option<mysql::Conn> {
+    pub(crate) fn try_connect(&self, (user, password): (&str, &str)) -> Option<mysql::Conn> {
         let opts = mysql::OptsBuilder::new()
             .ip_or_hostname(Some(self.address.ip().to_string()))
             .tcp_port(self.address.port())

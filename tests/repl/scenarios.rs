@@ -180,6 +180,52 @@ pub(super) fn a_full_disk_of_temporary_tables_is_no_failure(recipe: &'static Rec
     pair.a.run("INSERT INTO app.t VALUES (1000, 'x')");
 }
 
+/// Scenario 6: a server that has no connection left for us is not dead.
+pub(super) fn a_server_without_a_free_connection_is_not_dead(recipe: &'static Recipe) {
+    let mut pair = Pair::new(recipe);
+    pair.host_a.job(Job::Promote).expect("A is promoted");
+    pair.a.run("SET GLOBAL max_connections=10");
+    // The last one is for an administrator, as these are. A daemon that starts has none yet.
+    let mut taken: Vec<mysql::Conn> = Vec::new();
+    eventually("it is denied, and not dead", || {
+        pair.host_a.restart();
+        taken.extend(std::iter::from_fn(|| pair.a.try_connect(ADMIN)));
+        let state = pair.host_a.observe().state;
+        assert!(!matches!(state, State::Unreachable(_)), "{state:?}");
+        matches!(state, State::Denied(reason) if reason.contains("1040"))
+    });
+    drop(taken);
+    eventually("it is seen again", || pair.host_a.observe().state == State::Up);
+}
+
+/// Scenario 57: nobody is told that a write succeeded which waits for the replica at a fencing.
+pub(super) fn a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence(
+    recipe: &'static Recipe,
+) {
+    if recipe.flavour == "mysql56" {
+        return; // This build has no semi-synchronous replication.
+    }
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    pair.host_a.job(Job::SemiSync { is_source: true, is_replica: true }).expect("A's halves");
+    pair.host_b.job(Job::SemiSync { is_source: false, is_replica: true }).expect("B's halves");
+    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+    pair.b.signal(Signal::SIGSTOP);
+    let mut conn = pair.a.connect(APP);
+    let writer = thread::spawn(move || conn.query_drop("INSERT INTO app.t VALUES (1, 'waits')"));
+    eventually("a commit waits", || pair.host_a.observe().semi_sync.waiting == 1);
+    let began = Clock::now();
+    let fenced = pair.host_a.job(Job::Fence);
+    println!("{}: fenced in {:?}: {fenced:?}", recipe.flavour, began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    // Where ending the wait does not help, the end of the process is the fence.
+    if fenced.is_err() {
+        pair.a.crash();
+    }
+    writer.join().expect("the writer ends").expect_err("B does not have it");
+    pair.b.signal(Signal::SIGCONT);
+}
+
 /// Scenario 9: a relay log of 100 MB is applied, and how far it is, is said.
 pub(super) fn a_long_relay_log_is_drained_with_progress(recipe: &'static Recipe) {
     let mut pair = Pair::new(recipe);
