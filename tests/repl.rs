@@ -82,6 +82,7 @@ laws!(
     fencing_a_source_ends_its_applications,
     a_full_disk_is_seen_by_a_commit_that_does_not_end,
     what_only_waits_is_no_hang,
+    a_full_disk_for_temporary_tables_is_no_hang,
     errant_rows_are_saved_and_taken_back,
     the_saved_binlog_is_a_binlog,
     a_discard_cut_off_after_any_step_is_finished_by_the_next,
@@ -91,7 +92,6 @@ laws!(
     a_database_is_replaced_by_a_copy_of_the_peers,
     an_exchange_killed_after_any_query_is_finished_by_the_next,
     a_delayed_replica_is_refused_by_name,
-    a_full_disk_of_temporary_tables_is_no_failure,
     a_server_without_a_free_connection_is_not_dead,
     a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence,
     a_long_relay_log_is_drained_with_progress,
@@ -441,15 +441,7 @@ impl Writer {
         let stop = is_over.clone();
         let connect = |server: &Server| {
             let address = server.address;
-            move || {
-                let opts = mysql::OptsBuilder::new()
-                    .ip_or_hostname(Some(address.ip().to_string()))
-                    .tcp_port(address.port())
-                    .user(Some(APP.0))
-                    .pass(Some(APP.1))
-                    .prefer_socket(false);
-                mysql::Conn::new(opts)
-            }
+            move || pair::log_in(address, APP)
         };
         let mut makers: Vec<_> = servers.into_iter().map(connect).collect();
         let thread = thread::spawn(move || {

@@ -1,18 +1,19 @@
 //! One command at a time: whoever changes roles holds a lock on every server that it changes.
 //!
-//! In: servers. Out: a lock that goes with the process. Must not: wait, or leave anything behind.
+//! In: servers. Out: a lock that goes with the process. Must not: leave anything behind.
 //! Read first: GET_LOCK in the servers' manuals; facts/repl.md section 5, scenario 41.
 //! Not done: a file or a table. A lock of a session ends with it, however the command ends.
 
 use std::net::SocketAddr;
 
 use super::servers::Server;
+use crate::limits;
 use crate::os::mysql::LocalServer;
 
 /// Held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _held: Vec<LocalServer>,
+    held: Vec<LocalServer>,
 }
 
 impl Turn {
@@ -33,8 +34,21 @@ impl Turn {
                 Some(_) | None => Err(refusal(server)),
             }
         };
-        let held = servers.into_iter().map(take_one).collect::<Result<_, _>>()?;
-        Ok(Self { _held: held })
+        let mut turn = Self { held: Vec::new() };
+        for server in servers {
+            turn.held.push(take_one(server)?);
+        }
+        Ok(turn)
+    }
+}
+
+impl Drop for Turn {
+    /// Said, and not left to the end of the connections, which the servers see a moment later.
+    fn drop(&mut self) {
+        for session in &self.held {
+            let release = session.query(RELEASE.to_owned(), limits::STATEMENT_LIMIT);
+            let _gone_with_the_server = async_io::block_on(release);
+        }
     }
 }
 
@@ -53,5 +67,8 @@ fn refusal(server: &Server) -> String {
     )
 }
 
-const TAKE: &str = "SELECT GET_LOCK('tandem.roles', 0) AS taken";
+/// The lock of a command that was killed goes when the server sees that its connection is gone,
+/// which is waited for.
+const TAKE: &str = "SELECT GET_LOCK('tandem.roles', 1) AS taken";
+const RELEASE: &str = "DO RELEASE_LOCK('tandem.roles')";
 const HOLDER: &str = "SELECT IS_USED_LOCK('tandem.roles') AS holder";

@@ -36,8 +36,9 @@ impl Node {
         known: String,
     ) {
         if self.errant.as_ref().is_none_or(|errant| errant.gtids != gtids) {
-            let since = *self.errant_since.get_or_insert(now);
-            if now.since(since) < POSITION_AGE_MAX {
+            let since = self.errant_since.filter(|since| now.since(*since) < SUSPICION_AGE_MAX);
+            self.errant_since = Some(since.unwrap_or(now));
+            if since.is_none_or(|since| now.since(since) < POSITION_AGE_MAX) {
                 self.retry_at = now + POSITION_AGE_MAX;
                 return;
             }
@@ -103,7 +104,7 @@ impl Node {
             Some(Err(why)) => (None, Some(why.clone())),
         };
         Some(ErrantStatus {
-            gtids: gtids.clone(),
+            gtids: gtids.chars().take(GTIDS_IN_STATUS).collect(),
             transactions: *transactions,
             known: known.clone(),
             directory,
@@ -159,5 +160,9 @@ impl Node {
 /// Two looks of the peer and its beacons.
 const POSITION_AGE_MAX: Duration = Duration::from_millis(1500);
 
-/// Characters of a set of GTIDs in a sentence.
+/// A suspicion that nobody came back to is none.
+const SUSPICION_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// Characters of a set of GTIDs in a sentence, and in a status, which is one bounded frame.
 const GTIDS_SHOWN: usize = 200;
+const GTIDS_IN_STATUS: usize = 4000;

@@ -287,6 +287,7 @@ const MARIADB: Statements = Statements {
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
         @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
+        @@GLOBAL.gtid_strict_mode AS is_strict, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
     gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::dialect::Source;
-use super::gtid::{Beyond, Position, Writer};
+use super::gtid::{Beyond, Flavour, Position, Writer};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::{Facts, ReplicaStatus, ThreadState};
 use super::rows::{Rows, ServerError};
@@ -127,7 +127,8 @@ impl Follow {
                 received.map_or_else(|| facts.position.clone(), |it| facts.position.union(&it));
             let own = Writer { uuid: &facts.server_uuid, id: facts.server_id };
             let lost = peer.lost_of(&own, &had);
-            return (lost.transactions > 0).then(|| Failure::Refused(lost_words(&lost)));
+            let is_lost = lost.transactions > 0 && !takes_its_own_back(context, facts);
+            return is_lost.then(|| Failure::Refused(lost_words(&lost)));
         }
         let Beyond { text: extra, transactions } = facts.position.beyond(&known);
         Some(Failure::Diverged { extra, transactions, known: known.to_string() })
@@ -281,6 +282,17 @@ impl Follow {
     }
 }
 
+/// A strict MariaDB whose receiver acknowledges skips nothing; `attach` turns that half on before
+/// it starts the receiver, and leaves one that runs alone.
+fn takes_its_own_back(context: &Context<'_>, facts: &Facts) -> bool {
+    let starts = !facts.replica.as_ref().is_some_and(is_running);
+    let acknowledges = context.semi_sync.replica == Some(true);
+    context.dialect.flavour() == Flavour::Mariadb
+        && facts.is_strict
+        && context.semi_sync.is_available()
+        && (starts || acknowledges)
+}
+
 /// What came from the source, executed or not.
 fn received(context: &Context<'_>, facts: &Facts) -> Option<Position> {
     let received = facts.replica.as_ref().map_or("", |replica| &replica.retrieved);
@@ -322,13 +334,13 @@ fn complaint(replica: &ReplicaStatus) -> String {
     }
 }
 
-/// ER_ACCESS_DENIED_ERROR.
 const COUNTING: &str = "counting its tables";
 /// Those of users, in a table of one number.
 const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TABLES \
     WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN \
     ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem')";
 
+/// ER_ACCESS_DENIED_ERROR.
 const ACCESS_DENIED: u32 = 1045;
 
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or

@@ -157,6 +157,8 @@ pub(super) struct Facts {
     pub(super) event_scheduler: String,
     pub(super) replica: Option<ReplicaStatus>,
     pub(super) unfit: Vec<String>,
+    /// MariaDB: gtid_strict_mode.
+    pub(super) is_strict: bool,
     pub(super) server_id: u32,
     pub(super) server_uuid: String,
 }
@@ -192,6 +194,7 @@ impl Facts {
             event_scheduler: text("event_scheduler").to_owned(),
             replica: replica_status(status),
             unfit: unfit(variables, status, server_id),
+            is_strict: is_on(text("is_strict")),
             server_id,
             server_uuid: text("server_uuid").to_owned(),
         })

@@ -1,12 +1,13 @@
 //! Benchmark: how long the mysql-utilities applets take, beside the originals' figures.
 //!
-//! In: --runs N, --server FLAVOUR, --json FILE. Out: a table (median, worst), the same as JSON;
-//! exit status 0 only if no acknowledged write was lost. The servers' files are below TMPDIR: on a
-//! busy disk, syncing them is most of what is measured.
+//! In: --runs N, --kills N, --server FLAVOUR, --json FILE. Out: a table (median, worst), the same
+//! as JSON; exit status 0 only if no acknowledged write was lost. The servers' files are below
+//! TMPDIR: on a busy disk, syncing them is most of what is measured.
 //! Not done: the originals beside it (they need Python 2.7; facts/repl.md 1.6 has their means of
 //! ten runs on 5.6.24).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code)]
 
+mod kills;
 #[path = "../repl/pair.rs"]
 mod pair;
 mod said;
@@ -21,8 +22,8 @@ use pair::Recipe;
 use serde_json::{Value, json};
 use stage::{REPLICATE, SWITCH, SWITCH_BACK, Stage};
 
-const USAGE: &str =
-    "usage: scripts/bench repl [--runs N] [--server mariadb|mysql97|mysql56] [--json FILE]";
+const USAGE: &str = "usage: scripts/bench repl [--runs N] [--kills N] [--json FILE] \
+    [--server mariadb|mysql97|mysql56]";
 
 /// Figure, the original's mean in seconds, what is to be reached.
 const FIGURES: [(&str, Option<f64>, Option<f64>); 8] = [
@@ -38,6 +39,8 @@ const FIGURES: [(&str, Option<f64>, Option<f64>); 8] = [
 
 struct Arguments {
     runs: u32,
+    /// Sources that are killed under load, instead of all else.
+    kills: u32,
     servers: Vec<&'static str>,
     json: Option<String>,
 }
@@ -50,6 +53,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if arguments.kills > 0 {
+        return kill_sources(&arguments);
+    }
     let (mut report, mut lost_in_all) = (serde_json::Map::new(), 0);
     for server in arguments.servers {
         let Some(recipe) = Recipe::of(server) else { return ExitCode::FAILURE };
@@ -83,16 +89,61 @@ fn main() -> ExitCode {
     if lost_in_all == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Succeeds if nothing acknowledged was lost where semi-synchronous replication was in force.
+fn kill_sources(arguments: &Arguments) -> ExitCode {
+    let (mut report, mut lost_in_all) = (serde_json::Map::new(), 0);
+    println!("source kills under the load of 4 connections: acknowledged, lost, errant, promotion");
+    for server in &arguments.servers {
+        let Some(recipe) = Recipe::of(server) else { return ExitCode::FAILURE };
+        // This build of MySQL 5.6 has no semi-synchronous replication.
+        let modes: &[bool] = if *server == "mysql56" { &[false] } else { &[true, false] };
+        for is_semi_sync in modes.iter().copied() {
+            let times = if is_semi_sync { arguments.kills } else { arguments.kills.div_ceil(10) };
+            let mut found = kills::kill_sources(recipe, times, is_semi_sync);
+            found.promotions.sort();
+            let median = at(&found.promotions, found.promotions.len() / 2);
+            let worst = at(&found.promotions, found.promotions.len() - 1);
+            let mode = if is_semi_sync { "semi-synchronous" } else { "asynchronous" };
+            println!(
+                "{server} {mode}, {times} kills: {} acknowledged, {} lost, {} came back errant, \
+                 promotion {median:.3} s median, {worst:.3} worst",
+                found.acknowledged, found.lost, found.errant
+            );
+            report.insert(
+                format!("{server} {mode}"),
+                json!({"kills": times, "acknowledged": found.acknowledged, "lost": found.lost,
+                    "errant": found.errant, "promotion_median_s": median,
+                    "promotion_worst_s": worst}),
+            );
+            lost_in_all += if is_semi_sync { found.lost } else { 0 };
+        }
+    }
+    if let Some(path) = &arguments.json
+        && let Err(error) = std::fs::write(path, format!("{:#}\n", Value::Object(report)))
+    {
+        eprintln!("bench repl: {path}: {error}");
+        return ExitCode::FAILURE;
+    }
+    if lost_in_all == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn parse() -> Result<Arguments, String> {
-    let mut arguments =
-        Arguments { runs: 10, servers: vec!["mysql56", "mysql97", "mariadb"], json: None };
+    let mut arguments = Arguments {
+        runs: 10,
+        kills: 0,
+        servers: vec!["mysql56", "mysql97", "mariadb"],
+        json: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
-            "--runs" => {
+            "--runs" | "--kills" => {
                 let text = value()?;
-                arguments.runs = text.parse().map_err(|_| format!("--runs {text}: no number"))?;
+                let number = text.parse().map_err(|_| format!("{word} {text}: no number"))?;
+                let place =
+                    if word == "--runs" { &mut arguments.runs } else { &mut arguments.kills };
+                *place = number;
             }
             "--json" => arguments.json = Some(value()?),
             "--server" => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use tandem::repl::{Position, ThreadState};
 
-use super::pair::{ADMIN, APP, Pair, Recipe, Server};
+use super::pair::{ADMIN, APP, Pair, Recipe, Server, log_in};
 use super::said::{Said, Transcript, binary};
 
 pub(crate) struct Stage {
@@ -61,15 +61,7 @@ impl Writer {
 }
 
 fn write_until(servers: &[SocketAddr; 2], first: u32, stops: &AtomicBool) -> Written {
-    let connect = |address: SocketAddr| {
-        let opts = mysql::OptsBuilder::new()
-            .ip_or_hostname(Some(address.ip().to_string()))
-            .tcp_port(address.port())
-            .user(Some(APP.0))
-            .pass(Some(APP.1))
-            .prefer_socket(false);
-        mysql::Conn::new(opts).expect("both servers are up")
-    };
+    let connect = |address: SocketAddr| log_in(address, APP).expect("both servers are up");
     let mut conns = servers.map(connect);
     let (mut at, mut id) = (0, first);
     let mut written = Written { acknowledged: Vec::new(), gap: Duration::ZERO };
@@ -261,9 +253,14 @@ impl Stage {
     }
 
     pub(crate) fn forget_source_on_b(&self) {
-        let word = if self.is_new() { "REPLICA" } else { "SLAVE" };
+        let word = self.word();
         self.pair.b.run(&format!("STOP {word}"));
         self.pair.b.run(&format!("RESET {word} ALL"));
+    }
+
+    /// REPLICA or SLAVE.
+    pub(crate) fn word(&self) -> &'static str {
+        if self.is_new() { "REPLICA" } else { "SLAVE" }
     }
 
     fn is_new(&self) -> bool {

@@ -205,7 +205,7 @@ pub(super) fn a_discard_cut_off_after_any_step_is_finished_by_the_next(recipe: &
     }
     // Whoever attached it now would apply everything again.
     match returned.follow() {
-        Err(Failure::Refused(why)) => assert!(why.contains("no position"), "{why}"),
+        Err(Failure::Refused(why)) => assert!(why.contains("are lost here"), "{why}"),
         Err(Failure::Diverged { .. }) if recipe.flavour == "mariadb" => {}
         other => panic!("must be refused: {other:?}"),
     }

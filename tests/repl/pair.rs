@@ -82,6 +82,21 @@ pub(crate) const ADMIN: (&str, &str) = ("tandem", "ta'n\\dem");
 pub(crate) const APP: (&str, &str) = ("app", "app");
 pub(crate) const REPLICATION_PASSWORD: &str = "r'p\\l \"@%:";
 
+/// A connection for a thread that knows no more than where the server is.
+pub(crate) fn log_in(
+    address: SocketAddr,
+    (user, password): (&str, &str),
+) -> mysql::Result<mysql::Conn> {
+    let opts = mysql::OptsBuilder::new()
+        .ip_or_hostname(Some(address.ip().to_string()))
+        .tcp_port(address.port())
+        .user(Some(user))
+        .pass(Some(password))
+        .prefer_socket(false)
+        .read_timeout(Some(Duration::from_secs(60)));
+    mysql::Conn::new(opts)
+}
+
 /// A mysqld in a directory of its own; both end with it.
 pub(crate) struct Server {
     recipe: &'static Recipe,
@@ -210,15 +225,16 @@ impl Server {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    pub(crate) fn try_connect(&self, (user, password): (&str, &str)) -> Option<mysql::Conn> {
-        let opts = mysql::OptsBuilder::new()
-            .ip_or_hostname(Some(self.address.ip().to_string()))
-            .tcp_port(self.address.port())
-            .user(Some(user))
-            .pass(Some(password))
-            .prefer_socket(false)
-            .read_timeout(Some(Duration::from_secs(60)));
-        mysql::Conn::new(opts).ok()
+    pub(crate) fn try_connect(&self, user: (&str, &str)) -> Option<mysql::Conn> {
+        log_in(self.address, user).ok()
+    }
+
+    /// Writes on its file system of a few megabytes, of which only it knows, until nothing fits.
+    pub(crate) fn fill_disk(&self) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let file = format!("/proc/{pid}/root{}/filler", self.disk().display());
+        let mut file = fs::File::create(file).expect("its own disk");
+        while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|count| count > 0) {}
     }
 
     /// As the daemon logs in.

@@ -3,8 +3,8 @@
 //! In: a pair of real servers. Out: laws, each with its scenario's number; `scenarios.txt` has all.
 //! Must not: know how a pair is made (`pair`).
 
+use tandem::repl::Position;
 use tandem::repl::plan::{Ending, Step, Switchover, Whom};
-use tandem::repl::{Commits, Position};
 
 use super::pair::Host;
 use super::*;
@@ -155,31 +155,6 @@ pub(super) fn a_delayed_replica_is_refused_by_name(recipe: &'static Recipe) {
     assert_eq!(rows(&pair.b), 5);
 }
 
-/// Scenario 5: a statement that has no room for its temporary table is no failure of the server.
-pub(super) fn a_full_disk_of_temporary_tables_is_no_failure(recipe: &'static Recipe) {
-    let mut pair = Pair::on_small_disks(recipe);
-    pair.a.crash();
-    let disk = format!("--tmpdir={}", pair.a.disk().display());
-    pair.a.start(&["--log-bin=binlog", &disk]);
-    pair.host_a.job(Job::Promote).expect("A is promoted");
-    pair.a.run("CREATE DATABASE app");
-    pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(60)) ENGINE=InnoDB");
-    write_rows(&pair.a, 0..40);
-    let mut conn = pair.a.connect(APP);
-    conn.query_drop("SET SESSION sort_buffer_size=32768").expect("a setting");
-    let sql = "SELECT a.id FROM app.t a, app.t b, app.t c \
-               ORDER BY CONCAT(REPEAT('x', 500), RAND()), a.id";
-    let refused = conn.query::<u32, _>(sql).map(|rows| rows.len());
-    println!("{}: {refused:?}", recipe.flavour);
-    assert!(refused.is_err(), "the disk is not full");
-    for look in 0..30 {
-        let seen = pair.host_a.observe();
-        let is_well = seen.state == State::Up && seen.commits == Commits::End;
-        assert!(is_well && !seen.is_read_only, "look {look}: {seen:?}");
-    }
-    pair.a.run("INSERT INTO app.t VALUES (1000, 'x')");
-}
-
 /// Scenario 6: a server that has no connection left for us is not dead.
 pub(super) fn a_server_without_a_free_connection_is_not_dead(recipe: &'static Recipe) {
     let mut pair = Pair::new(recipe);
@@ -328,6 +303,14 @@ pub(super) fn a_source_that_lost_what_it_wrote_is_not_attached(recipe: &'static 
         other => panic!("it must be refused: {other:?}"),
     }
     assert_eq!(pair.host_a.observe().replica, None, "it is not attached");
+    // MariaDB takes its own back with the replica's half on, if it is strict; the look has told.
+    if recipe.flavour == "mariadb" {
+        let position = peer_position.clone().expect("B has one");
+        let followed = pair.host_a.job(Job::Follow { peer_position: peer_position.clone() });
+        assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+        pair.host_a.job(Job::CatchUp { position, limit: LIMIT }).expect("A catches up");
+        assert_eq!(rows(&pair.a), 12, "it has everything");
+    }
 
     pair.a.crash();
     pair.a.empty();
