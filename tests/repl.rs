@@ -12,10 +12,14 @@ mod errant;
 mod gtid_algebra;
 #[path = "repl/pair.rs"]
 mod pair;
+#[path = "repl/rescue.rs"]
+mod rescue;
 #[path = "repl/scenarios.rs"]
 mod scenarios;
 #[path = "repl/trouble.rs"]
 mod trouble;
+#[path = "repl/words.rs"]
+mod words;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,10 +34,12 @@ use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
 use pair::{ADMIN, APP, Pair, REPLICATION_PASSWORD, Recipe, Server};
+use rescue::*;
 use scenarios::*;
 use tandem::os::mysql::LocalServer;
 use tandem::repl::{Failure, Job, Outcome, ServerError, State, ThreadState};
 use trouble::*;
+use words::*;
 
 /// Each law once for each flavour.
 macro_rules! laws {
@@ -89,6 +95,19 @@ laws!(
     what_cannot_be_taken_back_is_said_and_left,
     rows_that_changed_since_are_left_alone,
     what_is_no_longer_in_the_binlogs_is_said,
+    nothing_is_taken_back_twice,
+    what_was_written_after_a_save_is_not_lost,
+    a_save_that_is_not_whole_is_not_used,
+    the_server_is_closed_and_strict_after_every_step,
+    a_discard_goes_on_after_the_server_was_fenced_again,
+    another_database_is_not_taken_for_the_one_that_forgot,
+    a_lenient_server_is_not_believed,
+    an_event_larger_than_a_packet_is_left,
+    the_words_of_a_save_do_the_same_again,
+    what_the_binlog_does_not_say_is_an_obstacle,
+    what_the_server_would_not_give_back_is_an_obstacle,
+    rows_put_in_above_a_cascade_are_taken_back,
+    binlogs_of_several_kinds_are_saved_as_one,
     a_database_is_replaced_by_a_copy_of_the_peers,
     an_exchange_killed_after_any_query_is_finished_by_the_next,
     a_delayed_replica_is_refused_by_name,

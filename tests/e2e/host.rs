@@ -195,7 +195,7 @@ impl Host {
     }
 
     /// Takes note of the end of a program that was stopped (SIGSTOP) and then killed: whoever
-    /// entered the host for it was stopped with it.
+    /// entered the host for it was stopped with it. Whether it has ended.
     pub fn bury(&mut self, name: &str) -> bool {
         let Some(running) = self.running.as_mut() else { return true };
         let Some((_, child)) = running.children.iter_mut().rev().find(|(it, _)| it == name) else {
@@ -203,7 +203,11 @@ impl Host {
         };
         let entered = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
         let _ended_already = kill(entered, Signal::SIGCONT);
-        child.wait().is_ok()
+        // A program that was started anew just now, and has no pid file yet, goes on.
+        let buried = wait_until("it is gone", Duration::from_secs(1), || {
+            !matches!(child.try_wait(), Ok(None))
+        });
+        buried.is_ok()
     }
 
     /// Runs a command to its end, ten seconds at most.

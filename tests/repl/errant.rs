@@ -25,9 +25,9 @@ const ROW_1: &str = "(1, -5, 65535, -8388608, 18446744073709551615, -12345678901
 const ROW_2: &str = "(2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
 
-struct Returned {
-    pair: Pair,
-    directory: PathBuf,
+pub(super) struct Returned {
+    pub(super) pair: Pair,
+    pub(super) directory: PathBuf,
 }
 
 impl Drop for Returned {
@@ -38,7 +38,7 @@ impl Drop for Returned {
 
 impl Returned {
     /// A did `errant` when B was gone, and died; B was promoted; A is back, fenced and refused.
-    fn new(recipe: &'static Recipe, before: &[&str], errant: &[&str]) -> Self {
+    pub(super) fn new(recipe: &'static Recipe, before: &[&str], errant: &[&str]) -> Self {
         let mut pair = Pair::new(recipe);
         pair.set_up();
         pair.a.run(TYPES);
@@ -70,18 +70,18 @@ impl Returned {
         returned
     }
 
-    fn follow(&mut self) -> Result<Outcome, Failure> {
+    pub(super) fn follow(&mut self) -> Result<Outcome, Failure> {
         let peer_position = Some(self.pair.host_b.position());
         self.pair.host_a.job(Job::Follow { peer_position })
     }
 
-    fn save(&mut self) -> Result<Saved, String> {
+    pub(super) fn save(&mut self) -> Result<Saved, String> {
         let known = self.pair.host_b.position();
         save(&self.pair.a.login(), &known, &self.directory)
     }
 
     /// A is B's replica, and every table is the same on both.
-    fn is_whole(&mut self, what: &str) {
+    pub(super) fn is_whole(&mut self, what: &str) {
         let followed = self.follow();
         assert_eq!(followed, Ok(Outcome::Following { was_following: false }), "{what}");
         let position = self.pair.host_b.position();
@@ -99,7 +99,7 @@ impl Returned {
     }
 }
 
-fn text_of(saved: &Saved) -> String {
+pub(super) fn text_of(saved: &Saved) -> String {
     std::fs::read_to_string(Path::new(&saved.directory).join("events.sql")).expect("it is there")
 }
 
@@ -275,7 +275,7 @@ pub(super) fn what_is_no_longer_in_the_binlogs_is_said(recipe: &'static Recipe) 
         logs(&returned.pair.a).len() == 1
     });
     let why = returned.save().expect_err("it is gone");
-    assert!(why.contains("not known any more"), "{why}");
+    assert!(why.contains("not in the binlogs any more"), "{why}");
 }
 
 pub(super) fn a_database_is_replaced_by_a_copy_of_the_peers(recipe: &'static Recipe) {
