@@ -261,6 +261,10 @@ impl Server {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().expect("it runs").id();
         kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("our own child");
+        // A thread that runs on another processor stops a moment later, and may answer till then.
+        while signal == Signal::SIGSTOP && !is_stopped(pid) {
+            sleep(Duration::from_millis(1));
+        }
     }
 
     /// As a power cut would.
@@ -282,6 +286,16 @@ impl Drop for Server {
         }
         let _best_effort = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Whether every thread of the process is.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("our own child");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before the state may have blanks and brackets in it.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// One host: its engine, and the hands that answer it.
