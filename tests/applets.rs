@@ -18,7 +18,6 @@ mod stage;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
 use pair::Recipe;
 use said::Said;
 use scenarios::*;
@@ -57,17 +56,17 @@ laws!(
     a_missing_account_is_made_before_it_is_needed,
     other_replicas_follow_the_new_source,
     scripts_and_the_log_see_a_change_of_roles,
-    a_replica_that_had_stopped_receiving_is_not_promoted,
-    a_replica_with_a_delay_is_refused,
-    a_replica_that_lags_is_refused_before_a_write_is_blocked,
-    of_two_commands_at_once_the_second_is_refused,
-    misfits_are_named_at_setup_and_by_the_check,
-    a_replica_with_filters_is_refused,
-    what_a_switchover_waits_for_and_what_not,
-    what_loses_data_in_a_crash_is_warned_of,
-    an_event_runs_on_the_source_alone,
-    a_replica_that_does_not_report_itself_is_taken_by_name,
-    a_server_with_rows_of_its_own_is_not_set_up,
+    a_stale_replica_is_promoted_only_if_told_to,
+    a_delay_is_refused_by_name,
+    a_lagging_replica_is_refused_and_so_is_a_second_command,
+    misfits_are_refused_by_name_and_fail_the_check,
+    what_would_break_later_is_warned_of,
+    what_holds_the_source_open_is_named_or_ended,
+    events_run_on_the_source_alone,
+    any_letters_do_and_no_report_is_needed,
+    a_slave_with_data_of_its_own_is_refused,
+    a_master_that_purged_what_is_needed_is_refused,
+    what_the_new_source_wrote_as_a_replica_is_told_and_kept,
 );
 
 /// Every transcript of a pair in its daily life, in the order of the originals' own runs.

@@ -10,7 +10,6 @@ mod commits;
 mod errant;
 #[path = "repl/gtid_algebra.rs"]
 mod gtid_algebra;
-#[allow(dead_code)]
 #[path = "repl/pair.rs"]
 mod pair;
 #[path = "repl/rescue.rs"]
@@ -34,7 +33,7 @@ use errant::*;
 use gtid_algebra::*;
 use mysql::prelude::Queryable;
 use nix::sys::signal::Signal;
-use pair::{ADMIN, APP, Pair, Recipe, Server};
+use pair::{ADMIN, APP, Pair, REPLICATION_PASSWORD, Recipe, Server};
 use rescue::*;
 use scenarios::*;
 use tandem::os::mysql::LocalServer;
@@ -110,14 +109,17 @@ laws!(
     rows_put_in_above_a_cascade_are_taken_back,
     binlogs_of_several_kinds_are_saved_as_one,
     a_database_is_replaced_by_a_copy_of_the_peers,
-    gtid_sets_are_computed_as_by_the_server,
-    what_is_no_gtid_set_is_so_for_the_server_too,
-    a_position_of_ten_thousand_intervals_is_compared,
-    a_switchover_killed_after_any_query_is_finished_by_the_next,
-    a_source_that_lost_its_tail_gets_it_back_or_is_refused,
-    a_replica_that_gave_up_is_started_again,
-    tagged_transactions_are_told_apart,
-    several_domains_are_compared_each_by_its_own,
+    an_exchange_killed_after_any_query_is_finished_by_the_next,
+    a_delayed_replica_is_refused_by_name,
+    a_server_without_a_free_connection_is_not_dead,
+    a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence,
+    a_long_relay_log_is_drained_with_progress,
+    a_host_is_taken_as_it_comes_back,
+    a_source_that_lost_what_it_wrote_is_not_attached,
+    several_domains_move_with_the_source,
+    tagged_transactions_are_told_from_others,
+    sets_are_compared_as_by_the_server,
+    positions_are_compared_as_by_the_server,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {
@@ -343,7 +345,8 @@ fn closing_killed_after_any_query_is_undone_by_reopen(recipe: &'static Recipe) {
     for deaths in 0.. {
         pair.host_a.restart();
         pair.host_a.dies_after = Some(deaths);
-        let first = pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1) });
+        let first =
+            pair.host_a.try_job(Job::Close { limit: Duration::from_secs(1), ends_writers: true });
         pair.host_a.restart();
         pair.host_a.job(Job::Reopen).expect("A opens again");
         let id = u32::try_from(deaths).expect("few");

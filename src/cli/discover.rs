@@ -32,6 +32,19 @@ pub(super) fn reported(source: &Server) -> Result<Vec<(String, u16)>, String> {
     Ok(found)
 }
 
+/// Why nothing is found.
+pub(super) const NOBODY: &str = "no slave has logged in to this master: each is listed once its IO \
+    thread runs; those that are known can be named with --slaves";
+
+/// Why what is found is left out.
+pub(super) fn stranger(name: &str) -> String {
+    format!(
+        "{name} does not replicate from here, and is left out: a slave is looked for where it says \
+         that it is (report_host, report_port), or else where it connects from; name it with \
+         --slaves"
+    )
+}
+
 /// Where connections that fetch the binlog come from.
 fn dump_connections(processes: &Rows) -> Vec<String> {
     (0..processes.rows.len())

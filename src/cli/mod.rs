@@ -18,6 +18,7 @@ mod run;
 mod say;
 mod servers;
 mod status;
+mod turn;
 
 use std::path::Path;
 use std::process::ExitCode;

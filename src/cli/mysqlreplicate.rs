@@ -6,6 +6,7 @@
 //! both hosts, so that the pair can be turned around; leaves the replica read-only; believes
 //! threads, not their descriptions; takes back what it changed when the replica does not work.
 
+use std::cmp::Ordering;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::applet::{self, Call, Stop};
 use super::connection::account_of;
 use super::options::{Opt, Spec, flag, value};
 use super::servers::{Account, Admin, Peer, Server, make_accounts};
+use super::turn::Turn;
 use crate::repl::topology::Member;
 use crate::repl::{Failure, Job, Position, quote_name};
 
@@ -71,11 +73,11 @@ fn replicate(call: &mut Call) -> Result<ExitCode, Stop> {
     applet::warn_of_daemon(&call.say);
     let source = connect(call, "master", &login)?;
     let replica = connect(call, "slave", &slave)?;
+    let _turn = Turn::take([&source, &replica].into_iter())?;
     let of_replica = replica.member()?;
     let of_source = source.member()?;
     let pair = Pair { source, replica, of_source, of_replica };
-    let _alone = [pair.source.lock()?, pair.replica.lock()?];
-    check_identity(&pair)?;
+    check_identity(call, &pair)?;
     check_engines(call, &pair)?;
     call.say.line("# Checking for binary logging on master...");
     check_source(&pair)?;
@@ -129,7 +131,7 @@ pub(super) fn connect(
     }
 }
 
-fn check_identity(pair: &Pair) -> Result<(), Stop> {
+fn check_identity(call: &Call, pair: &Pair) -> Result<(), Stop> {
     let Pair { of_source, of_replica, .. } = pair;
     let stop = |why: String| Err(Stop::Error(why));
     for (member, role) in [(of_source, "master"), (of_replica, "slave")] {
@@ -146,6 +148,20 @@ fn check_identity(pair: &Pair) -> Result<(), Stop> {
     }
     if of_source.dialect.flavour() != of_replica.dialect.flavour() {
         return stop("MySQL and MariaDB do not replicate each other's GTIDs.".to_owned());
+    }
+    let (ours, theirs) = (&of_source.version, &of_replica.version);
+    match of_replica.compare_version(of_source) {
+        Ordering::Less => {
+            return stop(format!(
+                "The slave ({theirs}) is older than the master ({ours}), whose binary log it may \
+                 not understand: upgrade it, or use a newer server."
+            ));
+        }
+        Ordering::Greater => call.say.warning(&format!(
+            "The slave ({theirs}) is newer than the master ({ours}): there is no way back after a \
+             switchover until both are of one version."
+        )),
+        Ordering::Equal => {}
     }
     let name = "lower_case_table_names";
     let (ours, theirs) = (of_source.variable(name), of_replica.variable(name));
@@ -190,6 +206,25 @@ fn check_source(pair: &Pair) -> Result<(), Stop> {
              their meaning at a failover. Set gtid_mode=ON and enforce_gtid_consistency on both.",
             of_source.gtid_mode(),
             source.name()
+        ));
+    }
+    // The roles may be exchanged some day.
+    for (member, role) in [(of_source, "master"), (&pair.of_replica, "slave")] {
+        if let Some(lacking) = member.lacking() {
+            let name = member.name();
+            return stop(format!(
+                "{lacking} on the {role} {name}, and must be ON on both servers."
+            ));
+        }
+    }
+    let gone = of_source.purged_beyond(&pair.of_replica);
+    if gone.transactions > 0 {
+        return stop(format!(
+            "{} transactions that the slave lacks are purged from the binary logs of the master \
+             ({}): restore a copy of the master's data on {} first.",
+            gone.transactions,
+            gone.text,
+            pair.replica.name()
         ));
     }
     if let Some(replica) = &of_source.replica

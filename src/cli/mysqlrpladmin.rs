@@ -7,6 +7,7 @@ mod elect;
 mod failover;
 mod health;
 mod script;
+mod stale;
 mod switchover;
 mod threads;
 
@@ -18,6 +19,7 @@ use super::connection::{Login, account_of, parse};
 use super::discover;
 use super::options::{Opt, Spec, flag, value};
 use super::servers::{Account, Server};
+use super::turn::Turn;
 use crate::console::table::Format;
 use crate::repl::topology::Member;
 
@@ -110,14 +112,10 @@ fn administrate(call: &mut Call) -> Result<ExitCode, Stop> {
         applet::warn_of_daemon(&call.say);
     }
     let topology = connect(call, command)?;
+    let servers = topology.source.iter().chain(&topology.replicas).filter(|_| command.acts());
+    let _turn = Turn::take(servers)?;
     call.say.line("# Checking privileges.");
     check_privileges(&topology, command)?;
-    let mut locks = Vec::new();
-    if command.acts() {
-        for server in topology.source.iter().chain(&topology.replicas) {
-            locks.push(server.lock()?);
-        }
-    }
     let code = match command {
         Command::Elect => elect::elect(call, &topology)?,
         Command::Failover => failover::failover(call, &topology)?,
@@ -233,7 +231,11 @@ fn discover_replicas(
     absent: &mut Vec<Login>,
 ) -> Result<(), Stop> {
     call.say.line(&format!("# Discovering slaves for master at {}", source.name()));
-    for (host, port) in discover::reported(source)? {
+    let reported = discover::reported(source)?;
+    if reported.is_empty() {
+        call.say.own(discover::NOBODY);
+    }
+    for (host, port) in reported {
         let login = Login { host, port, socket: None, ..account.clone() };
         let name = login.name();
         call.say.line(&format!("# Discovering slave at {name}"));
@@ -254,7 +256,7 @@ fn discover_replicas(
             call.say.line(&format!("# Found slave: {name}"));
             replicas.push(server);
         } else {
-            call.say.own(&format!("{name} replicates from somebody else, and is left out"));
+            call.say.own(&discover::stranger(&name));
         }
     }
     Ok(())

@@ -13,9 +13,11 @@ use super::options::{Opt, Spec, flag, value};
 use super::servers::Server;
 use crate::limits;
 use crate::os::clock;
-use crate::repl::check::{Check, Findings, Verdict, further, original};
+use crate::repl::check::{
+    Check, FRAGILE_TABLES, Findings, Verdict, further, original, unstopped_accounts,
+};
 use crate::repl::topology::{Member, accounts_query};
-use crate::repl::{Dialect, Rows, ThreadState, quote};
+use crate::repl::{Dialect, Rows, ThreadState};
 
 const SPEC: Spec = Spec {
     program: "mysqlrplcheck",
@@ -88,8 +90,8 @@ struct Said {
     master_info: Rows,
     innodb: [Rows; 2],
     engines: [Vec<String>; 2],
-    fragile_tables: Rows,
-    super_users: Rows,
+    fragile_tables: Vec<String>,
+    unstopped: Vec<String>,
 }
 
 impl Said {
@@ -116,8 +118,11 @@ impl Said {
             master_info,
             innodb: [source.must(innodb)?, replica.must(innodb)?],
             engines: [engines(source)?, engines(replica)?],
-            fragile_tables: source.must(FRAGILE_TABLES)?,
-            super_users: super_users(source)?,
+            fragile_tables: first_column(&source.must(FRAGILE_TABLES)?),
+            unstopped: match unstopped_accounts(replica.dialect, &replica.login.user) {
+                Some(sql) => first_column(&replica.must(&sql)?),
+                None => Vec::new(),
+            },
         })
     }
 
@@ -144,9 +149,13 @@ impl Said {
             innodb: [&self.innodb[0], &self.innodb[1]],
             engines: [&self.engines[0], &self.engines[1]],
             fragile_tables: &self.fragile_tables,
-            super_users: &self.super_users,
+            unstopped: &self.unstopped,
         }
     }
+}
+
+fn first_column(rows: &Rows) -> Vec<String> {
+    rows.rows.iter().filter_map(|row| row.first().cloned().flatten()).collect()
 }
 
 /// A replica at work is always a few transactions behind, and not for long.
@@ -199,24 +208,4 @@ fn show_status(call: &Call, replica: &Member) {
         text += &format!("{name:>30} : {value}\n");
     }
     call.say.result(&text);
-}
-
-/// Tables of users that a crash may tear, and that no transaction rolls back.
-const FRAGILE_TABLES: &str = "SELECT \
-    CONCAT(TABLE_SCHEMA, '.', TABLE_NAME, ' (', ENGINE, ')') AS name \
-    FROM information_schema.TABLES WHERE TABLE_TYPE='BASE TABLE' AND ENGINE IN \
-    ('MyISAM', 'MEMORY', 'CSV', 'MRG_MyISAM', 'ARCHIVE') AND TABLE_SCHEMA NOT IN \
-    ('mysql', 'information_schema', 'performance_schema', 'sys')";
-
-/// Accounts that write to a server that is closed, beside the one that asks and root; none where
-/// super_read_only closes it to them too.
-fn super_users(server: &Server) -> Result<Rows, String> {
-    if server.dialect.shut_out_administrators(true).is_some() {
-        return Ok(Rows::default());
-    }
-    server.must(&format!(
-        "SELECT CONCAT(User, '@', Host) AS name FROM mysql.user WHERE Super_priv='Y' AND User NOT \
-         IN ('root', 'mysql', 'mariadb.sys', {})",
-        quote(&server.login.user)
-    ))
 }

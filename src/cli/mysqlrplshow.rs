@@ -96,7 +96,11 @@ impl Search<'_> {
         let recurses =
             self.call.options.has("recurse") && self.depth_max.is_none_or(|max| depth < max);
         let mut all = Vec::new();
-        for (host, port) in discover::reported(source)? {
+        let reported = discover::reported(source)?;
+        if reported.is_empty() {
+            say.own(discover::NOBODY);
+        }
+        for (host, port) in reported {
             let login = Login { host, port, socket: None, ..self.account.clone() };
             let name = login.name();
             let member = match Server::connect(&login).and_then(|server| server.member()) {
@@ -107,7 +111,7 @@ impl Search<'_> {
                 }
             };
             if !is_of(&member, source) {
-                say.own(&format!("{name} replicates from somebody else, and is left out"));
+                say.own(&discover::stranger(&name));
                 continue;
             }
             let is_circular = above.contains(&name);

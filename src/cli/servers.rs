@@ -11,7 +11,7 @@ use super::connection::Login;
 use super::say::Say;
 use crate::limits;
 use crate::os::clock;
-use crate::os::mysql::{LocalServer, Session};
+use crate::os::mysql::LocalServer;
 use crate::repl::topology::{Member, Readings, account_statements, accounts_query};
 use crate::repl::{
     Config, Dialect, Durability, Engine, Failure, Input, Job, Outcome, Output, Rows, ServerError,
@@ -55,24 +55,35 @@ impl Server {
         ask(&self.hands, sql, limits::STATEMENT_SLOW_LIMIT)
     }
 
-    /// Who changes roles does so alone. The lock of a command that was killed goes when the server
-    /// sees that its connection is gone, which is waited for.
-    pub(super) fn lock(&self) -> Result<Alone, String> {
-        let mut session = self.hands.session().map_err(|error| plain(&error))?;
-        let rows = session.query("SELECT GET_LOCK('tandem.roles', 1) AS held");
-        match rows.map_err(|error| plain(&error))?.value(0, &["held"]) {
-            Some("1") => Ok(Alone(session)),
-            Some(_) | None => Err(format!(
-                "{}: another command is changing roles there: wait for its end, or end its \
-                 connection, which holds the lock 'tandem.roles'",
-                self.name()
-            )),
-        }
-    }
-
     /// With the server's name in front of what is wrong.
     pub(super) fn must(&self, sql: &str) -> Result<Rows, String> {
         self.query(sql).map_err(|error| format!("{}: {}", self.name(), plain(&error)))
+    }
+
+    /// Another session, which holds what it asked for until it is dropped.
+    pub(super) fn another_session(&self) -> Result<LocalServer, String> {
+        reach(&self.login).map(|(_, hands)| hands)
+    }
+
+    pub(super) fn on(&self, session: &LocalServer, sql: &str) -> Result<Rows, String> {
+        ask(session, sql, limits::STATEMENT_LIMIT)
+            .map_err(|error| format!("{}: {}", self.name(), plain(&error)))
+    }
+
+    /// When the last transaction in this binlog was written, on the server that wrote it first;
+    /// seconds since 1970. `None` where that cannot be told within `limit`.
+    pub(super) fn last_written_at(&self, binlog: &str, limit: Duration) -> Option<u64> {
+        let (began, mut last) = (clock::now(), None);
+        for event in self.hands.session().ok()?.events(binlog).ok()? {
+            let header = event.ok()?.header();
+            if [QUERY_EVENT, XID_EVENT].contains(&header.event_type_raw()) {
+                last = Some(u64::from(header.timestamp()));
+            }
+            if clock::now().since(began) > limit {
+                return None;
+            }
+        }
+        last
     }
 
     /// Everything that health, checks and elections need. The position comes last but one: what a
@@ -121,16 +132,9 @@ impl Server {
     }
 }
 
-/// The lock of one server, held until it is dropped.
-#[derive(Debug)]
-pub(super) struct Alone(Session);
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        // Said, and not left to the end of the connection, which the server sees a moment later.
-        let _gone_with_the_server = self.0.query("DO RELEASE_LOCK('tandem.roles')");
-    }
-}
+/// Every transaction has one or the other.
+const QUERY_EVENT: u8 = 2;
+const XID_EVENT: u8 = 16;
 
 /// The account that replicas log in with.
 #[derive(Clone)]

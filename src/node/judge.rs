@@ -462,7 +462,7 @@ impl Node {
                 if (self.data.is_sql_quiet && is_peer_quiet) || now >= until {
                     self.stage = Stage::Closing;
                     let limit = self.config.repl.close_limit;
-                    self.jobs.push_back(repl::Job::Close { limit });
+                    self.jobs.push_back(repl::Job::Close { limit, ends_writers: true });
                 }
                 None
             }

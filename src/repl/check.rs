@@ -5,7 +5,10 @@
 //! Differs: "behind" is counted in transactions executed, not in bytes received; different
 //! lower_case_table_names fail with both values; passwords are not shown.
 
-use super::gtid::{Beyond, Position};
+use std::cmp::Ordering;
+
+use super::dialect::{Dialect, quote};
+use super::gtid::Beyond;
 use super::look::ThreadState;
 use super::rows::Rows;
 use super::topology::{Member, errant, may_replicate};
@@ -44,9 +47,10 @@ pub struct Findings<'a> {
     pub master_info: &'a Rows,
     pub innodb: [&'a Rows; 2],
     pub engines: [&'a [String]; 2],
-    /// Names: tables of the source that a crash may tear, accounts that a closed server lets write.
-    pub fragile_tables: &'a Rows,
-    pub super_users: &'a Rows,
+    /// Tables of the source that a crash may damage, with their engines.
+    pub fragile_tables: &'a [String],
+    /// Accounts of the replica that read_only does not stop.
+    pub unstopped: &'a [String],
 }
 
 impl Check {
@@ -63,6 +67,30 @@ impl Check {
     fn showing(self, verbose: Vec<String>) -> Self {
         Self { verbose, ..self }
     }
+}
+
+/// Asks the source for tables that a crash may damage.
+pub const FRAGILE_TABLES: &str = "SELECT CONCAT(TABLE_SCHEMA,'.',TABLE_NAME,' is ',ENGINE,'.') \
+    AS fragile FROM information_schema.TABLES WHERE TABLE_TYPE='BASE TABLE' AND ENGINE NOT IN \
+    (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS='YES') AND TABLE_SCHEMA \
+    NOT IN ('mysql','information_schema','performance_schema','sys') ORDER BY fragile";
+
+/// Asks the replica for accounts that read_only does not stop, beside `user` and root; `None`
+/// where nobody is.
+#[must_use]
+pub fn unstopped_accounts(dialect: Dialect, user: &str) -> Option<String> {
+    let privilege = match dialect {
+        Dialect::Mysql56 => "SUPER",
+        Dialect::Mariadb => "READ_ONLY ADMIN",
+        Dialect::Mysql57 | Dialect::Mysql80 | Dialect::Mysql84 => return None,
+    };
+    let names = [user, "root"].map(|name| quote(&format!("'{name}'@")));
+    Some(format!(
+        "SELECT GRANTEE AS account FROM information_schema.USER_PRIVILEGES \
+         WHERE PRIVILEGE_TYPE='{privilege}' AND LOCATE({}, GRANTEE)<>1 AND \
+         LOCATE({}, GRANTEE)<>1 ORDER BY account",
+        names[0], names[1]
+    ))
 }
 
 /// The tests of mysqlrplcheck, in its order and words.
@@ -134,15 +162,55 @@ pub fn further(findings: &Findings<'_>) -> Vec<Check> {
             wrong
         }),
         Check::of("Does the slave stay out of the master's tasks?", Verdict::Fail, tasks(replica)),
-        Check::of("Are all tables replicated?", Verdict::Warn, exceptions(findings, "_Table")),
+        Check::of("Are all tables replicated?", Verdict::Warn, {
+            let mut found = exceptions(findings, "_Table");
+            found.extend(exceptions(findings, "_Ids"));
+            found
+        }),
         Check::of("Do the settings survive a crash?", Verdict::Warn, durability(findings)),
-        Check::of("Do the tables survive a crash?", Verdict::Warn, {
-            names(findings.fragile_tables, "A crash may tear them, and nothing is rolled back")
-        }),
-        Check::of("Does read_only keep applications out?", Verdict::Warn, {
-            names(findings.super_users, "They have SUPER, and write to a closed server")
-        }),
+        versions(findings),
+        Check::of("Does every table survive a crash?", Verdict::Warn, fragile(findings)),
+        Check::of("Is the slave shut for every application?", Verdict::Warn, unstopped(findings)),
     ]
+}
+
+fn versions(findings: &Findings<'_>) -> Check {
+    const NAME: &str = "Do the versions let each replicate from the other?";
+    let Findings { source, replica, .. } = findings;
+    let (ours, theirs) = (&source.version, &replica.version);
+    match replica.compare_version(source) {
+        Ordering::Equal => Check::new(NAME, Verdict::Pass, Vec::new()),
+        Ordering::Less => {
+            let why = format!("The slave ({theirs}) is older than the master ({ours}).");
+            Check::new(NAME, Verdict::Fail, vec![why])
+        }
+        Ordering::Greater => {
+            let why = format!(
+                "The slave ({theirs}) is newer than the master ({ours}), which could not follow \
+                 it after a switchover."
+            );
+            Check::new(NAME, Verdict::Warn, vec![why])
+        }
+    }
+}
+
+fn fragile(findings: &Findings<'_>) -> Vec<String> {
+    let tables = findings.fragile_tables;
+    let mut lines: Vec<String> = tables.iter().take(SHOWN).cloned().collect();
+    if tables.len() > SHOWN {
+        lines.push(format!("and {} more", tables.len() - SHOWN));
+    }
+    if !lines.is_empty() {
+        let why = "A crash loses rows of them, on one server and not on the other: ENGINE=InnoDB.";
+        lines.push(why.to_owned());
+    }
+    lines
+}
+
+/// Closing ends their connections where it must, and they may come back.
+fn unstopped(findings: &Findings<'_>) -> Vec<String> {
+    let clause = |account: &String| format!("slave: {account} writes in spite of read_only.");
+    findings.unstopped.iter().take(SHOWN).map(clause).collect()
 }
 
 /// Filters whose name ends so, wherever they are.
@@ -262,27 +330,18 @@ fn applier(replica: &Member) -> Vec<String> {
 
 /// A replica that needs what the source has purged can never catch up (error 1236).
 fn purged(findings: &Findings<'_>) -> Vec<String> {
-    let parse = |text: &str| Position::parse(findings.source.dialect.flavour(), text);
-    let Ok(purged) = parse(&findings.source.purged) else { return Vec::new() };
-    let gone = purged.beyond(&findings.replica.executed);
+    let gone = findings.source.purged_beyond(findings.replica);
     let clause = || format!("Purged from the master's binary logs: {}", gone.text);
     Vec::from_iter((gone.transactions > 0).then(clause))
 }
 
 fn settings(findings: &Findings<'_>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (member, role) in [(findings.source, "master"), (findings.replica, "slave")] {
-        if member.gtid_mode() != "ON" {
-            wrong.push(format!("{role}: gtid_mode is {}.", member.gtid_mode()));
-        }
-        if !member.is_on("log_bin") {
-            wrong.push(format!("{role}: log_bin is OFF."));
-        }
-        if !member.is_on("log_slave_updates") && !member.is_on("log_replica_updates") {
-            wrong.push(format!("{role}: log_slave_updates is OFF."));
-        }
-    }
-    wrong
+    let both = findings.source.needed().into_iter().zip(findings.replica.needed());
+    let wrong = both.filter(|((_, ours), (_, theirs))| [ours, theirs] != [&"ON"; 2]);
+    let clause = |((name, ours), (_, theirs))| {
+        format!("{name} is {ours} on the master and {theirs} on the slave.")
+    };
+    wrong.map(clause).collect()
 }
 
 /// Both hosts on both servers: after a switchover each is the other's source.
@@ -313,15 +372,6 @@ fn tasks(replica: &Member) -> Vec<String> {
     wrong
 }
 
-/// The first few of them behind what is wrong with all.
-fn names(rows: &Rows, wrong: &str) -> Vec<String> {
-    let count = rows.rows.len();
-    let shown: Vec<&str> = (0..count.min(5)).filter_map(|row| rows.value(row, &["name"])).collect();
-    let more =
-        if count > shown.len() { format!(" and {} more", count - shown.len()) } else { "".into() };
-    Vec::from_iter((count > 0).then(|| format!("{wrong}: {}{more}.", shown.join(", "))))
-}
-
 fn durability(findings: &Findings<'_>) -> Vec<String> {
     let mut weak = Vec::new();
     for (member, role) in [(findings.source, "master"), (findings.replica, "slave")] {
@@ -336,11 +386,16 @@ fn durability(findings: &Findings<'_>) -> Vec<String> {
             weak.push(format!("{role}: sync_master_info=1; it falls behind under load. 10000."));
         }
         if member.variable("binlog_format") != "ROW" {
-            weak.push(format!("{role}: binlog_format={}.", member.variable("binlog_format")));
+            let format = member.variable("binlog_format");
+            let why = "what a statement finds on the slave may differ. ROW.";
+            weak.push(format!("{role}: binlog_format={format}; {why}"));
         }
     }
     weak
 }
+
+/// Lines about tables or accounts.
+const SHOWN: usize = 8;
 
 /// Columns of mysql.slave_master_info, and what the original calls them.
 const MASTER_INFO: [(&str, &str); 22] = [
@@ -411,8 +466,8 @@ mod tests {
             master_info: &Rows::default(),
             innodb: [&Rows::default(), &Rows::default()],
             engines: [&[], &[]],
-            fragile_tables: &Rows::default(),
-            super_users: &Rows::default(),
+            fragile_tables: &[],
+            unstopped: &[],
         };
         let mut checks = original(&findings);
         assert_eq!(checks.len(), 11);

@@ -27,13 +27,9 @@ impl Dialect {
     /// `None` for a server without GTIDs (before MySQL 5.6 or MariaDB 10), or no version at all.
     #[must_use]
     pub fn from_version(version: &str) -> Option<Self> {
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-        let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
-        let release = (number()?, number()?);
+        let release = release(version)?;
         if version.contains("MariaDB") {
-            // Old servers put "5.5.5-" in front of the real version for old replicas.
-            return (release >= (10, 0) || version.starts_with("5.5.5-10."))
-                .then_some(Self::Mariadb);
+            return (release >= (10, 0)).then_some(Self::Mariadb);
         }
         match release {
             (0..=4, _) | (5, 0..=5) => None,
@@ -181,6 +177,15 @@ impl Dialect {
     }
 }
 
+/// The first two numbers of a version.
+pub(super) fn release(version: &str) -> Option<(u32, u32)> {
+    // Old servers put this in front of the real version for old replicas.
+    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
+    Some((number()?, number()?))
+}
+
 /// Where a replica gets its transactions.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -282,6 +287,7 @@ const MARIADB: Statements = Statements {
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
         @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
+        @@GLOBAL.gtid_strict_mode AS is_strict, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
         @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
     gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \

@@ -798,22 +798,6 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_mysql_does_not_follow_where_its_own_number_may_be_skipped() {
-        let follow = |executed: &'static str, peer: &str| {
-            let mut bench = Bench::new();
-            bench.executed = executed;
-            bench.replica = Some(("10.0.0.2", true, ""));
-            bench.handle(Input::Job(Job::Follow { peer_position: Some(peer.to_owned()) }));
-            bench.run().clone()
-        };
-        let both = format!("{U}:1-5,aaaaaaaa-71ca-11e1-9e33-c80aa9429562:1-3");
-        let refused = follow("", &both);
-        assert!(matches!(&refused, Err(Failure::Refused(why)) if why.contains("is empty")));
-        assert!(follow("", &format!("{U}:1-5")).is_ok());
-        assert!(follow("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5", &both).is_ok());
-    }
-
-    #[test]
     fn follow_refuses_what_the_peer_has_not_and_takes_what_came_from_it() {
         let peer_position = Some(format!("{U}:1-5"));
         let mut bench = Bench::new();

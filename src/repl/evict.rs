@@ -14,7 +14,8 @@ use crate::limits;
 pub(super) enum Whom {
     /// Every application.
     Applications,
-    /// Applications with a transaction open that holds locks: they would stop the applier later.
+    /// Applications whose open transaction has locks: they would stop the applier later. One that
+    /// only reads holds nobody up.
     Transactions,
     /// The replica's applier threads: one with half a transaction waits a minute for the rest.
     Appliers,
@@ -26,7 +27,7 @@ pub(super) struct Evict {
     whom: Whom,
     own_user: String,
     stage: Stage,
-    /// Connections with a transaction open.
+    /// Connections whose transaction has locks.
     in_transaction: Vec<u64>,
     /// Listed and still to be ended; the last is next.
     victims: Vec<u64>,
@@ -116,9 +117,8 @@ fn ask(sql: &str) -> Ask {
 
 /// Not information_schema.PROCESSLIST, which needs a temporary table on a disk that may be full.
 const PROCESS_LIST: &str = "SHOW PROCESSLIST";
-/// A transaction that only reads holds no lock that an applier could wait for.
 const TRANSACTION_LIST: &str = "SELECT trx_mysql_thread_id AS id \
-    FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0 OR trx_lock_structs > 0";
+    FROM information_schema.INNODB_TRX WHERE trx_lock_structs > 0 OR trx_rows_modified > 0";
 
 /// ER_NO_SUCH_THREAD.
 const NO_SUCH_THREAD: u16 = 1094;

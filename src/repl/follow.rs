@@ -3,6 +3,8 @@
 //! In: facts, the peer's position as text. Out: CHANGE MASTER / REPLICATION SOURCE, START.
 //! Must not: attach a server whose transactions the peer does not have (MySQL would not mind), or
 //! drop a relay log whose source may be dead.
+//! A replica skips what bears its own number (server_id), and its threads run on as if nothing were
+//! missing: a server that lost what it wrote can only be replaced by a copy.
 //! Read first: facts/repl.md 3.4, 3.8 "rejoin".  Differs: a relay log that is already the peer's is
 //! kept (START before CHANGE), since the peer may die before it sent everything again.
 //! Not done: the servers' wait functions (one never ends, one only compares numbers, one blocks the
@@ -11,7 +13,7 @@
 use std::time::Duration;
 
 use super::dialect::Source;
-use super::gtid::{Beyond, Position};
+use super::gtid::{Beyond, Flavour, Position, Writer};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
 use super::look::{Facts, ReplicaStatus, ThreadState};
 use super::rows::{Rows, ServerError};
@@ -28,6 +30,8 @@ pub(super) struct Follow {
     has_changed_source: bool,
     has_set_halves: bool,
     has_counted: bool,
+    /// Looks in a row at which nothing more came, with older transactions missing.
+    looks_at_skipped: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,7 @@ impl Follow {
             has_changed_source: false,
             has_set_halves: false,
             has_counted: false,
+            looks_at_skipped: 0,
         }
     }
 
@@ -88,6 +93,10 @@ impl Follow {
         }
         let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
         if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
+            if self.skipped(context, facts).is_some() {
+                self.phase = Phase::Running;
+                return Act::LookAfter(limits::LOOK_PAUSE_MAX);
+            }
             return Act::Finish(Ok(Outcome::Following { was_following: true }));
         }
         if facts.is_closed {
@@ -111,11 +120,15 @@ impl Follow {
             Err(malformed) => return Some(Failure::Refused(format!("the peer's {malformed}"))),
         };
         // What was received from the peer is the peer's, however old its last beacon is.
-        let received = facts.replica.as_ref().map_or("", |replica| &replica.retrieved);
-        let received = Position::parse(context.dialect.flavour(), received).ok();
-        let known = received.map_or_else(|| peer.clone(), |received| peer.union(&received));
+        let received = received(context, facts);
+        let known = received.as_ref().map_or_else(|| peer.clone(), |it| peer.union(it));
         if known.contains(&facts.position) {
-            return skipped(facts, &peer).map(Failure::Refused);
+            let had =
+                received.map_or_else(|| facts.position.clone(), |it| facts.position.union(&it));
+            let own = Writer { uuid: &facts.server_uuid, id: facts.server_id };
+            let lost = peer.lost_of(&own, &had);
+            let is_lost = lost.transactions > 0 && !takes_its_own_back(context, facts);
+            return is_lost.then(|| Failure::Refused(lost_words(&lost)));
         }
         let Beyond { text: extra, transactions } = facts.position.beyond(&known);
         Some(Failure::Diverged { extra, transactions, known: known.to_string() })
@@ -216,12 +229,33 @@ impl Follow {
         }
     }
 
+    /// What others than the source wrote, when all that the source itself wrote has come: it sends
+    /// the older ones first, so that these were skipped.
+    fn skipped(&self, context: &Context<'_>, facts: &Facts) -> Option<Beyond> {
+        let replica = facts.replica.as_ref()?;
+        let peer =
+            Position::parse(context.dialect.flavour(), self.peer_position.as_deref()?).ok()?;
+        let had = received(context, facts)?.union(&facts.position);
+        let source = Writer { uuid: &replica.source_uuid, id: 0 };
+        let is_idle = replica.has_read_all || replica.sql_errno != 0;
+        let is_over = is_idle && peer.lost_of(&source, &had).transactions == 0;
+        let skipped = peer.lost_of_others(&source, &had);
+        (is_over && skipped.transactions > 0).then_some(skipped)
+    }
+
     fn wait(&mut self, context: &mut Context<'_>, facts: &Facts, pause: Duration) -> Act {
         let Some(replica) = &facts.replica else {
             return Act::Finish(Err(Failure::NotReplicating("its source was forgotten".into())));
         };
         if is_running(replica) && self.phase == Phase::Running {
-            return Act::Finish(Ok(Outcome::Following { was_following: false }));
+            let Some(skipped) = self.skipped(context, facts) else {
+                return Act::Finish(Ok(Outcome::Following { was_following: false }));
+            };
+            self.looks_at_skipped += 1;
+            if self.looks_at_skipped >= limits::PARTIAL_LOOKS {
+                return Act::Finish(Err(Failure::NotReplicating(lost_words(&skipped))));
+            }
+            return Act::LookAfter(limits::LOOK_PAUSE_MAX);
         }
         if is_running(replica) {
             self.phase = Phase::Running;
@@ -238,11 +272,39 @@ impl Follow {
             return self.stop(context);
         }
         if is_hopeless || context.now >= self.deadline {
-            return Act::Finish(Err(Failure::NotReplicating(complaint(replica))));
+            // What comes after a transaction that was skipped often does not apply.
+            let skipped = self.skipped(context, facts).filter(|_| replica.sql_errno != 0);
+            let why = skipped.map_or_else(String::new, |it| format!("; {}", lost_words(&it)));
+            return Act::Finish(Err(Failure::NotReplicating(complaint(replica) + &why)));
         }
         self.phase = Phase::Waiting((pause * 2).min(limits::LOOK_PAUSE_MAX));
         Act::LookAfter(pause)
     }
+}
+
+/// A strict MariaDB whose receiver acknowledges skips nothing; `attach` turns that half on before
+/// it starts the receiver, and leaves one that runs alone.
+fn takes_its_own_back(context: &Context<'_>, facts: &Facts) -> bool {
+    let starts = !facts.replica.as_ref().is_some_and(is_running);
+    let acknowledges = context.semi_sync.replica == Some(true);
+    context.dialect.flavour() == Flavour::Mariadb
+        && facts.is_strict
+        && context.semi_sync.is_available()
+        && (starts || acknowledges)
+}
+
+/// What came from the source, executed or not.
+fn received(context: &Context<'_>, facts: &Facts) -> Option<Position> {
+    let received = facts.replica.as_ref().map_or("", |replica| &replica.retrieved);
+    Position::parse(context.dialect.flavour(), received).ok()
+}
+
+fn lost_words(Beyond { text, transactions }: &Beyond) -> String {
+    format!(
+        "{transactions} transactions of the peer are lost here ({text}): this server, or one with \
+         its number (server_id), wrote them, and a replica skips what bears its own number; \
+         restore a copy of the peer's database here"
+    )
 }
 
 /// A replica of somebody else is not ours to attach or to promote.
@@ -272,39 +334,13 @@ fn complaint(replica: &ReplicaStatus) -> String {
     }
 }
 
-/// ER_ACCESS_DENIED_ERROR.
-/// A MySQL server does not take back what bears its own server_id: it would replicate, say that it
-/// is not behind, and lack it for ever (seen on 5.6.24 and 9.7.4).
-/// Not done: MariaDB takes it back only with rpl_semi_sync_slave_enabled and gtid_strict_mode on,
-/// and is not refused without.
-fn skipped(facts: &Facts, peer: &Position) -> Option<String> {
-    let (Position::Mysql(peer), Position::Mysql(own)) = (peer, &facts.position) else {
-        return None;
-    };
-    let missing = peer.subtract(own);
-    let lost = missing.made_by(&facts.server_uuid);
-    if lost.transactions() > 0 {
-        return Some(format!(
-            "{} transactions that this server made are lost here and the peer has them ({lost}): \
-             MySQL takes nothing back that bears its own server_id, so replace this database by a \
-             copy of the peer's (`tandem reseed`)",
-            lost.transactions()
-        ));
-    }
-    (facts.position.is_empty() && missing.makers() > 1).then(|| {
-        "this database is empty, and several servers made what the peer has: MySQL would leave out \
-         what bears this server's own server_id, so make this database a copy of the peer's \
-         (`tandem reseed`)"
-            .to_owned()
-    })
-}
-
 const COUNTING: &str = "counting its tables";
 /// Those of users, in a table of one number.
 const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TABLES \
     WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN \
     ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem')";
 
+/// ER_ACCESS_DENIED_ERROR.
 const ACCESS_DENIED: u32 = 1045;
 
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or
@@ -339,6 +375,9 @@ impl CatchUp {
         let reason = match &facts.replica {
             None => Some("it is no replica".to_owned()),
             Some(replica) if replica.sql == ThreadState::Stopped => Some(complaint(replica)),
+            Some(ReplicaStatus { delay_seconds: seconds @ 1.., .. }) => {
+                Some(format!("it applies with a delay of {seconds} seconds"))
+            }
             Some(_) if context.now >= self.deadline => Some("not in time".to_owned()),
             Some(_) => None,
         };

@@ -47,14 +47,38 @@ impl Position {
     #[must_use]
     pub fn beyond(&self, other: &Self) -> Beyond {
         match (self, other) {
-            (Self::Mysql(own), Self::Mysql(other)) => {
-                let extra = own.subtract(other);
-                Beyond { text: extra.to_string(), transactions: extra.transactions() }
-            }
+            (Self::Mysql(own), Self::Mysql(other)) => own.beyond(other),
             (Self::Mariadb(own), Self::Mariadb(other)) => own.beyond(other),
             (Self::Mysql(_), Self::Mariadb(_)) | (Self::Mariadb(_), Self::Mysql(_)) => {
                 Beyond { text: self.to_string(), transactions: self.transactions() }
             }
+        }
+    }
+
+    /// What `writer` wrote that is here, and was never executed where `known` is.
+    #[must_use]
+    pub fn lost_of(&self, writer: &Writer<'_>, known: &Self) -> Beyond {
+        match (self, known) {
+            (Self::Mysql(own), Self::Mysql(known)) => own.of(writer.uuid, true).beyond(known),
+            (Self::Mariadb(own), Self::Mariadb(known)) => {
+                // Numbers grow: whoever has a later one of another server has had these.
+                own.beyond_where(known, |(domain, server), sequence| {
+                    server == writer.id && known.reached(domain).is_none_or(|it| it < sequence)
+                })
+            }
+            (Self::Mysql(_), Self::Mariadb(_)) | (Self::Mariadb(_), Self::Mysql(_)) => {
+                Beyond::NOTHING
+            }
+        }
+    }
+
+    /// The same of every other server; MariaDB's positions do not tell.
+    #[must_use]
+    pub fn lost_of_others(&self, writer: &Writer<'_>, known: &Self) -> Beyond {
+        match (self, known) {
+            (Self::Mysql(own), Self::Mysql(known)) => own.of(writer.uuid, false).beyond(known),
+            (Self::Mysql(_) | Self::Mariadb(_), Self::Mariadb(_))
+            | (Self::Mariadb(_), Self::Mysql(_)) => Beyond::NOTHING,
         }
     }
 
@@ -102,6 +126,17 @@ pub struct Beyond {
     /// Exact for MySQL; for MariaDB, whose sequence numbers are shared by the servers of a domain,
     /// as many as the numbers allow.
     pub transactions: u64,
+}
+
+impl Beyond {
+    const NOTHING: Self = Self { text: String::new(), transactions: 0 };
+}
+
+/// Who wrote a transaction: MySQL puts its UUID into the GTID, MariaDB its number.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    pub uuid: &'a str,
+    pub id: u32,
 }
 
 /// The text is no position; carries the piece that is wrong.
@@ -181,20 +216,17 @@ impl GtidSet {
         Self { lists }
     }
 
-    /// Those that the server of this UUID made.
-    #[must_use]
-    pub fn made_by(&self, uuid: &str) -> Self {
-        let uuid = parse_uuid(uuid.trim());
-        let own = self.lists.iter().filter(|((maker, _), _)| Some(*maker) == uuid);
-        Self { lists: own.map(|(key, list)| (key.clone(), list.clone())).collect() }
+    fn beyond(&self, other: &Self) -> Beyond {
+        let extra = self.subtract(other);
+        Beyond { text: extra.to_string(), transactions: extra.transactions() }
     }
 
-    /// How many servers made them.
-    #[must_use]
-    pub fn makers(&self) -> usize {
-        let mut makers: Vec<&Uuid> = self.lists.keys().map(|(maker, _)| maker).collect();
-        makers.dedup();
-        makers.len()
+    /// What the server of this UUID wrote, or everything else.
+    fn of(&self, uuid: &str, is_wanted: bool) -> Self {
+        let wanted = parse_uuid(uuid);
+        let keeps = |key: &Uuid| (Some(*key) == wanted) == is_wanted;
+        let lists = self.lists.iter().filter(|((key, _), _)| keeps(key));
+        Self { lists: lists.map(|(key, list)| (key.clone(), list.clone())).collect() }
     }
 
     #[must_use]
@@ -265,16 +297,16 @@ fn parse_uuid(text: &str) -> Option<Uuid> {
     Some(uuid)
 }
 
-/// A reversed interval is legal and empty, as on the servers.
+/// A reversed interval is legal and empty, as on the servers; it may go back to 0.
 fn parse_interval(item: &str) -> Option<Interval> {
     let (first, last) = item.split_once('-').unwrap_or((item, item));
     let number = |text: &str| {
         let text = text.trim();
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let value = text.parse::<u64>().ok()?;
-        (is_number && (1..=TRANSACTION_MAX).contains(&value)).then_some(value)
+        text.parse::<u64>().ok().filter(|value| is_number && *value <= TRANSACTION_MAX)
     };
-    Some(Interval { first: number(first)?, last: number(last)? })
+    let first = number(first).filter(|first| *first > 0)?;
+    Some(Interval { first, last: number(last)? })
 }
 
 fn parse_tag(item: &str) -> Option<String> {
@@ -381,12 +413,21 @@ impl BinlogState {
         both
     }
 
+    /// The highest number in a domain.
+    fn reached(&self, domain: u32) -> Option<u64> {
+        self.last.range((domain, 0)..=(domain, u32::MAX)).map(|(_, last)| *last).max()
+    }
+
     fn beyond(&self, other: &Self) -> Beyond {
+        self.beyond_where(other, |_, _| true)
+    }
+
+    fn beyond_where(&self, other: &Self, keeps: impl Fn((u32, u32), u64) -> bool) -> Beyond {
         let mut extra = Self::default();
         let mut transactions = 0u64;
         for (&(domain, server), &sequence) in &self.last {
             let known = other.last.get(&(domain, server)).copied();
-            if known.is_some_and(|known| known >= sequence) {
+            if known.is_some_and(|known| known >= sequence) || !keeps((domain, server), sequence) {
                 continue;
             }
             // Numbers below another server's last one were that server's.
@@ -586,6 +627,31 @@ mod tests {
         ] {
             let beyond = mariadb(own).beyond(&mariadb(other));
             assert_eq!(beyond, Beyond { text: text.to_owned(), transactions }, "{own} - {other}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_wrote_and_lost_is_told_from_what_it_did_not_get_yet() {
+        let writer = Writer { uuid: &V.to_uppercase(), id: 1 };
+        for (peer, own, lost, others) in [
+            ("U:1-5,V:1-9", "U:1-5,V:1-9", "", ""),
+            ("U:1-5,V:1-9", "U:1-2,V:1-9", "", "U:3-5"),
+            ("U:1-5,V:1-9:t:1", "U:1-5,V:1-6", "V:7-9:t:1", ""),
+            ("U:1-5,V:1-9", "", "V:1-9", "U:1-5"),
+        ] {
+            let [peer, own] = [peer, own].map(|text| Position::Mysql(set(text).expect(text)));
+            assert_eq!(peer.lost_of(&writer, &own).text, spell(lost), "{peer} - {own}");
+            assert_eq!(peer.lost_of_others(&writer, &own).text, spell(others), "{peer} - {own}");
+        }
+        for (peer, own, lost) in [
+            ("0-1-18,0-2-20", "0-1-13", "0-1-18"),
+            ("0-1-18,0-2-20", "0-1-18", ""),
+            ("0-1-18,0-2-20", "", "0-1-18"),
+            ("0-1-18,0-2-20", "0-2-19", ""), // A copy knows the last of a domain only.
+            ("0-1-18,7-1-3", "0-1-18", "7-1-3"),
+        ] {
+            let (peer, own) = (mariadb(peer), mariadb(own));
+            assert_eq!(peer.lost_of(&writer, &own).text, lost, "{peer} - {own}");
         }
     }
 

@@ -32,8 +32,9 @@ pub enum Job {
     Promote,
     /// Shut out writers, letting running statements end within `limit`; yields the final position.
     /// To keep the pause short, let the replica `CatchUp` with the open source first. However it
-    /// fails or is abandoned, `Reopen` undoes whatever it did.
-    Close { limit: Duration },
+    /// fails or is abandoned, `Reopen` undoes whatever it did. Statements that run for longer are
+    /// ended, or else this fails.
+    Close { limit: Duration, ends_writers: bool },
     /// Undo `Close`.
     Reopen,
     /// Stop receiving from a source that is silent; what was received is applied further. A MariaDB
@@ -152,6 +153,8 @@ pub enum Failure {
     ApplierBroken { code: u32, message: String, left: u64 },
     /// Not everything received was applied within the limit; nothing was thrown away.
     NotDrained { left: u64 },
+    /// The applier is kept behind its source on purpose, so that waiting for it is no use.
+    Delayed { seconds: u64, left: u64 },
     /// The position was not reached in time, or nothing is replicating towards it.
     NotCaughtUp { reason: String, left: u64 },
     /// The peer cannot be replicated from.
@@ -177,8 +180,15 @@ impl fmt::Display for Failure {
             Self::NotDrained { left } => {
                 write!(f, "{left} received transactions are still to be applied")
             }
+            Self::Delayed { seconds, left } => write!(
+                f,
+                "{left} received transactions are held back by a delay of {seconds} seconds"
+            ),
             Self::NotCaughtUp { reason, left } => {
                 write!(f, "{left} transactions are missing: {reason}")
+            }
+            Self::Blocked { ended: 0 } => {
+                f.write_str("a statement that runs, or a table lock, holds it open for writes")
             }
             Self::Blocked { ended } => {
                 write!(f, "still open for writes after ending {ended} connections")
@@ -284,7 +294,9 @@ impl Machine {
                 Self::CatchUp(super::follow::CatchUp::new(position, now + limit))
             }
             Job::Promote => Self::Promote(super::promote::Promote::new(now)),
-            Job::Close { limit } => Self::Shut(super::shut::Shut::close(limit)),
+            Job::Close { limit, ends_writers } => {
+                Self::Shut(super::shut::Shut::close(limit, ends_writers))
+            }
             Job::Reopen => Self::Reopen(super::open::Reopen::new()),
             Job::StopReceiving => Self::StopReceiving(super::follow::StopReceiving),
             Job::SemiSync { is_source, is_replica } => {

@@ -113,6 +113,8 @@ pub struct ReplicaStatus {
     pub source_host: String,
     pub source_port: u16,
     pub source_user: String,
+    /// Known once it was connected to; MariaDB has none.
+    pub source_uuid: String,
     /// The thread that receives.
     pub io: ThreadState,
     /// The thread that applies.
@@ -129,6 +131,8 @@ pub struct ReplicaStatus {
     pub has_read_all: bool,
     /// Positions are found by GTID.
     pub is_by_gtid: bool,
+    /// How far the applier is kept behind its source on purpose.
+    pub delay_seconds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +157,9 @@ pub(super) struct Facts {
     pub(super) event_scheduler: String,
     pub(super) replica: Option<ReplicaStatus>,
     pub(super) unfit: Vec<String>,
-    server_id: u32,
+    /// MariaDB: gtid_strict_mode.
+    pub(super) is_strict: bool,
+    pub(super) server_id: u32,
     pub(super) server_uuid: String,
 }
 
@@ -188,6 +194,7 @@ impl Facts {
             event_scheduler: text("event_scheduler").to_owned(),
             replica: replica_status(status),
             unfit: unfit(variables, status, server_id),
+            is_strict: is_on(text("is_strict")),
             server_id,
             server_uuid: text("server_uuid").to_owned(),
         })
@@ -253,6 +260,7 @@ pub(super) fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
         source_host,
         source_port: text(&["Source_Port", "Master_Port"]).parse().unwrap_or(0),
         source_user: text(&["Source_User", "Master_User"]),
+        source_uuid: text(&["Source_UUID", "Master_UUID"]),
         io: thread_state(&text(&["Replica_IO_Running", "Slave_IO_Running"])),
         sql: thread_state(&text(&["Replica_SQL_Running", "Slave_SQL_Running"])),
         lag_seconds: text(&["Seconds_Behind_Source", "Seconds_Behind_Master"]).parse().ok(),
@@ -264,6 +272,7 @@ pub(super) fn replica_status(status: &Rows) -> Option<ReplicaStatus> {
         has_read_all: text(&["Replica_SQL_Running_State", "Slave_SQL_Running_State"])
             .contains("has read all relay log"),
         is_by_gtid: matches!(using_gtid.as_str(), "1" | "Slave_Pos" | "Current_Pos"),
+        delay_seconds: text(&["SQL_Delay"]).parse().unwrap_or(0),
     })
 }
 

@@ -68,6 +68,7 @@ pub struct Switchover {
     limit: Duration,
     closed_limit: Duration,
     demotes: bool,
+    ends_writers: bool,
     stage: Stage,
     /// Where the source stands, first while it is open, then for good.
     position: String,
@@ -81,7 +82,8 @@ pub struct Switchover {
 
 impl Switchover {
     /// `limit` bounds the wait while the source is open, `closed_limit` the one while nobody
-    /// can write.
+    /// can write. The old source is demoted, and writers that hold it open are ended, if it is
+    /// said so.
     #[must_use]
     pub fn new(
         flavour: Flavour,
@@ -89,12 +91,14 @@ impl Switchover {
         limit: Duration,
         closed_limit: Duration,
         demotes: bool,
+        ends_writers: bool,
     ) -> Self {
         Self {
             flavour,
             limit,
             closed_limit,
             demotes,
+            ends_writers,
             stage: Stage::CatchingUp,
             position,
             promoted: String::new(),
@@ -115,7 +119,10 @@ impl Switchover {
         let follow = |position: &String| Job::Follow { peer_position: Some(position.clone()) };
         let (whom, job) = match self.stage {
             Stage::CatchingUp => (Whom::Replica, catch_up(self.limit)),
-            Stage::Closing => (Whom::Source, Job::Close { limit: CLOSE_LIMIT }),
+            Stage::Closing => {
+                let ends_writers = self.ends_writers;
+                (Whom::Source, Job::Close { limit: CLOSE_LIMIT, ends_writers })
+            }
             Stage::Draining => (Whom::Replica, catch_up(self.closed_limit)),
             Stage::Promoting => (Whom::Replica, Job::Promote),
             Stage::Demoting => (Whom::Source, follow(&self.promoted)),
@@ -216,7 +223,8 @@ impl Switchover {
     }
 }
 
-/// How long running writes may hold the source open before their connections are ended.
+/// How long running writes may hold the source open before their connections are ended, or the
+/// exchange is given up.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -255,7 +263,8 @@ mod tests {
     /// Every job as "stage:job", failing at the stages named.
     fn played(fails: &[Stage], fenced_at: &str, demotes: bool) -> (Vec<Stage>, Ending) {
         let second = Duration::from_secs(1);
-        let mut plan = Switchover::new(Flavour::Mysql, position(7), second, second, demotes);
+        let flavour = Flavour::Mysql;
+        let mut plan = Switchover::new(flavour, position(7), second, second, demotes, true);
         let mut stages = Vec::new();
         loop {
             match plan.next() {

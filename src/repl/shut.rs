@@ -24,6 +24,7 @@ pub(super) struct Shut {
     ended: usize,
     attempts: u32,
     has_closed: bool,
+    ends_writers: bool,
 }
 
 #[derive(Debug)]
@@ -42,16 +43,16 @@ enum Phase {
 
 impl Shut {
     pub(super) fn fence() -> Self {
-        Self::new(true, limits::FENCE_PATIENCE)
+        Self::new(true, limits::FENCE_PATIENCE, true)
     }
 
-    pub(super) fn close(limit: Duration) -> Self {
-        Self::new(false, limit)
+    pub(super) fn close(limit: Duration, ends_writers: bool) -> Self {
+        Self::new(false, limit, ends_writers)
     }
 
-    fn new(is_fence: bool, patience: Duration) -> Self {
+    fn new(is_fence: bool, patience: Duration, ends_writers: bool) -> Self {
         let phase = Phase::Looking;
-        Self { is_fence, patience, phase, ended: 0, attempts: 0, has_closed: false }
+        Self { is_fence, patience, phase, ended: 0, attempts: 0, has_closed: false, ends_writers }
     }
 
     pub(super) fn looked(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
@@ -177,7 +178,7 @@ impl Shut {
                 self.stop_events()
             }
             Err(ServerError::Refused { code: LOCK_WAIT_TIMEOUT, .. }) => {
-                if self.attempts >= limits::CLOSE_ATTEMPTS {
+                if self.attempts >= limits::CLOSE_ATTEMPTS || !self.ends_writers {
                     return Act::Finish(Err(Failure::Blocked { ended: self.ended }));
                 }
                 context.notes.push("writes are still running: ending their connections".to_owned());

@@ -6,10 +6,11 @@
 //! Differs: errant transactions are looked for between a replica and its source (the original
 //! compared replicas with each other, so never on a pair); a writable replica is said to be one.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::dialect::Dialect;
-use super::gtid::{Beyond, Position};
+use super::dialect::{Dialect, release};
+use super::gtid::{Beyond, BinlogState, Flavour, GtidSet, Position, Writer};
 use super::look::{ReplicaStatus, ThreadState, replica_status};
 use super::open::{missing_accounts, read_accounts};
 use super::rows::Rows;
@@ -128,6 +129,61 @@ impl Member {
             .filter(|name| !value(name).is_empty())
             .map(|name| format!("{name}={}", value(name)))
             .collect()
+    }
+
+    /// Those of a replica: equal ones on both servers still keep transactions from either.
+    #[must_use]
+    pub fn replica_filters(&self) -> Vec<String> {
+        let of_replica = |filter: &String| filter.starts_with("Replicate_");
+        self.filters().into_iter().filter(of_replica).collect()
+    }
+
+    /// The variables that a member of a pair needs on, each with its value.
+    #[must_use]
+    pub fn needed(&self) -> [(&'static str, &str); 3] {
+        let updates = match self.variable("log_slave_updates") {
+            "" => self.variable("log_replica_updates"),
+            value => value,
+        };
+        [
+            ("gtid_mode", self.gtid_mode()),
+            ("log_bin", self.variable("log_bin")),
+            ("log_slave_updates", updates),
+        ]
+    }
+
+    /// Those of them that are not on, as one clause.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        let off = self.needed().into_iter().filter(|(_, value)| *value != "ON");
+        let clauses: Vec<String> = off.map(|(name, value)| format!("{name} is {value}")).collect();
+        (!clauses.is_empty()).then(|| clauses.join(", "))
+    }
+
+    /// How this server's version compares with another's, by its first two numbers.
+    #[must_use]
+    pub fn compare_version(&self, other: &Self) -> Ordering {
+        release(&self.version).cmp(&release(&other.version))
+    }
+
+    /// What this server itself wrote.
+    #[must_use]
+    pub fn written(&self) -> Beyond {
+        let (uuid, id) = (self.variable("server_uuid"), self.variable("server_id").parse());
+        let nothing = match self.dialect.flavour() {
+            Flavour::Mysql => Position::Mysql(GtidSet::default()),
+            Flavour::Mariadb => Position::Mariadb(BinlogState::default()),
+        };
+        self.executed.lost_of(&Writer { uuid, id: id.unwrap_or(0) }, &nothing)
+    }
+
+    /// What a replica needs and this server's binlogs have no more: it can never catch up (1236).
+    #[must_use]
+    pub fn purged_beyond(&self, replica: &Self) -> Beyond {
+        match Position::parse(self.dialect.flavour(), &self.purged) {
+            Ok(purged) => purged.beyond(&replica.executed),
+            Err(_) => Beyond { text: String::new(), transactions: 0 },
+        }
     }
 
     /// Received and not yet executed.
@@ -342,7 +398,7 @@ pub const VERBOSE_COLUMNS: [&str; 12] = [
     "Trans_Behind",
 ];
 
-const FILTERS: [&str; 8] = [
+const FILTERS: [&str; 12] = [
     "Binlog_Do_DB",
     "Binlog_Ignore_DB",
     "Replicate_Do_DB",
@@ -351,6 +407,10 @@ const FILTERS: [&str; 8] = [
     "Replicate_Ignore_Table",
     "Replicate_Wild_Do_Table",
     "Replicate_Wild_Ignore_Table",
+    "Replicate_Rewrite_DB",
+    "Replicate_Do_Domain_Ids",
+    "Replicate_Ignore_Domain_Ids",
+    "Replicate_Ignore_Server_Ids",
 ];
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -28,6 +28,12 @@ pub(crate) struct Stage {
 pub(crate) struct Writer {
     stops: Arc<AtomicBool>,
     thread: JoinHandle<Written>,
+}
+
+/// A statement under way.
+pub(crate) struct Running {
+    pub(crate) id: u32,
+    pub(crate) thread: JoinHandle<mysql::Result<()>>,
 }
 
 /// What a client was told.
@@ -135,6 +141,43 @@ impl Stage {
         was_over
     }
 
+    /// Starts an applet; `end` waits for it.
+    pub(crate) fn begin(&self, line: &str) -> Child {
+        let mut command = Command::new(binary());
+        command.args(self.words(line)).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).spawn().expect("the binary runs")
+    }
+
+    pub(crate) fn end(&self, child: Child) -> Said {
+        let output = child.wait_with_output().expect("our own child");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        Said { code: output.status.code().unwrap_or(-1), text }
+    }
+
+    /// A statement of the application that takes its time; it is under way when this returns.
+    pub(crate) fn long_statement(&self, server: &Server, sql: &'static str) -> Running {
+        let mut conn = server.connect(APP);
+        let id = conn.connection_id();
+        let thread = thread::spawn(move || conn.query_drop(sql));
+        let state = format!(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID={id} \
+                             AND COMMAND='Query'"
+        );
+        eventually("it runs", || server.value(&state) == "1");
+        thread::sleep(Duration::from_millis(100));
+        Running { id, thread }
+    }
+
+    /// A statement about replication, in the words of this version.
+    pub(crate) fn in_its_words(&self, sql: &str) -> String {
+        if !self.is_new() {
+            return sql.to_owned();
+        }
+        sql.replace("CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO")
+            .replace("MASTER_", "SOURCE_")
+            .replace("SLAVE", "REPLICA")
+    }
+
     fn words(&self, line: &str) -> Vec<String> {
         let place = |word: &str| {
             word.replace("SERVER1", &format!("127.0.0.1:{}", self.port))
@@ -220,11 +263,6 @@ impl Stage {
         if self.is_new() { "REPLICA" } else { "SLAVE" }
     }
 
-    /// Until it succeeds: a server takes a moment to see that a connection is gone.
-    pub(crate) fn eventually_ok(&self, line: &str) {
-        eventually(line, || self.run(line).code == 0);
-    }
-
     fn is_new(&self) -> bool {
         self.flavour == "mysql97"
     }
@@ -279,7 +317,7 @@ pub(crate) const SWITCH_BACK: &str = "mysqlrpladmin --master=root:pw@SERVER2 \
     --new-master=root:pw@SERVER1 --demote-master --discover-slaves-login=root:pw \
     --rpl-user=rpl:pw switchover";
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(20), "{what}");

@@ -96,15 +96,19 @@ pub(super) fn what_only_waits_is_no_hang(recipe: &'static Recipe) {
 /// 5: a disk that is full of temporary tables fails queries, and not the service.
 pub(super) fn a_full_disk_for_temporary_tables_is_no_hang(recipe: &'static Recipe) {
     let mut pair = Pair::on_small_disks(recipe);
-    let disk = pair.a.small_disk();
+    let directory = format!("--tmpdir={}", pair.a.disk().display());
     pair.a.crash();
-    let directory = format!("--tmpdir={}", disk.display());
     pair.a.start(&["--log-bin=binlog", &directory]);
     pair.host_a.job(Job::Promote).expect("A is promoted");
     pair.a.run("CREATE DATABASE app");
     pair.a.run("CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(60)) ENGINE=InnoDB");
-    pair.a.fill(&disk);
-    write_rows(&pair.a, 0..1);
+    write_rows(&pair.a, 0..40);
+    pair.a.fill_disk();
+    let mut conn = pair.a.connect(APP);
+    conn.query_drop("SET SESSION sort_buffer_size=32768").expect("a setting");
+    let sql = "SELECT a.id FROM app.t a, app.t b, app.t c \
+               ORDER BY CONCAT(REPEAT('x', 500), RAND()), a.id";
+    conn.query::<u32, _>(sql).expect_err("there is no room for it");
     watch(&mut pair, LONGER_THAN_PATIENCE, "no room for temporary tables");
-    write_rows(&pair.a, 1..2);
+    write_rows(&pair.a, 40..41);
 }

@@ -140,7 +140,7 @@ impl Server {
 
     pub(crate) fn start(&mut self, extra: &[&str]) {
         let SocketAddr::V4(address) = self.address else { panic!("IPv4 only") };
-        let data = self.directory.join("data");
+        let data = self.data();
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -149,7 +149,7 @@ impl Server {
         // The server ends with the test even when the test is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        let disk = self.directory.join("disk");
+        let disk = self.disk();
         if self.has_small_disk {
             fs::create_dir_all(&disk).expect("a mount point");
             let script = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
@@ -182,6 +182,41 @@ impl Server {
         }
     }
 
+    /// Where the file system of a few megabytes is.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.directory.join("disk")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Keeps a copy of the data of a server that does not run.
+    pub(crate) fn keep_data(&self) {
+        self.copy("data", "kept");
+    }
+
+    /// As after a power cut that took what was written since.
+    pub(crate) fn put_data_back(&self) {
+        self.copy("kept", "data");
+    }
+
+    /// A disk that was replaced: the data of a server that never ran.
+    pub(crate) fn empty(&self) {
+        let data = self.data();
+        fs::remove_dir_all(&data).expect("our own directory");
+        let made = Command::new(&self.recipe.init).arg(&data).status().expect("the init script");
+        assert!(made.success(), "no data directory");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.directory.join(from), self.directory.join(to));
+        let _none_left = fs::remove_dir_all(&to);
+        let mut command = Command::new("cp");
+        let copied = command.args(["-R", "--sparse=always"]).arg(from).arg(to).status();
+        assert!(copied.expect("coreutils").success(), "no copy");
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("s")
     }
@@ -190,43 +225,16 @@ impl Server {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    fn try_connect(&self, user: (&str, &str)) -> Option<mysql::Conn> {
+    pub(crate) fn try_connect(&self, user: (&str, &str)) -> Option<mysql::Conn> {
         log_in(self.address, user).ok()
     }
 
-    /// Where its file system of a few megabytes is, of which only it knows.
-    pub(crate) fn small_disk(&self) -> PathBuf {
-        self.directory.join("disk")
-    }
-
-    /// Writes on that file system until nothing fits any more.
-    pub(crate) fn fill(&self, disk: &std::path::Path) {
+    /// Writes on its file system of a few megabytes, of which only it knows, until nothing fits.
+    pub(crate) fn fill_disk(&self) {
         let pid = self.child.as_ref().expect("it runs").id();
-        let file = format!("/proc/{pid}/root{}/filler", disk.display());
+        let file = format!("/proc/{pid}/root{}/filler", self.disk().display());
         let mut file = fs::File::create(file).expect("its own disk");
         while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|count| count > 0) {}
-    }
-
-    /// The identity of another MySQL server, as a copied data directory has it; at the next start.
-    pub(crate) fn write_uuid(&self, uuid: &str) {
-        let file = self.directory.join("data/auto.cnf");
-        fs::write(file, format!("[auto]\nserver-uuid={uuid}\n")).expect("our own file");
-    }
-
-    /// Keeps a copy of the data of a server that is down; `put_data_back` undoes all since.
-    pub(crate) fn copy_data_aside(&self) {
-        self.copy("data", "aside");
-    }
-
-    pub(crate) fn put_data_back(&self) {
-        self.copy("aside", "data");
-    }
-
-    fn copy(&self, from: &str, to: &str) {
-        let (from, to) = (self.directory.join(from), self.directory.join(to));
-        let _none_there = fs::remove_dir_all(&to);
-        let copied = Command::new("cp").arg("-a").arg(&from).arg(&to).status().expect("cp");
-        assert!(copied.success(), "{} is not copied", from.display());
     }
 
     /// As the daemon logs in.
@@ -253,6 +261,10 @@ impl Server {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().expect("it runs").id();
         kill(Pid::from_raw(pid.try_into().expect("a pid")), signal).expect("our own child");
+        // A thread that runs on another processor stops a moment later, and may answer till then.
+        while signal == Signal::SIGSTOP && !is_stopped(pid) {
+            sleep(Duration::from_millis(1));
+        }
     }
 
     /// As a power cut would.
@@ -274,6 +286,16 @@ impl Drop for Server {
         }
         let _best_effort = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Whether every thread of the process is.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("our own child");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before the state may have blanks and brackets in it.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// One host: its engine, and the hands that answer it.
@@ -480,6 +502,12 @@ impl Pair {
         let limit = Duration::from_secs(10);
         self.host_b.job(Job::CatchUp { position, limit }).expect("B catches up");
     }
+}
+
+/// For a server that is alone.
+pub(crate) fn free_address() -> SocketAddr {
+    let address = Ipv4Addr::LOCALHOST;
+    (address, free_port([address, Ipv4Addr::new(127, 0, 0, 2)])).into()
 }
 
 /// A port that is free on both addresses, outside the range that the kernel gives to clients.

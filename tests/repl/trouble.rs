@@ -23,7 +23,9 @@ pub(super) fn switchover_loses_no_acknowledged_write(recipe: &'static Recipe) {
             }
         }
         let began = Clock::now();
-        let Ok(Outcome::Closed { position, .. }) = old.job(Job::Close { limit }) else {
+        let Ok(Outcome::Closed { position, .. }) =
+            old.job(Job::Close { limit, ends_writers: true })
+        else {
             panic!("the source closes");
         };
         let closed = began.elapsed();
@@ -63,7 +65,7 @@ pub(super) fn close_ends_what_holds_the_server_open(recipe: &'static Recipe) {
     idle.query_drop("UPDATE app.t SET v='never' WHERE id=0").expect("a write");
     let mut reader = pair.a.connect(APP);
     let began = Clock::now();
-    match pair.host_a.job(Job::Close { limit }) {
+    match pair.host_a.job(Job::Close { limit, ends_writers: true }) {
         Ok(Outcome::Closed { ended: 1, .. }) => {}
         other => panic!("it closes: {other:?}"),
     }
@@ -86,7 +88,7 @@ pub(super) fn close_ends_what_holds_the_server_open(recipe: &'static Recipe) {
         });
         sleep(Duration::from_millis(300));
         let began = Clock::now();
-        match pair.host_a.job(Job::Close { limit }) {
+        match pair.host_a.job(Job::Close { limit, ends_writers: true }) {
             Ok(Outcome::Closed { ended, .. }) => assert!(ended >= 1, "{blocking}"),
             other => panic!("{blocking}: it closes: {other:?}"),
         }
@@ -107,7 +109,9 @@ pub(super) fn events_move_with_the_source(recipe: &'static Recipe) {
     pair.catch_up_b();
     let status = "SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME='e'";
     assert!(pair.b.value(status).ends_with("SIDE_DISABLED"));
-    pair.host_a.job(Job::Close { limit: Duration::from_secs(1) }).expect("A closes");
+    pair.host_a
+        .job(Job::Close { limit: Duration::from_secs(1), ends_writers: true })
+        .expect("A closes");
     assert_eq!(pair.a.value("SELECT @@GLOBAL.event_scheduler"), "OFF");
     pair.catch_up_b();
     pair.host_b.job(Job::Promote).expect("B is promoted");

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::super::applet::{Call, Stop};
 use super::super::connection::Login;
 use super::super::servers::{Account, Admin, Peer, Server, is_alive, make_accounts, resolve};
-use super::{Topology, account, elect, health, script, timeout};
+use super::{Topology, account, elect, health, script, stale, timeout};
 use crate::repl::topology::Member;
-use crate::repl::{Failure, Job, Outcome, ReplicaStatus, ThreadState};
+use crate::repl::{Beyond, Failure, Job, Outcome, ReplicaStatus, ThreadState};
 
 pub(super) fn failover(call: &Call, topology: &Topology) -> Result<ExitCode, Stop> {
     elect::require_gtids(call, &topology.replicas)?;
@@ -35,8 +35,9 @@ pub(super) fn failover(call: &Call, topology: &Topology) -> Result<ExitCode, Sto
     let mut admin = Admin::new(new, &peer, &account, timeout(call)?, &call.say)?;
     if let Some(status) = &member.replica {
         check_source_is_dead(call, status, new, &peer, &account, &mut admin)?;
-        check_currency(call, member, status)?;
     }
+    stale::check(call, new, member)?;
+    say_what_it_wrote(call, new, member);
     let old = (peer.name.as_str(), peer.port);
     script::run(call, "exec-before", old, (&new.login.host, new.login.port))?;
     call.say.line("# Preparing candidate for failover.");
@@ -56,6 +57,18 @@ pub(super) fn failover(call: &Call, topology: &Topology) -> Result<ExitCode, Sto
         health::table(call, new, &others, topology)?;
     }
     Ok(if followed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Only its dead source knew whether it had these too; after the promotion they are everybody's.
+fn say_what_it_wrote(call: &Call, new: &Server, member: &Member) {
+    let Beyond { text, transactions } = member.written();
+    if transactions > 0 && member.replica.is_some() {
+        call.say.own(&format!(
+            "{transactions} transactions are of {} itself ({text}): any that its master had not \
+             are kept, and go to whoever follows it",
+            new.name()
+        ));
+    }
 }
 
 /// In the original's words (T41). An error with nothing left to apply keeps nobody from serving.
@@ -83,37 +96,6 @@ fn check_applier(call: &Call, member: &Member, status: &ReplicaStatus) -> Result
     call.say.result(&format!("# ERROR: {why}\n{details}\n"));
     let way_on = "Note: To ignore this issue use the utility with the --force option.";
     Err(Stop::Error(format!("{why} {way_on}")))
-}
-
-/// What it was not sent is lost, and how much that is nobody here can tell; a delay would be waited
-/// for before anything is open.
-fn check_currency(call: &Call, member: &Member, status: &ReplicaStatus) -> Result<(), Stop> {
-    let name = member.name();
-    let delay = member.of_status(&["SQL_Delay"]);
-    if !matches!(delay, "" | "0") && member.unapplied() > 0 {
-        return Err(Stop::Error(format!(
-            "{name} applies with a delay of {delay} seconds, and {} received transactions wait for \
-             it: stop the SQL thread, set the delay (MASTER_DELAY, SOURCE_DELAY) to 0, start it, \
-             and run the same again.",
-            member.unapplied()
-        )));
-    }
-    if status.io != ThreadState::Stopped {
-        return Ok(());
-    }
-    let what = format!(
-        "{name} had stopped receiving before its master died: it has {} and was {} seconds behind \
-         when that was known last; what came later is on the master alone",
-        member.executed,
-        status.lag_seconds.map_or_else(|| "an unknown number of".to_owned(), |lag| lag.to_string())
-    );
-    if call.options.has("force") {
-        call.say.warning(&format!("{what}."));
-        return Ok(());
-    }
-    Err(Stop::Error(format!(
-        "{what}: start the master again, or promote this one as it is with --force."
-    )))
 }
 
 /// The engine knows the source by the name that the replica has for it. Where that has no address
@@ -200,16 +182,30 @@ fn promote(call: &Call, new: &Server, admin: &mut Admin<'_>) -> Result<(), Stop>
         Ok(_) => return Ok(()),
         Err(failure) => failure,
     };
+    receive_again(call, new);
     let way_on = if matches!(failure, Failure::NotDrained { .. }) {
-        // The receiver was stopped for this; it would look as if it had been stopped before.
-        new.must(new.dialect.statements().start)?;
         "; nothing was thrown away: run the same again, with a longer --timeout"
+    } else if matches!(failure, Failure::Delayed { .. }) {
+        "; nothing was changed: run the same again when they are applied, or take the delay off \
+         (MySQL 5.7 and later keep the relay log if the IO thread runs on)"
     } else if matches!(failure, Failure::ApplierBroken { .. }) {
         "; mend it, or throw them away with --force"
     } else {
         "; run the same again"
     };
     Err(Stop::Error(format!("Failover of {} failed: {failure}{way_on}.", new.name())))
+}
+
+/// A promotion that fails has stopped the receiver: it is not to look as if it had stood before. A
+/// MariaDB whose applier stands too would drop its relay log.
+fn receive_again(call: &Call, new: &Server) {
+    let Ok(Member { replica: Some(status), .. }) = new.member() else { return };
+    if status.io == ThreadState::Stopped
+        && status.sql == ThreadState::Running
+        && let Err(why) = new.must(new.dialect.statements().start)
+    {
+        call.say.warning(&format!("The IO thread is stopped: {why}."));
+    }
 }
 
 /// The other replicas follow the new source, which has all that they have received.

@@ -5,6 +5,7 @@
 //! Read first: repl/plan.rs for the order; facts/repl.md section 0 items 4, 5 and 6.
 //! Differs: a failure is exit code 1; the old source stays read-only, whether it follows or not.
 
+use std::cmp::Ordering;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::super::servers::{Account, Admin, Peer, Server, make_accounts};
 use super::{Topology, account, failover, health, script, timeout};
 use crate::repl::plan::{Ending, Stage, Step, Switchover, Whom};
 use crate::repl::topology::{Member, errant};
-use crate::repl::{Job, ReplicaStatus, ThreadState};
+use crate::repl::{Failure, Job, ReplicaStatus, ThreadState};
 
 /// Both servers, and what they were found to be.
 struct Pair<'a> {
@@ -142,24 +143,23 @@ fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
     if !matches!(delay, "" | "0") {
         return stop(format!("Candidate {new} applies with a delay of {delay} seconds."));
     }
-    if let Some(why) = unfit(&pair.of_new) {
-        return stop(format!("Candidate {new}: {why}."));
+    let demotes = call.options.has("demote-master");
+    // The engine would refuse it too, but only once the source is shut.
+    for member in [&pair.of_new, &pair.of_old].into_iter().take(1 + usize::from(demotes)) {
+        if let Some(lacking) = member.lacking() {
+            return stop(format!("{}: {lacking}, and must be ON.", member.name()));
+        }
     }
-    // Not every account may ask, and not every server knows the question.
-    let prepared = pair.old.query("XA RECOVER").map_or(0, |rows| rows.rows.len());
-    if prepared > 0 {
-        return stop(format!("{prepared} prepared XA transactions on {old} would be left there."));
+    let prepared = prepared_transactions(pair.old);
+    if !prepared.is_empty() {
+        return stop(format!(
+            "{} prepared XA transactions on {old} would be left there: {}. XA COMMIT or XA \
+             ROLLBACK each of them.",
+            prepared.len(),
+            prepared.join(", ")
+        ));
     }
-    let extra = errant(&pair.of_new, &pair.of_old);
-    let mut doubts = Vec::new();
-    if extra.transactions > 0 {
-        let (count, text) = (extra.transactions, extra.text);
-        doubts.push(format!("Candidate {new} has {count} errant transactions: {text}"));
-    }
-    if pair.of_new.filters() != pair.of_old.filters() {
-        doubts.push(format!("Candidate {new} filters: {}", pair.of_new.filters().join(", ")));
-    }
-    for doubt in doubts {
+    for doubt in doubts(pair, demotes) {
         if !call.options.has("force") {
             return stop(format!("{doubt}. Note: --force goes on all the same."));
         }
@@ -167,6 +167,46 @@ fn check(call: &Call, pair: &Pair<'_>) -> Result<(), Stop> {
     }
     call.say.more(1, "# GTID_MODE=ON is set for all servers.");
     Ok(())
+}
+
+/// As XA COMMIT names them. Not every account may ask, and not every server knows the question.
+fn prepared_transactions(server: &Server) -> Vec<String> {
+    let rows = server.query("XA RECOVER").unwrap_or_default();
+    let name = |row: usize| {
+        let text = |column: &str| rows.value(row, &[column]).unwrap_or_default();
+        let (data, length) = (text("data"), text("gtrid_length").parse().unwrap_or(0));
+        match (data.get(..length), data.get(length..)) {
+            (Some(whole), Some("")) => format!("'{whole}'"),
+            (Some(global), Some(branch)) => format!("'{global}','{branch}'"),
+            (None, _) | (_, None) => format!("'{data}'"),
+        }
+    };
+    (0..rows.rows.len()).map(name).collect()
+}
+
+/// What --force goes on with.
+fn doubts(pair: &Pair<'_>, demotes: bool) -> Vec<String> {
+    let Pair { of_old, of_new, .. } = pair;
+    let (old, new) = (pair.old.name(), pair.new.name());
+    let mut doubts = Vec::new();
+    let extra = errant(of_new, of_old);
+    if extra.transactions > 0 {
+        let (count, text) = (extra.transactions, extra.text);
+        doubts.push(format!("Candidate {new} has {count} errant transactions: {text}"));
+    }
+    if of_new.filters() != of_old.filters() || !of_new.replica_filters().is_empty() {
+        let show = |filters: Vec<String>| match filters.is_empty() {
+            true => "none".to_owned(),
+            false => filters.join(", "),
+        };
+        let (ours, theirs) = (show(of_new.filters()), show(of_old.filters()));
+        doubts.push(format!("Candidate {new} filters: {ours}; {old}: {theirs}"));
+    }
+    if demotes && of_new.compare_version(of_old) == Ordering::Greater {
+        let (ours, theirs) = (&of_new.version, &of_old.version);
+        doubts.push(format!("{old} ({theirs}) is older than {new} ({ours}), and cannot follow it"));
+    }
+    doubts
 }
 
 /// Makes sure that `replica` replicates from `source`, which is up.
@@ -195,17 +235,6 @@ fn not_replicating(status: &ReplicaStatus) -> Option<String> {
     Some(error.cloned().unwrap_or_else(|| "its threads do not run".to_owned()))
 }
 
-/// The engine would refuse it too, but only once the source is shut.
-fn unfit(member: &Member) -> Option<String> {
-    if !member.is_on("log_bin") {
-        return Some("it has no binary log".to_owned());
-    }
-    if !member.is_on("log_slave_updates") && !member.is_on("log_replica_updates") {
-        return Some("it does not log what it replicates (log_slave_updates)".to_owned());
-    }
-    (member.gtid_mode() != "ON").then(|| format!("GTID_MODE={}", member.gtid_mode()))
-}
-
 fn exchange(call: &Call, pair: &Pair<'_>, demotes: bool) -> Result<Ending, Stop> {
     let Pair { old, new, of_new, account, .. } = pair;
     let limit = timeout(call)?;
@@ -216,7 +245,8 @@ fn exchange(call: &Call, pair: &Pair<'_>, demotes: bool) -> Result<Ending, Stop>
     let position = old.member()?.executed.to_string();
     let flavour = old.dialect.flavour();
     let closed_limit = limit.min(CLOSED_LIMIT);
-    let mut plan = Switchover::new(flavour, position, limit, closed_limit, demotes);
+    let ends_writers = call.options.has("force");
+    let mut plan = Switchover::new(flavour, position, limit, closed_limit, demotes, ends_writers);
     loop {
         match plan.next() {
             Step::Over(ending) => return Ok(ending),
@@ -277,10 +307,15 @@ fn conclude(call: &Call, pair: &Pair<'_>, ending: Ending, demotes: bool) -> Resu
             ));
             Ok(false)
         }
-        Ending::Undone { why, at } => aborted(format!(
-            "{}: {why}. {old} is the master, and takes writes, as before.",
-            clause(at)
-        )),
+        Ending::Undone { why, at } => {
+            let is_held = matches!(why, Failure::Blocked { ended: 0 });
+            let way_on =
+                if is_held { " Note: --force ends the connections of writers." } else { "" };
+            aborted(format!(
+                "{}: {why}. {old} is the master, and takes writes, as before.{way_on}",
+                clause(at)
+            ))
+        }
         Ending::Stuck { why, at, then } => aborted(format!(
             "{}: {why}. Undoing it failed: {then}. Both are read-only as far as is known: find out \
              which one has everything (mysqlrpladmin gtid), and promote it.",
