@@ -2,10 +2,10 @@
 //!
 //! In: `Input`, one at a time, each with the instant. Out: `Output`, drained before the next input.
 //! Must not: open a socket, read a clock, wait.
-//! Read first: `pair` (the table); then `hear` (what comes in), `judge` (which event holds;
-//! `foreign` beside a keepalived, `silence` before a takeover), `act` (how an order is carried out;
-//! `announce` to the links), `report` (what the peer, the data plane and operators are told),
-//! `find` (what is wrong with the network).
+//! Read first: `pair` (the table), `seam` (inputs and outputs); then `hear` (what comes in),
+//! `judge` (which event holds; `foreign` beside a keepalived, `silence` before a takeover, `orders`
+//! against it), `act` (how an order is carried out; `announce` to the links), `report` (what the
+//! peer, the data plane and operators are told), `find` (what is wrong with the network).
 //!
 //! ```text
 //!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
@@ -20,7 +20,9 @@ mod foreign;
 mod hear;
 mod judge;
 mod links;
+mod orders;
 mod report;
+mod seam;
 mod silence;
 pub mod survey;
 
@@ -28,11 +30,9 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::{Config, is_link_local};
 use crate::console::finding::Finding;
-use crate::console::message::{Request, Response, SqlStatus, WebStatus};
+use crate::console::message::Response;
 use crate::console::note::Note;
 use crate::limits;
 use crate::net::addresses::{Addresses, Vip};
@@ -41,140 +41,14 @@ use crate::net::netlink;
 use crate::pair::{self, Event, Role};
 use crate::peer::{self, Handover, Peer};
 use crate::repl;
-use crate::repl::errant::Saved;
 use crate::routes::Routes;
 use crate::time::{Instant, earliest};
 use crate::vrrp::group::Group;
 use crate::vrrp::packet::{Addresses as VrrpAddresses, Family, Version, password_data};
-use crate::vrrp::router::{self, Datagram};
+use crate::vrrp::router;
 use crate::wire::{DeviceId, HostId, LinkId};
 use links::{Device, LinkFacts};
-
-/// What the hands tell the node.
-#[derive(Debug)]
-pub enum Input {
-    /// What a raw socket received, IP header first.
-    Vrrp {
-        link: LinkId,
-        datagram: Vec<u8>,
-    },
-    /// An Ethernet frame, seen before any firewall: ARP, neighbour discovery, VRRP.
-    Frame {
-        device: DeviceId,
-        frame: Vec<u8>,
-    },
-    Beacon {
-        link: LinkId,
-        datagram: Vec<u8>,
-    },
-    /// An ICMP error, IP header first.
-    Icmp {
-        link: LinkId,
-        datagram: Vec<u8>,
-    },
-    Netlink {
-        datagram: Vec<u8>,
-    },
-    /// The kernel dropped messages: links and addresses are to be asked for again.
-    NetlinkLost,
-    /// The wall clock was set, by so much.
-    ClockSet {
-        seconds: i64,
-    },
-    /// The local database's answer to `Output::Query` of that id.
-    Answer {
-        id: u64,
-        result: Result<repl::Rows, repl::ServerError>,
-    },
-    /// How `Output::SaveErrant` ended.
-    ErrantSaved(Result<Saved, String>),
-    DataPlane(DataPlane),
-    Control {
-        client: u64,
-        request: Request,
-        sql: SqlStatus,
-        web: WebStatus,
-    },
-    Terminate,
-    /// The deadline passed.
-    Wake,
-}
-
-/// What the data plane has come to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DataPlane {
-    /// No request is in flight on a virtual address while the web front drains.
-    pub is_web_drained: bool,
-    /// No statement or transaction is open on the source while writes are held.
-    pub is_sql_quiet: bool,
-}
-
-/// What the node orders.
-#[derive(Debug)]
-pub enum Output {
-    SendVrrp {
-        link: LinkId,
-        datagram: Datagram,
-    },
-    /// An Ethernet frame.
-    SendFrame {
-        device: DeviceId,
-        frame: Vec<u8>,
-    },
-    SendBeacon {
-        link: LinkId,
-        datagram: Vec<u8>,
-    },
-    Netlink {
-        request: Vec<u8>,
-    },
-    Query {
-        id: u64,
-        sql: String,
-        limit: Duration,
-    },
-    /// The same on a connection of its own, whose writes are not logged (sql_log_bin=0).
-    Probe {
-        id: u64,
-        sql: &'static str,
-        limit: Duration,
-    },
-    /// End the process of the local database: it could not be closed, and must not write.
-    EndDatabase,
-    /// Save the transactions that are not in `known`, which is what the peer has.
-    SaveErrant {
-        known: String,
-    },
-    Routes(Routes),
-    /// To be on disk, synced, before the next output is performed.
-    Persist(Persistent),
-    /// What the guard does when this process dies.
-    Will(Will),
-    Reply {
-        client: u64,
-        response: Response,
-    },
-    Note(Note),
-    Exit,
-}
-
-/// What outlives the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Persistent {
-    /// Raised at every promotion; a host with an older one is not a source.
-    pub epoch: u64,
-    /// Whether this host was the last that it knows to have served.
-    pub was_source: bool,
-}
-
-/// The daemon's last will: addresses to take off, datagrams to send.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Will {
-    /// Netlink requests, ready to send.
-    pub removals: Vec<Vec<u8>>,
-    /// Interface, resignation.
-    pub resignations: Vec<(String, Datagram)>,
-}
+pub use seam::{DataPlane, Input, Output, Persistent, Will};
 
 /// How long a planned handover may take from the offer to the peer's promotion.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
@@ -267,6 +141,8 @@ pub struct Node {
     handled_handover: Option<u64>,
     wish: Option<u64>,
     handled_wish: Option<u64>,
+    /// The operator wants maintenance here, once the role is given away.
+    wants_maintenance: bool,
     /// Who waits for the end of a switchover, and since when.
     operators: Vec<(u64, Instant)>,
 
@@ -366,6 +242,7 @@ impl Node {
             handled_handover: None,
             wish: None,
             handled_wish: None,
+            wants_maintenance: false,
             operators: Vec::new(),
             find_at: Instant::ZERO,
             probes: Probes::default(),
@@ -523,6 +400,7 @@ impl Node {
                 self.stage = Stage::None;
                 self.handover = Handover::None;
                 self.is_leaving = false;
+                self.begin_wanted_maintenance();
                 if self.is_terminating {
                     self.pending.push_back((Event::Terminated, "told to end".into()));
                 }

@@ -19,7 +19,7 @@ use sha2::Sha256;
 use crate::limits::{BEACON_BYTES_MAX, POSITION_BYTES_MAX};
 use crate::time::Instant;
 use crate::units::{self, Secret};
-use crate::wire::{HostId, LinkId, Role};
+use crate::wire::{self, HostId, LinkId, Orders, Role};
 
 /// Section `[peer]`: the conversation of the two daemons.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,7 +56,8 @@ const fn default_interval() -> Duration {
     Duration::from_millis(200)
 }
 
-/// What a host says of itself. Append-only: the magic changes when the meaning does.
+/// What a host says of itself. Append-only at its end (`wire::read_appended`), so that two versions
+/// understand each other; the magic changes when the meaning does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub host: HostId,
@@ -82,6 +83,7 @@ pub struct Report {
     pub database: DatabaseReport,
     /// By link: this host's own IPv6 address, so that a stranger's advertisements are told apart.
     pub link_local: [Option<Ipv6Addr>; 2],
+    pub orders: Orders,
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -217,7 +219,7 @@ impl Peer {
         let mut mac = self.key.clone();
         mac.update(body);
         mac.verify_truncated_left(tag).map_err(|_| Refusal::Authentication)?;
-        postcard::from_bytes(body).map_err(|_| Refusal::Content)
+        wire::read_appended(body).map_err(|_| Refusal::Content)
     }
 
     /// The next beacon is due at once: something in the report changed that the peer waits for.
@@ -324,6 +326,7 @@ mod tests {
                 ..DatabaseReport::default()
             },
             link_local: [None, Some(Ipv6Addr::LOCALHOST)],
+            orders: Orders::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One of the two hosts: its place in the configuration's list, 0 or 1.
@@ -128,6 +129,31 @@ impl fmt::Display for Role {
     }
 }
 
+/// What the operator ordered until it is ordered otherwise: kept on disk, told in beacons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Orders {
+    /// This host takes no role.
+    pub in_maintenance: bool,
+    pub hold: Hold,
+}
+
+/// Whether roles stay where they are, on both hosts. Of two orders the higher number is the later
+/// one; given at once on both, the one to hold wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Hold {
+    pub number: u64,
+    pub is_on: bool,
+}
+
+/// A postcard message to whose end fields may have been appended since it was written, or since
+/// this program was: what is missing reads as zero, what is unknown is left unread.
+pub fn read_appended<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
+    const APPENDED_BYTES_MAX: usize = 64;
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len() + APPENDED_BYTES_MAX, 0);
+    postcard::from_bytes(&padded)
+}
+
 /// The bytes ended before the field did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Short;
@@ -244,6 +270,23 @@ pub(crate) mod vectors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_older_and_newer_programs_are_read() {
+        let orders = Orders { in_maintenance: true, hold: Hold { number: 300, is_on: true } };
+        let older = postcard::to_stdvec(&(7u64, true)).expect("plain data");
+        assert_eq!(read_appended(&older), Ok((7u64, true, Orders::default(), None::<u64>)));
+        let newer = postcard::to_stdvec(&(7u64, true, orders)).expect("plain data");
+        assert_eq!(read_appended(&newer), Ok((7u64, true)));
+        assert_eq!(read_appended(&newer), Ok((7u64, true, orders)));
+    }
+
+    #[test]
+    fn of_two_holds_the_later_one_counts() {
+        let hold = |number, is_on| Hold { number, is_on };
+        assert!(hold(2, false) > hold(1, true));
+        assert!(hold(2, true) > hold(2, false), "given at once on both hosts");
+    }
 
     #[test]
     fn reads_both_byte_orders() {

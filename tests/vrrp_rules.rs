@@ -14,7 +14,7 @@ use tandem::node::{Input, Node, Output, Persistent};
 use tandem::peer::{DatabaseReport, Handover, Peer, Report};
 use tandem::time::Instant;
 use tandem::vrrp::packet::{Addresses, Advertisement, GROUP, Version, password_data};
-use tandem::wire::{HostId, LinkId, Role};
+use tandem::wire::{HostId, LinkId, Orders, Role};
 
 const PEER: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 153, 114), Ipv4Addr::new(192, 168, 3, 101)];
 const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 153, 239), Ipv4Addr::new(192, 168, 3, 150)];
@@ -479,6 +479,7 @@ fn report() -> Report {
         wish: None,
         database: DatabaseReport::default(),
         link_local: [None; 2],
+        orders: Orders::default(),
     }
 }
 
@@ -494,7 +495,7 @@ fn a_tandem_silent_on_every_path_is_gone_when_its_lease_has_ended() {
                 .replacen("password = \"3489\"\n", "", 1)
                 .replacen("[peer] ", "[peer]\ninterval = \"25ms\" ", 1),
         };
-        let persistent = Persistent { epoch: 1, was_source: true };
+        let persistent = Persistent { epoch: 1, was_source: true, ..Persistent::default() };
         let mut bench = Bench::with(&text, persistent);
         let config = Config::parse(&text).expect("the configuration is valid");
         let interval = config.peer.interval;

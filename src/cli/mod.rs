@@ -40,6 +40,9 @@ usage: tandem APPLET [ARGUMENTS]
   status [--json]                     what is true now, on one screen
   switchover                          exchange the roles of both hosts, losing nothing
   failover --force                    serve on this host, whatever the other one has
+  hold on|off                         whether roles stay where they are, on both hosts, whatever
+                                      happens
+  maintenance on|off                  whether this host takes no role; on: gives away the one it has
   rejoin [--discard]                  why this host does not follow; --discard: take back what only
                                       its database has (it is saved before)
   reseed --yes                        replace this host's database by a copy of the other one's
@@ -82,6 +85,8 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
             "failover needs --force: it serves with what this host has, and transactions that only \
              the other host has are lost; `tandem switchover` loses nothing",
         ),
+        "hold" => order(Request::Hold, "hold", &rest),
+        "maintenance" => order(Request::Maintenance, "maintenance", &rest),
         "rejoin" => rejoin::run(&rest),
         "reseed" if rest == ["--yes"] => act(&Request::Reseed),
         "reseed" => usage(
@@ -116,6 +121,15 @@ fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "mysqlrplcheck" => Some(mysqlrplcheck::run(arguments)),
         "mysqlrplshow" => Some(mysqlrplshow::run(arguments)),
         _ => None,
+    }
+}
+
+/// `hold` and `maintenance`: one of two words.
+fn order(request: fn(bool) -> Request, name: &str, arguments: &[String]) -> ExitCode {
+    match arguments {
+        [word] if word == "on" => act(&request(true)),
+        [word] if word == "off" => act(&request(false)),
+        [..] => usage(&format!("{name} takes on or off")),
     }
 }
 

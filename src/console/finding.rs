@@ -16,6 +16,13 @@ pub struct Finding {
     pub trouble: Trouble,
 }
 
+impl Finding {
+    #[must_use]
+    pub const fn of_host(trouble: HostTrouble) -> Self {
+        Self { link: None, trouble: Trouble::Host(trouble) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     NoDevice { device: String },
@@ -39,14 +46,22 @@ pub enum Trouble {
     AddressConflict { address: IpAddr, mac: String },
     OwnAddressConflict { address: Ipv4Addr, mac: String },
     VipsLeftBehind { name: String },
-    VipDeleted { address: String, times: u32 },
-    VipRefused { errno: u32 },
     VipFramesBlocked { gateway: Ipv4Addr },
     GatewaySilent { gateway: Ipv4Addr },
     PeerUnanswered { name: String, address: Ipv4Addr },
     VipOffNetwork { address: String, network: String },
+    Host(HostTrouble),
+}
+
+/// What is no network's fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostTrouble {
+    VipDeleted { address: String, times: u32 },
+    VipRefused { errno: u32 },
     LoopLate { milliseconds: u64 },
     ClockJumped { seconds: i64 },
+    Held,
+    Maintenance { name: String },
 }
 
 impl Trouble {
@@ -75,14 +90,11 @@ impl Trouble {
             Self::AddressConflict { .. } => "address-conflict",
             Self::OwnAddressConflict { .. } => "own-address-conflict",
             Self::VipsLeftBehind { .. } => "vips-left-behind",
-            Self::VipDeleted { .. } => "vip-deleted",
-            Self::VipRefused { .. } => "vip-refused",
             Self::VipFramesBlocked { .. } => "vip-frames-blocked",
             Self::GatewaySilent { .. } => "gateway-silent",
             Self::PeerUnanswered { .. } => "peer-unanswered",
             Self::VipOffNetwork { .. } => "vip-off-network",
-            Self::LoopLate { .. } => "loop-late",
-            Self::ClockJumped { .. } => "clock-jumped",
+            Self::Host(trouble) => trouble.name(),
         }
     }
 }
@@ -123,12 +135,6 @@ impl Trouble {
             Self::VipsLeftBehind { .. } => {
                 "its daemon died, or something between the hosts drops VRRP; look at both"
             }
-            Self::VipDeleted { .. } => {
-                "look for NetworkManager, systemd-networkd or a script that manages the interface"
-            }
-            Self::VipRefused { .. } => {
-                "look whether IPv6 is disabled on the interface, and what else has the address"
-            }
             Self::VipFramesBlocked { .. } => {
                 "a hypervisor or switch drops frames from it; allow the address there (allowed \
                  address pairs, forged transmits)"
@@ -136,10 +142,7 @@ impl Trouble {
             Self::GatewaySilent { .. } => "look at the way to it",
             Self::PeerUnanswered { .. } => "it is off, or the way is cut",
             Self::VipOffNetwork { .. } => "hosts there will not ask for it by ARP",
-            Self::LoopLate { .. } => {
-                "the machine is overloaded, paused or migrated; the peer may take over"
-            }
-            Self::ClockJumped { .. } => "compare it with the peer's and look at NTP",
+            Self::Host(trouble) => trouble.advice(),
         }
     }
 }
@@ -205,12 +208,6 @@ impl fmt::Display for Trouble {
             Self::VipsLeftBehind { name } => {
                 write!(f, "{name} is silent but still answers for the virtual addresses")
             }
-            Self::VipDeleted { address, times } => {
-                write!(f, "somebody else deleted {address}, {times} times; it was put back")
-            }
-            Self::VipRefused { errno } => {
-                write!(f, "the kernel does not take a virtual address, errno {errno}")
-            }
             Self::VipFramesBlocked { gateway } => {
                 write!(f, "{gateway} answers this host's own address and not the virtual one")
             }
@@ -223,8 +220,54 @@ impl fmt::Display for Trouble {
             Self::VipOffNetwork { address, network } => {
                 write!(f, "the virtual address {address} is not within {network}")
             }
+            Self::Host(trouble) => trouble.fmt(f),
+        }
+    }
+}
+
+impl HostTrouble {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::VipDeleted { .. } => "vip-deleted",
+            Self::VipRefused { .. } => "vip-refused",
+            Self::LoopLate { .. } => "loop-late",
+            Self::ClockJumped { .. } => "clock-jumped",
+            Self::Held => "held",
+            Self::Maintenance { .. } => "maintenance",
+        }
+    }
+
+    const fn advice(&self) -> &'static str {
+        match self {
+            Self::VipDeleted { .. } => {
+                "look for NetworkManager, systemd-networkd or a script that manages the interface"
+            }
+            Self::VipRefused { .. } => {
+                "look whether IPv6 is disabled on the interface, and what else has the address"
+            }
+            Self::LoopLate { .. } => {
+                "the machine is overloaded, paused or migrated; the peer may take over"
+            }
+            Self::ClockJumped { .. } => "compare it with the peer's and look at NTP",
+            Self::Held => "`tandem hold off` ends it",
+            Self::Maintenance { .. } => "`tandem maintenance off` there ends it",
+        }
+    }
+}
+
+impl fmt::Display for HostTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VipDeleted { address, times } => {
+                write!(f, "somebody else deleted {address}, {times} times; it was put back")
+            }
+            Self::VipRefused { errno } => {
+                write!(f, "the kernel does not take a virtual address, errno {errno}")
+            }
             Self::LoopLate { milliseconds } => write!(f, "this daemon ran {milliseconds} ms late"),
             Self::ClockJumped { seconds } => write!(f, "the clock was set by {seconds:+} s"),
+            Self::Held => f.write_str("roles stay where they are, whatever happens"),
+            Self::Maintenance { name } => write!(f, "{name} takes no role"),
         }
     }
 }

@@ -18,6 +18,10 @@ pub enum Request {
     Rejoin,
     /// Replace this host's database by a copy of the other one's.
     Reseed,
+    /// Whether roles are to stay where they are.
+    Hold(bool),
+    /// Whether this host is to take no role.
+    Maintenance(bool),
 }
 
 impl Request {
@@ -27,6 +31,7 @@ impl Request {
         match self {
             Self::Status => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
+            Self::Hold(_) | Self::Maintenance(_) => true,
         }
     }
 }

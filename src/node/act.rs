@@ -45,13 +45,14 @@ impl Node {
                 self.stage = Stage::None;
                 self.handover = Handover::None;
                 self.is_leaving = false;
+                self.wants_maintenance = false;
                 self.order_job(now, Job::Reopen);
                 self.tell_operators(Response::Refused("the handover was undone".into()), true);
             }
             Act::RaiseEpoch => {
                 let theirs = self.peer.report().map_or(0, |report| report.epoch);
                 let epoch = self.persistent.epoch.max(theirs) + 1;
-                self.persist(Persistent { epoch, was_source: true });
+                self.persist(Persistent { epoch, was_source: true, ..self.persistent });
             }
             Act::RecordRefused => self.record_peer_rules(),
             Act::RecordStandby => {
@@ -91,7 +92,7 @@ impl Node {
     fn record_peer_rules(&mut self) {
         let theirs = self.peer.report().map_or(0, |report| report.epoch);
         let epoch = self.persistent.epoch.max(theirs);
-        self.persist(Persistent { epoch, was_source: false });
+        self.persist(Persistent { epoch, was_source: false, ..self.persistent });
     }
 
     /// The number of a handover: differs for each one of this run and of every run.
@@ -101,7 +102,7 @@ impl Node {
 
     fn refuse_handover(&mut self, now: Instant) {
         let theirs = self.peer.report().map_or(0, |report| report.epoch);
-        self.persist(Persistent { epoch: theirs, was_source: false });
+        self.persist(Persistent { epoch: theirs, was_source: false, ..self.persistent });
         if let Some(id) = self.handled_handover {
             self.handover = Handover::Refused { id };
         }
@@ -135,7 +136,7 @@ impl Node {
         self.retry_at = now + RETRY_INTERVAL;
     }
 
-    fn persist(&mut self, persistent: Persistent) {
+    pub(super) fn persist(&mut self, persistent: Persistent) {
         if self.persistent != persistent {
             self.persistent = persistent;
             self.outputs.push_back(Output::Persist(persistent));

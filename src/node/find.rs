@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Node;
 use super::links::Ears;
-use crate::console::finding::{Finding, Trouble};
+use crate::console::finding::{Finding, HostTrouble, Trouble};
 use crate::console::note::Note;
 use crate::net::gateway::Verdict;
 use crate::pair::Role;
@@ -85,20 +85,20 @@ impl Troubles {
         self.refused = Some((now, errno));
     }
 
-    fn of_host(&self, now: Instant) -> impl Iterator<Item = Trouble> {
+    fn of_host(&self, now: Instant) -> impl Iterator<Item = HostTrouble> {
         let is_recent = move |at: Instant| now.since(at) < MEMORY;
         let late = self.late.filter(|(at, _)| is_recent(*at)).map(|(_, late)| {
             let milliseconds = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
-            Trouble::LoopLate { milliseconds }
+            HostTrouble::LoopLate { milliseconds }
         });
         let clock = self.clock.filter(|(at, _)| is_recent(*at));
-        let clock = clock.map(|(_, seconds)| Trouble::ClockJumped { seconds });
+        let clock = clock.map(|(_, seconds)| HostTrouble::ClockJumped { seconds });
         let deleted = self
             .deleted
             .filter(|it| is_recent(it.at))
-            .map(|it| Trouble::VipDeleted { address: it.address.to_string(), times: it.times });
+            .map(|it| HostTrouble::VipDeleted { address: it.address.to_string(), times: it.times });
         let refused = self.refused.filter(|(at, _)| now.since(*at) < PATIENCE);
-        let refused = refused.map(|(_, errno)| Trouble::VipRefused { errno });
+        let refused = refused.map(|(_, errno)| HostTrouble::VipRefused { errno });
         [late, clock, deleted, refused].into_iter().flatten()
     }
 
@@ -120,7 +120,7 @@ impl Node {
         }
         self.find_at = now + INTERVAL;
         let mut found: Vec<Finding> =
-            self.troubles.of_host(now).map(|trouble| Finding { link: None, trouble }).collect();
+            self.troubles.of_host(now).chain(self.find_orders(now)).map(Finding::of_host).collect();
         for link in LinkId::ALL {
             let troubles = self.find_on(now, link);
             found.extend(troubles.into_iter().map(|it| Finding { link: Some(link), trouble: it }));

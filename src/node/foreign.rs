@@ -30,8 +30,9 @@ impl Node {
         }
         // keepalived: an instance without carrier keeps its whole sync group in FAULT. The peer may
         // be taking over on the other link's timer at this very moment.
-        (self.is_whole() && self.is_peer_silent(now) && self.nobody_answers(now))
-            .then(|| (Event::AloneEntitled, format!("{name} is silent in VRRP")))
+        let is_gone = self.is_whole() && self.is_peer_silent(now) && self.nobody_answers(now);
+        let found = (Event::AloneEntitled, format!("{name} is silent in VRRP"));
+        if is_gone { self.unless_ordered_to_wait(found) } else { None }
     }
 
     fn is_rival_fresh(&self, now: Instant) -> bool {
@@ -46,7 +47,9 @@ impl Node {
         let own = self.config.host(self.me).priority;
         let other = self.config.host(self.me.other()).priority;
         let is_foreign = self.has_foreign_peer();
+        let is_ordered_not_to = self.is_held() || self.persistent.orders.in_maintenance;
         let may_take = self.config.vrrp.preempt
+            && !is_ordered_not_to
             && if is_foreign {
                 self.is_rival_fresh(now) && self.rival.is_some_and(|it| it.priority < own)
             } else {
@@ -91,7 +94,8 @@ impl Node {
             .iter()
             .any(|link| link.peer_answered_at.is_some_and(|at| now.since(at) < 3 * HELLO_INTERVAL));
         let lost = LinkId::ALL.into_iter().find(|link| !self.group.has_carrier(*link));
-        let link = lost.filter(|_| is_peer_alive && self.role == Role::Active)?;
+        let link =
+            lost.filter(|_| is_peer_alive && self.role == Role::Active && !self.is_held())?;
         self.is_leaving = true;
         Some((Event::LinkLost, format!("{link} has no carrier")))
     }

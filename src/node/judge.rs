@@ -127,7 +127,9 @@ impl Node {
             }),
             Role::Active | Role::Promoting | Role::Demoting | Role::Standby => None,
             Role::Joining | Role::Refused if peer.is_leaving => None,
-            Role::Joining | Role::Refused => self.elect(now, peer),
+            Role::Joining | Role::Refused => {
+                self.elect(now, peer).and_then(|found| self.unless_ordered_to_wait(found))
+            }
         }
     }
 
@@ -147,10 +149,11 @@ impl Node {
         match (mine, theirs) {
             // A database that answers is closed first: it may have been left open.
             (Some(_), _) if !self.is_fenced => None,
-            (Some(mine), Some(theirs)) => self.wins_election(peer, &mine, theirs).then(|| {
+            (Some(mine), Some(theirs)) => {
                 let why = format!("nobody serves, {} waits too", self.peer_name());
-                (Event::ElectionWon, why)
-            }),
+                let is_won = self.wins_election(peer, &mine, theirs);
+                is_won.then_some((Event::ElectionWon, why))
+            }
             (Some(_), None) => {
                 let peer_rules = peer.was_source && peer.epoch >= self.persistent.epoch;
                 if peer_rules {
@@ -206,9 +209,9 @@ impl Node {
             return None;
         }
         if self.persistent.was_source {
-            return self
-                .nobody_answers(now)
-                .then(|| (Event::AloneEntitled, "the last source, and alone".into()));
+            let found = (Event::AloneEntitled, "the last source, and alone".into());
+            let is_free = self.nobody_answers(now);
+            return if is_free { self.unless_ordered_to_wait(found) } else { None };
         }
         self.wait_for(format!(
             "{} is silent and was the last source, or none is known: start it, or run \
@@ -229,7 +232,8 @@ impl Node {
             let is_handing_over =
                 self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
             if !is_handing_over {
-                return Some((Event::PeerResigned, format!("{name} resigned (priority 0)")));
+                let why = format!("{name} resigned (priority 0)");
+                return self.unless_ordered((Event::PeerResigned, why));
             }
         }
         if let Some(found) = self.judge_preemption(now) {
@@ -238,12 +242,14 @@ impl Node {
         let Some(peer) = self.fresh(now).cloned() else {
             self.stop_receiving();
             let may_take = !self.has_foreign_peer() || self.is_whole();
-            return (may_take && self.is_peer_silent(now) && self.nobody_answers(now))
-                .then(|| (Event::PeerGone, format!("{name} is silent on every path")));
+            let is_gone = may_take && self.is_peer_silent(now) && self.nobody_answers(now);
+            let found = (Event::PeerGone, format!("{name} is silent on every path"));
+            return if is_gone { self.unless_ordered(found) } else { None };
         };
         match (peer.role, peer.handover) {
             (Role::Joining | Role::Refused, _) if !peer.holds_vips => {
-                return Some((Event::PeerResigned, format!("{name} does not serve any more")));
+                let why = format!("{name} does not serve any more");
+                return self.unless_ordered((Event::PeerResigned, why));
             }
             (Role::Demoting, Handover::Holding { .. }) if !self.holds_writes => {
                 return Some((Event::PeerHandsOver, format!("{name} hands over")));
@@ -255,6 +261,7 @@ impl Node {
             (Role::Active, _) => {
                 self.holds_writes = false;
                 self.handover = Handover::None;
+                self.findings.waiting = None;
             }
             (Role::Joining | Role::Refused | Role::Standby | Role::Promoting, _) => {}
             (Role::Demoting, _) => {}
@@ -382,9 +389,15 @@ impl Node {
 
     fn judge_active(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let is_peer_fit = peer.role == Role::Standby && peer.database.is_up;
-        if !is_peer_fit {
+        if !is_peer_fit || peer.orders.in_maintenance {
             return None;
         }
+        let found = if self.is_held() { None } else { self.judge_own_trouble(now, peer) };
+        found.or_else(|| self.judge_wish(now, peer))
+    }
+
+    /// What is wrong here, and not at the peer.
+    fn judge_own_trouble(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         if let Some(since) = self.database_lost_since
             && now.since(since) >= DATABASE_PATIENCE
         {
@@ -402,6 +415,10 @@ impl Node {
             self.is_leaving = true;
             return Some((Event::LinkLost, format!("{link} has no carrier")));
         }
+        None
+    }
+
+    fn judge_wish(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         if let Some(wish) = peer.wish
             && self.handled_wish != Some(wish)
         {
@@ -441,6 +458,9 @@ impl Node {
         };
         if peer.role != Role::Standby {
             return Some(format!("{name} is {}, not standby", peer.role));
+        }
+        if peer.orders.in_maintenance {
+            return Some(format!("{name} is in maintenance"));
         }
         if !peer.database.is_replicating {
             return Some(format!("the database of {name} does not replicate"));
@@ -502,7 +522,7 @@ impl Node {
         self.retry_fence(now);
         let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;
         if peer.role == Role::Joining && !peer.is_leaving {
-            return self.judge_refused_alone(&peer);
+            return self.judge_refused_alone(&peer).and_then(|found| self.unless_ordered(found));
         }
         if !is_open(&peer) || !self.may_follow(now) {
             return None;
@@ -523,7 +543,7 @@ impl Node {
     }
 
     /// Says once what this host waits for.
-    fn wait_for(&mut self, why: String) {
+    pub(super) fn wait_for(&mut self, why: String) {
         if self.findings.waiting.as_ref() != Some(&why) {
             self.findings.waiting = Some(why.clone());
             self.note(Note::Waiting { why });

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::orders::IN_MAINTENANCE;
 use super::{Findings, Handover, Node, Output, QUIET_LIMIT, Stage};
 use crate::console::finding::Finding;
 use crate::console::message::{
@@ -98,6 +99,7 @@ impl Node {
                 Some(IpAddr::V6(address)) => Some(address),
                 Some(IpAddr::V4(_)) | None => None,
             }),
+            orders: self.persistent.orders,
         }
     }
 
@@ -128,18 +130,26 @@ impl Node {
                 (None, Flow::Held { open_limit: LOST_LIMIT })
             }
         };
+        let is_at_work = !self.persistent.orders.in_maintenance;
         let mut is_replica_fit = [false; 2];
-        is_replica_fit[self.me.index()] =
-            self.role == Role::Standby && self.is_replicating() && self.is_lag_fit(self.own_lag());
+        is_replica_fit[self.me.index()] = self.role == Role::Standby
+            && is_at_work
+            && self.is_replicating()
+            && self.is_lag_fit(self.own_lag());
         is_replica_fit[them.index()] = peer.is_some_and(|peer| {
             peer.role == Role::Standby
+                && !peer.orders.in_maintenance
                 && peer.database.is_replicating
                 && self.is_lag_fit(peer.database.lag_seconds)
         });
         let mut is_host_alive = [true; 2];
         let heard_lately = self.peer.fresh_report(now, PHP_SILENCE_LIMIT);
+        let is_peer_alive = heard_lately.is_some_and(|peer| !peer.is_leaving);
+        // One of the two in maintenance rests; with both, PHP runs where it can.
+        let does_peer_work = heard_lately.is_some_and(|peer| !peer.orders.in_maintenance);
         is_host_alive[them.index()] =
-            self.has_foreign_peer() || heard_lately.is_some_and(|peer| !peer.is_leaving);
+            self.has_foreign_peer() || (is_peer_alive && (does_peer_work || !is_at_work));
+        is_host_alive[self.me.index()] = is_at_work || !is_host_alive[them.index()];
         let web = match self.stage {
             Stage::Draining { .. } => WebIntake::Draining,
             Stage::None | Stage::Quieting { .. } | Stage::Closing | Stage::Offered { .. } => {
@@ -183,9 +193,12 @@ impl Node {
             Request::Switchover => self.ask_switchover(now, client),
             Request::Rejoin => self.ask_rejoin(now, client),
             Request::Reseed => self.ask_reseed(now, client),
+            Request::Hold(is_on) => self.ask_hold(now, client, *is_on),
+            Request::Maintenance(is_on) => self.ask_maintenance(now, client, *is_on),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);
                 let refusal = match self.role {
+                    _ if self.persistent.orders.in_maintenance => Some(IN_MAINTENANCE),
                     Role::Active | Role::Promoting => Some("this host serves already"),
                     Role::Demoting => Some("a handover is under way"),
                     _ if peer_serves => Some("the peer serves: use `tandem switchover`"),
@@ -206,6 +219,7 @@ impl Node {
     fn ask_switchover(&mut self, now: Instant, client: u64) {
         let refusal = match self.role {
             Role::Active => self.why_no_handover(now),
+            Role::Standby if self.persistent.orders.in_maintenance => Some(IN_MAINTENANCE.into()),
             Role::Standby if !self.is_replicating() => {
                 Some("the database of this host does not replicate".into())
             }

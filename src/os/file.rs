@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::node::Persistent;
+use crate::wire;
 
 pub const STATE_DIR: &str = "/var/lib/tandem";
 pub const RUN_DIR: &str = "/run/tandem";
@@ -44,12 +45,12 @@ pub fn load_state() -> io::Result<Persistent> {
     if Sha256::digest(body)[..8] != sum[..] {
         return Err(wrong());
     }
-    postcard::from_bytes(body).map_err(|_| wrong())
+    wire::read_appended(body).map_err(|_| wrong())
 }
 
 /// On disk when it returns.
 pub fn save_state(state: &Persistent) -> io::Result<()> {
-    let mut bytes = postcard::to_stdvec(state).expect("two numbers");
+    let mut bytes = postcard::to_stdvec(state).expect("plain data");
     let sum = Sha256::digest(&bytes);
     bytes.extend(&sum[..8]);
     fs::create_dir_all(STATE_DIR)?;

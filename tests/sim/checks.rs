@@ -220,6 +220,7 @@ impl World {
             let carrier = self.links.iter().all(|link| link.carrier[host.index()]);
             let database = &target.database;
             let is_whole = is_network_whole
+                && !self.are_ordered()
                 && carrier
                 && target.is_running()
                 && database.life == Life::Up
@@ -338,6 +339,7 @@ impl World {
             Note::RoleChanged { from, to, why } => {
                 self.checks.role_changes += 1;
                 if *to == Role::Promoting {
+                    self.orders_kept(host, why);
                     let checks = &mut self.checks.hosts[host.index()];
                     checks.is_stale = false;
                     checks.took_by_hand = why.ends_with("hands over");

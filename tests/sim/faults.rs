@@ -8,7 +8,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use tandem::console::message::{Request, SqlStatus, WebStatus};
 use tandem::node::Input;
 use tandem::time::{Instant, Rng};
 use tandem::wire::{HostId, LinkId, Role};
@@ -42,9 +41,11 @@ pub enum Kind {
     Switchover,
     Terminate,
     Force,
+    Hold,
+    Maintenance,
 }
 
-pub const KINDS: [Kind; 23] = [
+pub const KINDS: [Kind; 25] = [
     Kind::PowerLoss,
     Kind::PowerLossOfBoth,
     Kind::NodeCrash,
@@ -68,6 +69,8 @@ pub const KINDS: [Kind; 23] = [
     Kind::Switchover,
     Kind::Terminate,
     Kind::Force,
+    Kind::Hold,
+    Kind::Maintenance,
 ];
 
 const BROKEN_HANDOVERS: [Kind; 7] = [
@@ -295,18 +298,11 @@ impl World {
                 self.operate(host, kind, fault.number);
                 return;
             }
+            Kind::Hold | Kind::Maintenance => self.operate(host, kind, fault.number),
             Kind::Terminate => self.terminate(host),
         }
         self.plan.active.push(fault);
         self.after(length, Event::EndFault(fault));
-    }
-
-    fn operate(&mut self, host: HostId, kind: Kind, client: u64) {
-        let request =
-            if kind == Kind::Force { Request::FailoverForce } else { Request::Switchover };
-        let (sql, web) = (SqlStatus::default(), WebStatus::default());
-        self.checks.last_operated_at = Some(self.now);
-        self.deliver(host, Input::Control { client, request, sql, web });
     }
 
     fn terminate(&mut self, host: HostId) {
@@ -461,6 +457,7 @@ impl World {
             | Kind::ClientCut
             | Kind::Filter
             | Kind::Noise => self.mend_network(host, link, kind),
+            Kind::Hold | Kind::Maintenance => self.lift_orders(),
             Kind::NodeCrash | Kind::Switchover | Kind::Force => {}
         }
     }
@@ -551,6 +548,7 @@ impl World {
             self.host(host).database.ship_rate = SHIP_RATE;
             self.start_daemon(host);
         }
+        self.lift_orders();
         for link in LinkId::ALL {
             self.links[link.index()].noise = Noise::default();
             self.links[link.index()].cut = Default::default();

@@ -19,6 +19,7 @@ mod host;
 mod kernel;
 mod marks;
 mod mysqld;
+mod orders;
 mod plants;
 mod sessions;
 mod transcript;

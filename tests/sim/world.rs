@@ -87,6 +87,7 @@ pub enum Event {
         host: HostId,
     },
     EndFault(Fault),
+    LiftOrders,
     HealAll,
     End,
 }
@@ -245,6 +246,7 @@ impl World {
             Event::BadMoment => self.draw_fault(),
             Event::Reseed { host } => self.reseed(host),
             Event::EndFault(fault) => self.end_fault(fault),
+            Event::LiftOrders => self.lift_orders(),
             Event::HealAll => self.heal_all(),
             Event::End => {
                 self.check_end();

@@ -20,7 +20,7 @@ use tandem::units::Secret;
 use tandem::vrrp::Transport;
 use tandem::vrrp::packet::{Addresses, Expected, Family, PROTOCOL, Received, Version};
 use tandem::vrrp::router::{self, Datagrams, Heard, LISTEN_MAX, Router};
-use tandem::wire::{DeviceId, HostId, LinkId, Role};
+use tandem::wire::{DeviceId, Hold, HostId, LinkId, Orders, Role};
 
 use super::{Cut, MEND, VRRP_CHECKSUM, mend, receiver};
 
@@ -217,6 +217,7 @@ fn report(cut: &mut Cut<'_>) -> Report {
             position: heapless::String::try_from(&*String::from_utf8_lossy(cut.piece())).ok(),
         },
         link_local: [is(5).then(|| Ipv6Addr::from(cut.number::<16>())), None],
+        orders: Orders { in_maintenance: is(6), hold: Hold { number: id, is_on: is(7) } },
     }
 }
 

@@ -1,0 +1,133 @@
+//! Standing orders: hold (no role moves by itself) and maintenance (this host takes none).
+//!
+//! In: the operator's verbs, the peer's beacons. Out: orders on disk; why a takeover waits.
+//! Must not: keep a host from yielding: what protects data is done in spite of a hold.
+//! Read first: `wire::Orders`.
+
+use super::judge::Found;
+use super::{Node, Persistent};
+use crate::console::finding::HostTrouble;
+use crate::console::message::Response;
+use crate::pair::{Event, Role};
+use crate::time::Instant;
+use crate::wire::{Hold, Orders};
+
+pub(super) const IN_MAINTENANCE: &str =
+    "this host is in maintenance: `tandem maintenance off` ends it";
+
+impl Node {
+    pub(super) const fn is_held(&self) -> bool {
+        self.persistent.orders.hold.is_on
+    }
+
+    fn order(&mut self, now: Instant, orders: Orders) {
+        self.persist(Persistent { orders, ..self.persistent });
+        self.peer.hurry(now);
+    }
+
+    /// A hold is of the pair: the peer's order counts here too, if it is the later one.
+    pub(super) fn hear_hold(&mut self, now: Instant) {
+        let Some(theirs) = self.peer.report().map(|report| report.orders.hold) else { return };
+        if theirs > self.persistent.orders.hold {
+            self.order(now, Orders { hold: theirs, ..self.persistent.orders });
+        }
+    }
+
+    pub(super) fn ask_hold(&mut self, now: Instant, client: u64, is_on: bool) {
+        let hold = self.persistent.orders.hold;
+        if hold.is_on != is_on {
+            let hold = Hold { number: hold.number + 1, is_on };
+            self.order(now, Orders { hold, ..self.persistent.orders });
+        }
+        let name = self.peer_name();
+        let reach = if self.fresh(now).is_some() {
+            "on both hosts".to_owned()
+        } else {
+            format!("here, and on {name} once it is heard")
+        };
+        self.tell(
+            client,
+            match is_on {
+                true => format!("roles stay where they are {reach}, until `tandem hold off`"),
+                false => format!("roles follow what happens {reach}"),
+            },
+        );
+    }
+
+    pub(super) fn ask_maintenance(&mut self, now: Instant, client: u64, is_on: bool) {
+        let orders = self.persistent.orders;
+        let is_serving = match self.role {
+            Role::Active => true,
+            Role::Promoting | Role::Demoting if is_on => {
+                let why = "the roles are changing: ask again in a moment".to_owned();
+                return self.refuse(client, why);
+            }
+            Role::Promoting | Role::Demoting => false,
+            Role::Joining | Role::Standby | Role::Refused => false,
+        };
+        if !(is_on && is_serving) {
+            self.wants_maintenance = false;
+            self.order(now, Orders { in_maintenance: is_on, ..orders });
+            return self.tell(
+                client,
+                match is_on {
+                    true => "this host takes no role until `tandem maintenance off`".to_owned(),
+                    false => "this host takes part again".to_owned(),
+                },
+            );
+        }
+        if let Some(why) = self.why_no_handover(now) {
+            return self.refuse(client, format!("{why}, and this host serves"));
+        }
+        self.wants_maintenance = true;
+        self.operators.push((client, now));
+        let why = "for maintenance of this host".to_owned();
+        self.pending.push_back((Event::SwitchoverAsked, why));
+    }
+
+    /// The role was given away for it.
+    pub(super) fn begin_wanted_maintenance(&mut self) {
+        if std::mem::take(&mut self.wants_maintenance) {
+            let orders = Orders { in_maintenance: true, ..self.persistent.orders };
+            self.persist(Persistent { orders, ..self.persistent });
+        }
+    }
+
+    /// What is found makes this host serve, if no standing order is against it; else it is said
+    /// what waits.
+    pub(super) fn unless_ordered(&mut self, found: Found) -> Option<Found> {
+        let against = if self.persistent.orders.in_maintenance {
+            "this host is in maintenance (`tandem maintenance off`)"
+        } else if self.is_held() {
+            "roles are held (`tandem hold off`; `tandem failover --force` serves with the data of \
+             this host)"
+        } else {
+            return Some(found);
+        };
+        self.wait_for(format!("{}, and {against}", found.1));
+        None
+    }
+
+    /// Nobody serves: the last source does not take a role, it goes on with its own.
+    pub(super) fn unless_ordered_to_wait(&mut self, found: Found) -> Option<Found> {
+        if self.persistent.was_source && !self.persistent.orders.in_maintenance {
+            return Some(found);
+        }
+        self.unless_ordered(found)
+    }
+
+    pub(super) fn find_orders(&self, now: Instant) -> Vec<HostTrouble> {
+        let peer = self.fresh(now).filter(|peer| peer.orders.in_maintenance);
+        let hold = self.is_held().then_some(HostTrouble::Held);
+        let own = self.persistent.orders.in_maintenance.then_some(&self.config.host(self.me).name);
+        let other = peer.map(|_| &self.config.host(self.me.other()).name);
+        let maintenance = [own, other].into_iter().flatten();
+        let maintenance = maintenance.map(|name| HostTrouble::Maintenance { name: name.clone() });
+        hold.into_iter().chain(maintenance).collect()
+    }
+
+    fn tell(&mut self, client: u64, what: String) {
+        let response = Response::Done(what);
+        self.outputs.push_back(super::Output::Reply { client, response });
+    }
+}

@@ -1,0 +1,142 @@
+//! The seam: what the node is told, what it orders, and what outlives it.
+//!
+//! In, out: data. Must not: do anything. Read first: os/hands.rs, which performs it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::console::message::{Request, Response, SqlStatus, WebStatus};
+use crate::console::note::Note;
+use crate::repl;
+use crate::repl::errant::Saved;
+use crate::routes::Routes;
+use crate::vrrp::router::Datagram;
+use crate::wire::{DeviceId, LinkId, Orders};
+
+/// What the hands tell the node.
+#[derive(Debug)]
+pub enum Input {
+    /// What a raw socket received, IP header first.
+    Vrrp {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    /// An Ethernet frame, seen before any firewall: ARP, neighbour discovery, VRRP.
+    Frame {
+        device: DeviceId,
+        frame: Vec<u8>,
+    },
+    Beacon {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    /// An ICMP error, IP header first.
+    Icmp {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    Netlink {
+        datagram: Vec<u8>,
+    },
+    /// The kernel dropped messages: links and addresses are to be asked for again.
+    NetlinkLost,
+    /// The wall clock was set, by so much.
+    ClockSet {
+        seconds: i64,
+    },
+    /// The local database's answer to `Output::Query` of that id.
+    Answer {
+        id: u64,
+        result: Result<repl::Rows, repl::ServerError>,
+    },
+    /// How `Output::SaveErrant` ended.
+    ErrantSaved(Result<Saved, String>),
+    DataPlane(DataPlane),
+    Control {
+        client: u64,
+        request: Request,
+        sql: SqlStatus,
+        web: WebStatus,
+    },
+    Terminate,
+    /// The deadline passed.
+    Wake,
+}
+
+/// What the data plane has come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataPlane {
+    /// No request is in flight on a virtual address while the web front drains.
+    pub is_web_drained: bool,
+    /// No statement or transaction is open on the source while writes are held.
+    pub is_sql_quiet: bool,
+}
+
+/// What the node orders.
+#[derive(Debug)]
+pub enum Output {
+    SendVrrp {
+        link: LinkId,
+        datagram: Datagram,
+    },
+    /// An Ethernet frame.
+    SendFrame {
+        device: DeviceId,
+        frame: Vec<u8>,
+    },
+    SendBeacon {
+        link: LinkId,
+        datagram: Vec<u8>,
+    },
+    Netlink {
+        request: Vec<u8>,
+    },
+    Query {
+        id: u64,
+        sql: String,
+        limit: Duration,
+    },
+    /// The same on a connection of its own, whose writes are not logged (sql_log_bin=0).
+    Probe {
+        id: u64,
+        sql: &'static str,
+        limit: Duration,
+    },
+    /// End the process of the local database: it could not be closed, and must not write.
+    EndDatabase,
+    /// Save the transactions that are not in `known`, which is what the peer has.
+    SaveErrant {
+        known: String,
+    },
+    Routes(Routes),
+    /// To be on disk, synced, before the next output is performed.
+    Persist(Persistent),
+    /// What the guard does when this process dies.
+    Will(Will),
+    Reply {
+        client: u64,
+        response: Response,
+    },
+    Note(Note),
+    Exit,
+}
+
+/// What outlives the daemon. Append-only at its end (`wire::read_appended`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Persistent {
+    /// Raised at every promotion; a host with an older one is not a source.
+    pub epoch: u64,
+    /// Whether this host was the last that it knows to have served.
+    pub was_source: bool,
+    pub orders: Orders,
+}
+
+/// The daemon's last will: addresses to take off, datagrams to send.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Will {
+    /// Netlink requests, ready to send.
+    pub removals: Vec<Vec<u8>>,
+    /// Interface, resignation.
+    pub resignations: Vec<(String, Datagram)>,
+}
