@@ -151,6 +151,8 @@ pub struct Node {
     vrrp_resigned: bool,
     /// Another Master of a virtual router of ours: its priority and address, and when.
     rival: Option<Rival>,
+    /// The peer's first and last claim in a row to addresses that this host holds.
+    peer_claims: Option<(Instant, Instant)>,
     /// Since when the role could be taken back.
     preempt_since: Option<Instant>,
     preempt_at: Instant,
@@ -248,6 +250,7 @@ impl Node {
             probes: Probes::default(),
             vrrp_resigned: false,
             rival: None,
+            peer_claims: None,
             preempt_since: None,
             preempt_at: Instant::ZERO,
             hello_at: Instant::ZERO,

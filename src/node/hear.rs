@@ -158,6 +158,7 @@ impl Node {
             let facts = &mut self.links[link.index()];
             if facts.peer_mac == Some(mac) {
                 facts.ears.peer_claim = Some((now, vip.address));
+                self.note_peer_claim(now);
             } else {
                 facts.ears.claim = Some((now, vip.address, mac));
             }

@@ -317,6 +317,10 @@ impl Node {
         }
         let name = self.peer_name();
         let Some(peer) = self.fresh(now).cloned() else {
+            if self.is_outclaimed(now) {
+                let why = format!("{name} claims the addresses too, and has the higher priority");
+                return Some((Event::PeerServes, why));
+            }
             let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
             return may_take.then(|| (Event::PeerGone, format!("{name} is silent")));
         };

@@ -20,7 +20,11 @@ const PROBE_ROUNDS_MAX: u32 = 20;
 /// When a virtual address that nobody refreshes is gone: 2.25 s at most (facts/vrrp.md 6.2), and a
 /// beacon may be lost.
 const LEASE_END: Duration = Duration::from_millis(2450);
-/// How often a foreign peer's host is asked by ARP whether it lives.
+/// A peer that claims the addresses for this long has taken them; each claim is answered, so that
+/// the next one comes within a second.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(1500);
+const CLAIM_MEMORY: Duration = Duration::from_secs(3);
+/// How often a host that says nothing is asked by ARP whether it lives.
 pub(super) const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 impl Node {
     /// When every path will have been silent for long enough: the master-down timers of all usable
@@ -91,10 +95,9 @@ impl Node {
             (Some(_), Some(_)) => (0, (wanted + 1).min(PROBE_ROUNDS_MAX)),
         };
         self.probes = Probes { sent_at: Some(now), answered_by: None, unanswered, wanted };
-        let vips: Vec<_> = self.addresses.all().map(|(at, vip)| (at, vip.address)).collect();
-        let peers = LinkId::ALL.map(|link| (link.into(), self.links[link.index()].peer.into()));
-        for (device, address) in vips.into_iter().chain(peers) {
-            self.send_probe(device, address);
+        self.ask_for_vips();
+        for link in LinkId::ALL {
+            self.send_probe(link.into(), self.links[link.index()].peer.into());
         }
         if self.has_foreign_peer() {
             self.knock();
@@ -130,6 +133,25 @@ impl Node {
         false
     }
 
+    /// The peer says by ARP that it has an address that this host holds.
+    pub(super) fn note_peer_claim(&mut self, now: Instant) {
+        let first = match self.peer_claims {
+            Some((first, last)) if now.since(last) < CLAIM_MEMORY => first,
+            Some(_) | None => now,
+        };
+        self.peer_claims = Some((first, now));
+    }
+
+    /// Both hold the addresses, and only ARP passes between them: neither knows the other's epoch.
+    /// One of them yields, by what both know; what it wrote is found when they hear each other.
+    pub(super) fn is_outclaimed(&self, now: Instant) -> bool {
+        let priority = |host| self.config.host(host).priority;
+        priority(self.me) < priority(self.me.other())
+            && self.peer_claims.is_some_and(|(first, last)| {
+                now.since(last) < CLAIM_MEMORY && last.since(first) >= CLAIM_PATIENCE
+            })
+    }
+
     /// The foreign peer's host lives and its keepalived does not: it sends no VRRP, whatever might
     /// be wrong with that or drop it here, and its kernel says that nobody there listens to any.
     /// Without both signs it may live behind a filter, and nothing is taken from the living.
@@ -151,14 +173,24 @@ impl Node {
         }
     }
 
-    /// Asks by ARP whether a foreign peer's host lives.
+    /// Asks by ARP whether a foreign peer's host lives; and, while this host serves and a tandem is
+    /// silent, whether it holds the addresses too.
     pub(super) fn send_hellos(&mut self, now: Instant) {
-        if !self.has_foreign_peer() || now < self.hello_at {
+        let is_unsure = self.addresses.is_desired() && self.fresh(now).is_none();
+        if !(self.has_foreign_peer() || is_unsure) || now < self.hello_at {
             return;
         }
         self.hello_at = now + HELLO_INTERVAL;
         for link in LinkId::ALL {
             self.send_probe(link.into(), self.links[link.index()].peer.into());
         }
+        if is_unsure && !self.has_foreign_peer() {
+            self.ask_for_vips();
+        }
+    }
+
+    fn ask_for_vips(&mut self) {
+        let vips: Vec<_> = self.addresses.all().map(|(at, vip)| (at, vip.address)).collect();
+        vips.into_iter().for_each(|(device, address)| self.send_probe(device, address));
     }
 }
