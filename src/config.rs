@@ -18,6 +18,9 @@ use crate::vrrp::packet::Version;
 use crate::wire::{DeviceId, HostId, LinkId};
 use crate::{peer, repl, sql, vrrp, web};
 
+/// Each is asked several times a second while the peer is silent.
+const WITNESSES_MAX: usize = 16;
+
 /// The scenario's configuration, commented.
 pub const EXAMPLE: &str = include_str!("example.toml");
 
@@ -316,6 +319,7 @@ impl Config {
         if interval < Duration::from_millis(20) || 4 * interval > 3 * self.vrrp.interval {
             return refuse("peer.interval: write \"20ms\" up to three quarters of vrrp.interval");
         }
+        self.check_witnesses().map_err(|why| Error(format!("peer.witnesses: {why}")))?;
         if self.sql.users.is_empty() {
             return refuse("no [[sql.user]]: nobody could log in to the splitter");
         }
@@ -323,6 +327,34 @@ impl Config {
             return refuse("sql.admin_listen needs sql.admin_password: anybody could hold writes");
         }
         self.web.check().map_err(Error)
+    }
+
+    fn check_witnesses(&self) -> Result<(), String> {
+        let witnesses = &self.peer.witnesses;
+        if !witnesses.is_empty() && self.peer.kind == peer::Kind::Keepalived {
+            return Err("a keepalived knows none: remove them, or run tandem on both hosts".into());
+        }
+        if witnesses.len() > WITNESSES_MAX {
+            let count = witnesses.len();
+            return Err(format!("{count} addresses: write {WITNESSES_MAX} at most"));
+        }
+        for (place, address) in witnesses.iter().enumerate() {
+            let is_ours = LinkId::ALL.into_iter().any(|link| {
+                let is_vip = |vip: &Vip| vip.address.address == IpAddr::from(*address);
+                let is_own = |host: &Host| host.address(link).address == *address;
+                self.link(link).vip.iter().any(is_vip) || self.hosts.iter().any(is_own)
+            });
+            if is_ours {
+                return Err(format!("{address} is the pair's own: name somebody else's"));
+            }
+            if witnesses.iter().skip(place + 1).any(|it| it == address) {
+                return Err(format!("{address} stands there twice"));
+            }
+            if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+                return Err(format!("{address} is no host's address"));
+            }
+        }
+        Ok(())
     }
 
     fn check_secrets(&self) -> Result<(), Error> {
@@ -425,6 +457,9 @@ mod tests {
             ("[\"10.96.153.239/24\"]", "[7]", "device = \"eth2\""),
             ("vrid = 50", "vrid = 50\ngateway = \"10.96.154.1\"", "within 10.96.153.110/24"),
             ("interval = \"1s\"", "interval = \"1s\"\npreempt_delay = \"5s\"", "preempt = true"),
+            ("[peer] ", "[peer]\nwitnesses = [\"10.96.153.239\"] ", "the pair's own"),
+            ("[peer] ", "[peer]\nwitnesses = [\"router\"] ", "invalid IPv4 address"),
+            ("[peer] ", "[peer]\nkind = \"keepalived\"\nwitnesses = [\"10.96.153.1\"] ", "both"),
             ("device = \"eth1\"", "device = \"eth0\"", "the same device"),
             ("/var/www/html", "html", "absolute path"),
             ("hold_limit", "admin_listen = [\"127.0.0.1:1\"]\nhold_limit", "admin_password"),

@@ -25,6 +25,7 @@ mod report;
 mod seam;
 mod silence;
 pub mod survey;
+mod witness;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -38,6 +39,7 @@ use crate::limits;
 use crate::net::addresses::{Addresses, Vip};
 use crate::net::arp::Mac;
 use crate::net::netlink;
+use crate::net::witness::Witnesses;
 use crate::pair::{self, Event, Role};
 use crate::peer::{self, Handover, Peer};
 use crate::repl;
@@ -118,6 +120,9 @@ pub struct Node {
     links: [LinkFacts; 2],
     netlink_sequence: u32,
     is_dumped: bool,
+    witnesses: Witnesses,
+    /// The operator made this host serve although no witness answers.
+    is_pardoned: bool,
 
     /// Events that were noted outside of judging, oldest first.
     pending: VecDeque<(Event, String)>,
@@ -209,6 +214,7 @@ impl Node {
         };
         let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let devices = config.devices().into_iter().map(Device::new).collect();
+        let witnesses = witness::witnesses(&config, me, boot_id);
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
@@ -228,6 +234,8 @@ impl Node {
             is_terminating: false,
             netlink_sequence: 0,
             is_dumped: false,
+            witnesses,
+            is_pardoned: false,
             pending: VecDeque::new(),
             job: None,
             jobs: VecDeque::new(),
@@ -284,6 +292,7 @@ impl Node {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
             Input::Frame { device, frame } => self.handle_frame(now, device, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
+            Input::Echo { datagram } => self.witnesses.hear_icmp(now, &datagram),
             Input::Icmp { link, datagram } => self.handle_icmp(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
@@ -336,6 +345,7 @@ impl Node {
             self.gateway_deadline(),
             self.silent_at().filter(is_ahead),
             self.probe_deadline().filter(is_ahead),
+            self.witnesses.deadline(),
         ]
         .into_iter()
         .fold(None, earliest)

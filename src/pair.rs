@@ -74,7 +74,7 @@ pub enum Event {
     DatabaseLost,
     /// One of our links has no carrier, and the peer has both.
     LinkLost,
-    /// No link has carrier.
+    /// No link has carrier, or the peer and every witness are silent.
     Isolated,
     /// The loop did not run for so long that the peer may have taken over.
     Stalled,

@@ -9,7 +9,7 @@
 //! it must not ban the present one.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
@@ -36,6 +36,10 @@ pub struct Config {
     /// What runs on the other host.
     #[serde(default)]
     pub kind: Kind,
+    /// Addresses beside the pair that tell a host whether it is itself cut off: it serves alone only
+    /// while one of them answers, ARP on the two networks, ICMP elsewhere.
+    #[serde(default)]
+    pub witnesses: Vec<Ipv4Addr>,
 }
 
 /// What the other host runs.
@@ -302,6 +306,7 @@ mod tests {
             port: default_port(),
             interval: default_interval(),
             kind: Kind::Tandem,
+            witnesses: Vec::new(),
         }
     }
 

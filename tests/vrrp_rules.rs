@@ -138,6 +138,7 @@ impl Bench {
             }
             Output::Note(note) => self.did.push(Did::Note(note.to_string())),
             Output::SendBeacon { .. }
+            | Output::SendEcho { .. }
             | Output::Query { .. }
             | Output::Probe { .. }
             | Output::EndDatabase

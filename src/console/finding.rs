@@ -48,6 +48,7 @@ pub enum Trouble {
     VipsLeftBehind { name: String },
     VipFramesBlocked { gateway: Ipv4Addr },
     GatewaySilent { gateway: Ipv4Addr },
+    WitnessSilent { address: Ipv4Addr, how: &'static str },
     PeerUnanswered { name: String, address: Ipv4Addr },
     VipOffNetwork { address: String, network: String },
     Host(HostTrouble),
@@ -92,6 +93,7 @@ impl Trouble {
             Self::VipsLeftBehind { .. } => "vips-left-behind",
             Self::VipFramesBlocked { .. } => "vip-frames-blocked",
             Self::GatewaySilent { .. } => "gateway-silent",
+            Self::WitnessSilent { .. } => "witness-silent",
             Self::PeerUnanswered { .. } => "peer-unanswered",
             Self::VipOffNetwork { .. } => "vip-off-network",
             Self::Host(trouble) => trouble.name(),
@@ -140,6 +142,9 @@ impl Trouble {
                  address pairs, forged transmits)"
             }
             Self::GatewaySilent { .. } => "look at the way to it",
+            Self::WitnessSilent { .. } => {
+                "look at the way to it, or name one that answers in peer.witnesses"
+            }
             Self::PeerUnanswered { .. } => "it is off, or the way is cut",
             Self::VipOffNetwork { .. } => "hosts there will not ask for it by ARP",
             Self::Host(trouble) => trouble.advice(),
@@ -213,6 +218,9 @@ impl fmt::Display for Trouble {
             }
             Self::GatewaySilent { gateway } => {
                 write!(f, "the gateway {gateway} does not answer ARP")
+            }
+            Self::WitnessSilent { address, how } => {
+                write!(f, "the witness {address} does not answer {how}")
             }
             Self::PeerUnanswered { name, address } => {
                 write!(f, "{name} does not answer ARP for {address}")

@@ -54,6 +54,7 @@ pub struct Status {
     pub role_seconds: u64,
     pub vips: Vec<String>,
     pub peer: PeerStatus,
+    pub witnesses: Vec<WitnessStatus>,
     pub links: LinksStatus,
     pub database: DatabaseStatus,
     pub sql: SqlStatus,
@@ -71,6 +72,13 @@ pub struct PeerStatus {
     pub role: Option<Role>,
     pub epoch: u64,
     pub heard: ByLink,
+}
+
+/// An address that tells a host whether it is itself cut off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    pub address: String,
+    pub answers: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

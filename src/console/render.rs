@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::message::{LinkStatus, Status};
+use super::message::{LinkStatus, Status, WitnessStatus};
 
 const COLUMNS: usize = 80;
 
@@ -30,6 +30,7 @@ pub fn status(status: &Status) -> String {
     });
     line(link("outside", &status.links.outside, peer.heard.outside));
     line(link("inside", &status.links.inside, peer.heard.inside));
+    line(witnesses(&status.witnesses));
     line(match status.vips.as_slice() {
         [] => "vip       none here".to_owned(),
         vips => format!("vip       {}", vips.join(" ")),
@@ -82,6 +83,18 @@ fn wrap(title: &str, sentence: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Without one, what is not covered.
+fn witnesses(list: &[WitnessStatus]) -> String {
+    if list.is_empty() {
+        return "witness   none: with both links cut, each host would serve".to_owned();
+    }
+    let word = |it: &WitnessStatus| match it.answers {
+        true => format!("{} answers", it.address),
+        false => format!("{} SILENT", it.address),
+    };
+    format!("witness   {}", list.iter().map(word).collect::<Vec<_>>().join("  "))
 }
 
 fn link(name: &str, link: &LinkStatus, is_peer_heard: bool) -> String {

@@ -209,6 +209,7 @@ impl Node {
         self.run_announcements(now);
         self.send_probes(now);
         self.send_hellos(now);
+        self.run_witnesses(now);
         loop {
             if self.job.is_none()
                 && let Some(job) = self.jobs.pop_front()

@@ -125,6 +125,7 @@ impl Node {
             let troubles = self.find_on(now, link);
             found.extend(troubles.into_iter().map(|it| Finding { link: Some(link), trouble: it }));
         }
+        found.extend(self.find_witnesses(now));
         for finding in &found {
             let was_there =
                 self.findings.network.iter().any(|it| {

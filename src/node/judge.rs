@@ -210,7 +210,7 @@ impl Node {
         }
         if self.persistent.was_source {
             let found = (Event::AloneEntitled, "the last source, and alone".into());
-            let is_free = self.nobody_answers(now);
+            let is_free = self.nobody_answers(now) && self.may_serve_alone(now);
             return if is_free { self.unless_ordered_to_wait(found) } else { None };
         }
         self.wait_for(format!(
@@ -242,7 +242,10 @@ impl Node {
         let Some(peer) = self.fresh(now).cloned() else {
             self.stop_receiving();
             let may_take = !self.has_foreign_peer() || self.is_whole();
-            let is_gone = may_take && self.is_peer_silent(now) && self.nobody_answers(now);
+            let is_gone = may_take
+                && self.is_peer_silent(now)
+                && self.nobody_answers(now)
+                && self.may_serve_alone(now);
             let found = (Event::PeerGone, format!("{name} is silent on every path"));
             return if is_gone { self.unless_ordered(found) } else { None };
         };
@@ -307,8 +310,8 @@ impl Node {
     }
 
     fn judge_serving(&mut self, now: Instant) -> Option<Found> {
-        if !self.has_carrier() {
-            return Some((Event::Isolated, "no link has carrier".into()));
+        if let Some(found) = self.judge_isolation(now) {
+            return Some(found);
         }
         self.retry_promotion(now);
         self.reopen_source(now);
@@ -476,9 +479,17 @@ impl Node {
         }
     }
 
-    fn judge_demoting(&mut self, now: Instant) -> Option<Found> {
+    fn judge_isolation(&self, now: Instant) -> Option<Found> {
         if !self.has_carrier() {
             return Some((Event::Isolated, "no link has carrier".into()));
+        }
+        let why = || format!("{} and every witness are silent", self.peer_name());
+        self.is_cut_off(now).then(|| (Event::Isolated, why()))
+    }
+
+    fn judge_demoting(&mut self, now: Instant) -> Option<Found> {
+        if let Some(found) = self.judge_isolation(now) {
+            return Some(found);
         }
         match self.stage {
             Stage::Quieting { until } => {

@@ -208,6 +208,7 @@ impl Node {
                     Some(why) => self.refuse(client, why.to_owned()),
                     None => {
                         self.operators.push((client, now));
+                        self.is_pardoned = true;
                         let why = "forced by the operator".to_owned();
                         self.pending.push_back((Event::FailoverForced, why));
                     }
@@ -288,6 +289,7 @@ impl Node {
                     inside: self.peer.is_heard(now, LinkId::Inside),
                 },
             },
+            witnesses: self.witness_status(now),
             links: LinksStatus { outside: link(LinkId::Outside), inside: link(LinkId::Inside) },
             database: self.database_status(now),
             sql,

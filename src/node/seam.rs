@@ -2,6 +2,7 @@
 //!
 //! In, out: data. Must not: do anything. Read first: os/hands.rs, which performs it.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub enum Input {
     },
     Beacon {
         link: LinkId,
+        datagram: Vec<u8>,
+    },
+    /// An answer to `Output::SendEcho`, IP header first.
+    Echo {
         datagram: Vec<u8>,
     },
     /// An ICMP error, IP header first.
@@ -88,6 +93,11 @@ pub enum Output {
     SendBeacon {
         link: LinkId,
         datagram: Vec<u8>,
+    },
+    /// An ICMP message, on the way that the routing table has.
+    SendEcho {
+        destination: Ipv4Addr,
+        message: Vec<u8>,
     },
     Netlink {
         request: Vec<u8>,

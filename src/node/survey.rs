@@ -101,6 +101,7 @@ impl Survey {
             | Input::DataPlane(_)
             | Input::Control { .. }
             | Input::Icmp { .. }
+            | Input::Echo { .. }
             | Input::Terminate
             | Input::Wake => {}
         }

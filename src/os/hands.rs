@@ -101,6 +101,9 @@ impl Hands {
             Output::SendBeacon { link, datagram } => {
                 log_failure("beacon", self.network.link(link).send_beacon(&datagram));
             }
+            Output::SendEcho { destination, message } => {
+                log_failure("echo", self.network.send_echo(destination, &message));
+            }
             Output::Netlink { request } => {
                 log_failure("netlink", self.network.send_netlink(&request));
             }

@@ -310,12 +310,24 @@ fn open_beacon(endpoints: &Endpoints) -> io::Result<UdpSocket> {
 
 /// A raw socket that is fed with ICMP's "destination unreachable" alone.
 fn open_icmp(device: &str) -> io::Result<Socket> {
-    let socket = raw_socket(Domain::IPV4, nix::libc::IPPROTO_ICMP)?;
+    const UNREACHABLE: u32 = 3;
+    let socket = open_icmp_of(UNREACHABLE)?;
     socket.bind_device(Some(device.as_bytes()))?;
+    Ok(socket)
+}
+
+/// A raw socket that sends ICMP wherever the routing table says, and is fed with echo replies.
+pub fn open_echo() -> io::Result<Socket> {
+    const ECHO_REPLY: u32 = 0;
+    open_icmp_of(ECHO_REPLY)
+}
+
+fn open_icmp_of(kind: u32) -> io::Result<Socket> {
+    let socket = raw_socket(Domain::IPV4, nix::libc::IPPROTO_ICMP)?;
     // Byte 0 behind an IPv4 header without options is ICMP's type.
     socket.attach_filter(&[
         SockFilter::new(LOAD_BYTE, 0, 0, 20),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 3),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, kind),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ])?;

@@ -5,7 +5,7 @@
 //! Read first: `link` and `route` (the sockets).
 
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use std::time::Duration;
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
 use smol::channel::Sender;
+use socket2::Socket;
 
-use super::link::{DeviceSockets, Endpoints, LinkSockets};
+use super::link::{DeviceSockets, Endpoints, LinkSockets, open_echo};
 use super::route;
 use crate::config::Config;
 use crate::limits;
@@ -30,6 +31,8 @@ pub struct Network {
     /// By `DeviceId`.
     devices: Rc<[DeviceSockets]>,
     netlink: Rc<Async<OwnedFd>>,
+    /// Where there are witnesses beyond the two networks.
+    echo: Option<Rc<Async<Socket>>>,
 }
 
 impl Network {
@@ -44,6 +47,10 @@ impl Network {
             links: Rc::new([outside?, inside?]),
             devices: devices.collect::<io::Result<Vec<_>>>()?.into(),
             netlink: Rc::new(Async::new_nonblocking(route::open(netlink::GROUPS)?)?),
+            echo: match config.peer.witnesses.is_empty() {
+                true => None,
+                false => Some(Rc::new(Async::new_nonblocking(open_echo()?)?)),
+            },
         })
     }
 
@@ -54,6 +61,11 @@ impl Network {
 
     pub fn send_frame(&self, device: DeviceId, frame: &[u8]) -> io::Result<()> {
         self.devices.get(device.index()).map_or(Ok(()), |sockets| sockets.send(frame))
+    }
+
+    pub fn send_echo(&self, destination: Ipv4Addr, message: &[u8]) -> io::Result<()> {
+        let to = SocketAddr::from((destination, 0)).into();
+        self.echo.as_ref().map_or(Ok(()), |it| it.get_ref().send_to(message, &to).map(drop))
     }
 
     pub fn send_netlink(&self, request: &[u8]) -> io::Result<()> {
@@ -92,6 +104,12 @@ impl Network {
                     Ok((socket.read_with(read).await?, Make::Frame(device)))
                 });
             }
+        }
+        if let Some(socket) = self.echo.clone() {
+            spawn_reader(executor, inputs.clone(), async move |buffer| {
+                let count = socket.read_with(|mut socket| socket.read(buffer)).await?;
+                Ok((count, Make::Echo))
+            });
         }
         let socket = self.netlink.clone();
         spawn_reader(executor, inputs.clone(), async move |buffer| {
@@ -144,6 +162,7 @@ enum Make {
     Frame(DeviceId),
     Beacon(LinkId),
     Icmp(LinkId),
+    Echo,
     Netlink,
     NetlinkLost,
 }
@@ -154,6 +173,7 @@ impl Make {
             Self::Vrrp(link) => Input::Vrrp { link, datagram },
             Self::Frame(device) => Input::Frame { device, frame: datagram },
             Self::Icmp(link) => Input::Icmp { link, datagram },
+            Self::Echo => Input::Echo { datagram },
             Self::Beacon(link) => Input::Beacon { link, datagram },
             Self::Netlink => Input::Netlink { datagram },
             Self::NetlinkLost => Input::NetlinkLost,

@@ -34,6 +34,7 @@ pub struct Checks {
     two_holders_since: Option<Instant>,
     dead_holder_since: [Option<Instant>; 2],
     astray_since: [Option<Instant>; 2],
+    cut_off_since: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
     hosts: [OfHost; 2],
@@ -67,6 +68,8 @@ const TWO_CLAIMANTS_MAX: Duration = Duration::from_millis(4500);
 const TWO_HOLDERS_MAX: Duration = Duration::from_secs(6);
 /// The lease, as late as the kernel is.
 const DEAD_HOLDER_MAX: Duration = Duration::from_millis(2500);
+/// Four beacons, eight questions; a little before a standby takes over.
+const CUT_OFF_MAX: Duration = Duration::from_millis(2400);
 const ASTRAY_MAX: Duration = Duration::from_secs(10);
 const ERRANT_MAX: Duration = Duration::from_secs(5);
 /// With one host whole, how long no write may be acknowledged: the longest wait is for a link that
@@ -81,6 +84,7 @@ impl World {
         self.one_writer();
         self.one_holder();
         self.no_dead_holder();
+        self.cut_off_yields();
         self.served();
         if self.checks.samples.is_multiple_of(20) {
             self.writes_go_to_writer();
@@ -148,6 +152,28 @@ impl World {
             if since > DEAD_HOLDER_MAX {
                 let what = format!("{} holds an address for {since:?}", self.name(host));
                 self.fail("S1 no_dead_holder", what);
+            }
+        }
+    }
+
+    /// S1, with a witness: whoever sees neither it nor the peer does not go on, and does not begin.
+    /// The operator may force it to.
+    fn cut_off_yields(&mut self) {
+        let is_forced = self.plan.kinds.contains(&Kind::Force);
+        for host in HostId::ALL {
+            let [own, other] = [host.index(), host.other().index()];
+            let is_heard = self.links.iter().any(|link| link.passes(other, own))
+                && self.hosts[other].is_running();
+            let is_cut_off = !self.config.peer.witnesses.is_empty()
+                && !self.sees_witness(host)
+                && !is_heard
+                && !is_forced;
+            let is_wrong =
+                is_cut_off && !self.hosts[own].kernel.held.is_empty() && self.takes_writes(host);
+            let since = longer(&mut self.checks.cut_off_since[own], self.now, is_wrong);
+            if since > CUT_OFF_MAX {
+                let what = format!("{} is cut off and serves for {since:?}", self.name(host));
+                self.fail("S1 cut_off_yields", what);
             }
         }
     }
@@ -255,6 +281,7 @@ impl World {
             Output::SendFrame { device, frame } => self.announced(host, *device, frame),
             Output::Note(note) => self.note_seen(host, note),
             Output::SendBeacon { .. }
+            | Output::SendEcho { .. }
             | Output::Netlink { .. }
             | Output::Query { .. }
             | Output::Probe { .. }

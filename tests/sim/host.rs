@@ -16,7 +16,7 @@ use tandem::wire::{HostId, LinkId, Role};
 use super::client::Data;
 use super::kernel::Kernel;
 use super::mysqld::{Answer, Life, Mysqld};
-use super::wire::Frame;
+use super::wire::{CLIENT, Frame};
 use super::world::{Event, Query, World};
 
 #[derive(Debug)]
@@ -352,6 +352,9 @@ impl World {
             }
             Output::SendBeacon { link, datagram } => {
                 self.send(link, host.index(), &Frame::Beacon(datagram));
+            }
+            Output::SendEcho { message, .. } => {
+                self.send_to(LinkId::Outside, host.index(), CLIENT, Frame::Echo(message));
             }
             Output::Netlink { request } => self.kernel_request(host, &request),
             Output::Query { id, sql, limit } => self.send_query(host, id, sql, limit),

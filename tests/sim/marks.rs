@@ -76,7 +76,6 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("joining ForeignServes", "no keepalived here: both hosts run tandem"),
     ("standby Preempted", "the same"),
     ("standby Diverged", "needs an administrator's write on the replica, which nobody makes here"),
-    ("promoting EpochOvertaken", "a takeover raises its epoch above every one it heard"),
     ("promoting PeerResigned", "judge_serving sees it as PeerReleased or PeerGone"),
     ("active PeerResigned", "the same"),
     ("promoting PromotionFailed", "judge::retry_promotion orders it again without the table"),
@@ -94,6 +93,7 @@ const LONG_RUN: usize = 2000;
 const RARE: &[&str] = &[
     "standby FailoverForced",
     "promoting Outranked",
+    "promoting EpochOvertaken",
     "promoting PeerServesWrongly",
     "promoting PeerReleased",
     "promoting PeerGone",

@@ -4,16 +4,22 @@
 //! Must not: hold what a host keeps (addresses are the kernel's, in `kernel`).
 //! Read first: `world`. A port is a host's index or `CLIENT`, which is on the outside link only.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use tandem::net::arp::Arp;
+use tandem::net::arp::{Arp, Operation};
+use tandem::net::icmp::Echo;
 use tandem::node::Input;
 use tandem::time::Rng;
 use tandem::wire::{HostId, LinkId};
 
+use super::kernel::mac_of;
 use super::world::{Event, World};
 
+/// The client's port is where the witnesses are, too: a router and what lies behind it.
 pub const CLIENT: usize = 2;
+pub const NEAR_WITNESS: Ipv4Addr = Ipv4Addr::new(10, 96, 153, 1);
+pub const FAR_WITNESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const PORTS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -21,6 +27,8 @@ pub enum Frame {
     Vrrp(Vec<u8>),
     Arp(Vec<u8>),
     Beacon(Vec<u8>),
+    /// To the far witness, and back as a datagram.
+    Echo(Vec<u8>),
 }
 
 /// Of a thousand frames, and how late one may be.
@@ -61,7 +69,7 @@ impl Link {
 impl Frame {
     fn bytes(&mut self) -> &mut Vec<u8> {
         match self {
-            Self::Vrrp(bytes) | Self::Arp(bytes) | Self::Beacon(bytes) => bytes,
+            Self::Vrrp(bytes) | Self::Arp(bytes) | Self::Beacon(bytes) | Self::Echo(bytes) => bytes,
         }
     }
 
@@ -71,7 +79,7 @@ impl Frame {
         let guarded = match self {
             Self::Vrrp(_) => 20,
             Self::Beacon(_) => 0,
-            Self::Arp(_) => return false,
+            Self::Arp(_) | Self::Echo(_) => return false,
         };
         let bytes = self.bytes();
         let bits = u64::try_from((bytes.len() - guarded) * 8).unwrap();
@@ -85,6 +93,7 @@ impl Frame {
             Self::Vrrp(datagram) => Input::Vrrp { link, datagram },
             Self::Arp(frame) => Input::Frame { device: link.into(), frame },
             Self::Beacon(datagram) => Input::Beacon { link, datagram },
+            Self::Echo(datagram) => Input::Echo { datagram },
         }
     }
 }
@@ -103,7 +112,8 @@ impl World {
 
     pub fn send_to(&mut self, link: LinkId, from: usize, to: usize, frame: Frame) {
         let Link { noise, has_filter, .. } = self.links[link.index()];
-        if has_filter && !matches!(frame, Frame::Arp(_)) {
+        // The filter stands between the hosts.
+        if has_filter && !matches!(frame, Frame::Arp(_) | Frame::Echo(_)) {
             return;
         }
         if !self.links[link.index()].passes(from, to) || self.rng.below(1000) < noise.lost {
@@ -127,12 +137,7 @@ impl World {
             return;
         }
         let Some(host) = HostId::ALL.get(to).copied() else {
-            if let Frame::Arp(bytes) = &frame
-                && let Some(arp) = Arp::parse(bytes)
-            {
-                self.client.learn(&arp);
-            }
-            return;
+            return self.arrive_at_client(from, &frame);
         };
         if !self.hosts[to].is_awake() {
             return;
@@ -141,6 +146,38 @@ impl World {
             self.answer_arp(host, link, from, bytes);
         }
         self.deliver(host, frame.input(link));
+    }
+
+    fn arrive_at_client(&mut self, from: usize, frame: &Frame) {
+        match frame {
+            Frame::Arp(bytes) => {
+                let Some(arp) = Arp::parse(bytes) else { return };
+                self.client.learn(&arp);
+                if arp.operation == Operation::Request && arp.target == NEAR_WITNESS {
+                    let reply = Arp {
+                        operation: Operation::Reply,
+                        sender_mac: mac_of(CLIENT, LinkId::Outside),
+                        sender: NEAR_WITNESS,
+                        target_mac: arp.sender_mac,
+                        target: arp.sender,
+                    };
+                    let frame = Frame::Arp(reply.emit().to_vec());
+                    self.send_to(LinkId::Outside, CLIENT, from, frame);
+                }
+            }
+            Frame::Echo(message) => {
+                let number = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+                let echo = Echo { identifier: number(4), sequence: number(6) };
+                let reply = echo.reply(FAR_WITNESS, Ipv4Addr::LOCALHOST);
+                self.send_to(LinkId::Outside, CLIENT, from, Frame::Echo(reply));
+            }
+            Frame::Vrrp(_) | Frame::Beacon(_) => {}
+        }
+    }
+
+    /// Whether a host and a witness reach each other.
+    pub fn sees_witness(&self, host: HostId) -> bool {
+        !self.config.peer.witnesses.is_empty() && self.path(LinkId::Outside, host.index(), CLIENT)
     }
 
     /// Whether both directions pass between two ports.

@@ -21,7 +21,7 @@ pub use super::host::Host;
 use super::mysqld::Mysqld;
 use super::plants::Plant;
 use super::transcript::Transcript;
-use super::wire::{Frame, Link};
+use super::wire::{FAR_WITNESS, Frame, Link, NEAR_WITNESS};
 
 #[derive(Debug)]
 pub enum Event {
@@ -131,13 +131,24 @@ pub struct World {
     is_over: bool,
 }
 
+/// The scenario's; every third run has a witness on the outside network, every ninth another one
+/// beyond it.
+fn configuration(seed: u64) -> String {
+    let witnesses = match seed % 9 {
+        0 | 3 => format!("[\"{NEAR_WITNESS}\"]"),
+        6 => format!("[\"{NEAR_WITNESS}\", \"{FAR_WITNESS}\"]"),
+        _ => return EXAMPLE.to_owned(),
+    };
+    EXAMPLE.replacen("[peer] ", &format!("[peer]\nwitnesses = {witnesses} "), 1)
+}
+
 /// How often the replica threads are given a turn.
 const REPLICATE_INTERVAL: Duration = Duration::from_millis(20);
 
 impl World {
     pub fn new(seed: u64, plant: Plant) -> Self {
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
-        let config = Config::parse(EXAMPLE).expect("the example parses");
+        let config = Config::parse(&configuration(seed)).expect("the example parses");
         let plan = Plan::draw(seed, &mut rng);
         let hosts = HostId::ALL.map(|host| {
             let mut database = Mysqld::new(&config, host);

@@ -168,6 +168,7 @@ fn peer_of(me: HostId) -> Peer {
         port: 7423,
         interval: Duration::from_millis(200),
         kind: Kind::Tandem,
+        witnesses: Vec::new(),
     };
     Peer::new(&config, me)
 }
