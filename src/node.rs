@@ -18,6 +18,7 @@ mod errant;
 mod find;
 mod foreign;
 mod hear;
+mod ills;
 mod judge;
 mod links;
 mod orders;
@@ -121,8 +122,6 @@ pub struct Node {
     netlink_sequence: u32,
     is_dumped: bool,
     witnesses: Witnesses,
-    /// The operator made this host serve although no witness answers.
-    is_pardoned: bool,
 
     /// Events that were noted outside of judging, oldest first.
     pending: VecDeque<(Event, String)>,
@@ -144,12 +143,7 @@ pub struct Node {
     is_leaving: bool,
     handover: Handover,
     handled_handover: Option<u64>,
-    wish: Option<u64>,
-    handled_wish: Option<u64>,
-    /// The operator wants maintenance here, once the role is given away.
-    wants_maintenance: bool,
-    /// Who waits for the end of a switchover, and since when.
-    operators: Vec<(u64, Instant)>,
+    operator: Operator,
 
     find_at: Instant,
     probes: Probes,
@@ -158,9 +152,7 @@ pub struct Node {
     rival: Option<Rival>,
     /// The peer's first and last claim in a row to addresses that this host holds.
     peer_claims: Option<(Instant, Instant)>,
-    /// Since when the role could be taken back.
-    preempt_since: Option<Instant>,
-    preempt_at: Instant,
+    preemption: foreign::Preemption,
     hello_at: Instant,
     holds_writes: bool,
     data: DataPlane,
@@ -171,11 +163,26 @@ pub struct Node {
     routes: Routes,
     notes: VecDeque<String>,
     guard: durable::Guard,
+    ills: ills::Ills,
     troubles: find::Troubles,
     findings: Findings,
     errant: Option<errant::Errant>,
     errant_since: Option<Instant>,
     outputs: VecDeque<Output>,
+}
+
+/// What operators asked for, here and at the peer.
+#[derive(Debug, Default)]
+struct Operator {
+    /// The peer is to begin an exchange of the roles; the number tells two wishes apart.
+    wish: Option<u64>,
+    handled_wish: Option<u64>,
+    /// This host is to take no role, once it has given its own away.
+    wants_maintenance: bool,
+    /// This host was made to serve although no witness answers.
+    is_pardoned: bool,
+    /// Who waits for the end of a change of roles, and since when.
+    waiting: Vec<(u64, Instant)>,
 }
 
 /// Standing conditions an operator should know of.
@@ -235,7 +242,6 @@ impl Node {
             netlink_sequence: 0,
             is_dumped: false,
             witnesses,
-            is_pardoned: false,
             pending: VecDeque::new(),
             job: None,
             jobs: VecDeque::new(),
@@ -250,17 +256,13 @@ impl Node {
             is_leaving: false,
             handover: Handover::None,
             handled_handover: None,
-            wish: None,
-            handled_wish: None,
-            wants_maintenance: false,
-            operators: Vec::new(),
+            operator: Operator::default(),
             find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
             rival: None,
             peer_claims: None,
-            preempt_since: None,
-            preempt_at: Instant::ZERO,
+            preemption: foreign::Preemption::default(),
             hello_at: Instant::ZERO,
             holds_writes: true,
             data: DataPlane::default(),
@@ -269,6 +271,7 @@ impl Node {
             routes: Routes::unknown(),
             notes: VecDeque::new(),
             guard: durable::Guard::default(),
+            ills: ills::Ills::default(),
             troubles: find::Troubles::default(),
             findings: Findings::default(),
             errant: None,
@@ -318,6 +321,7 @@ impl Node {
             Input::Wake => {}
         }
         self.run_machines(now);
+        self.observe_ills(now);
         self.judge(now);
         self.keep_semi_sync(now);
         self.run_machines(now);

@@ -80,6 +80,8 @@ pub enum Event {
     Stalled,
     /// The peer, a plain keepalived of lower priority, serves, and the configuration takes back.
     Preempted,
+    /// This host is ill for a while, though it serves, and the peer is well.
+    Ailing,
     /// The operator wants the roles exchanged.
     SwitchoverAsked,
     /// The operator wants this host to serve, whatever the peer has.
@@ -171,7 +173,7 @@ const fn joining(event: Event) -> Next {
         E::PeerReleased | E::ReplicaStopped | E::Promoted | E::PromotionFailed => (STAY, &[]),
         E::CatchUpFailed | E::Closed | E::ClosedToLeave | E::CloseFailed => (STAY, &[]),
         E::HandoverOverdue | E::WebDrained | E::DatabaseLost | E::LinkLost => (STAY, &[]),
-        E::Isolated | E::SwitchoverAsked | E::Preempted => (STAY, &[]),
+        E::Isolated | E::SwitchoverAsked | E::Preempted | E::Ailing => (STAY, &[]),
     }
 }
 
@@ -195,7 +197,7 @@ const fn standby(event: Event) -> Next {
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
-        E::LinkLost | E::Isolated | E::ForeignServes => (STAY, &[]),
+        E::LinkLost | E::Isolated | E::ForeignServes | E::Ailing => (STAY, &[]),
     }
 }
 
@@ -221,7 +223,7 @@ const fn promoting(event: Event) -> Next {
         E::AloneEntitled | E::Followed | E::Diverged | E::ReplicaStopped => (STAY, &[]),
         E::Closed | E::ClosedToLeave | E::CloseFailed | E::HandoverOverdue => (STAY, &[]),
         E::WebDrained | E::DatabaseLost | E::LinkLost | E::SwitchoverAsked => (STAY, &[]),
-        E::FailoverForced | E::ForeignServes | E::Preempted => (STAY, &[]),
+        E::FailoverForced | E::ForeignServes | E::Preempted | E::Ailing => (STAY, &[]),
     }
 }
 
@@ -229,7 +231,7 @@ const fn active(event: Event) -> Next {
     use Event as E;
     const STAY: Role = Role::Active;
     match event {
-        E::SwitchoverAsked | E::LinkLost | E::Terminated => {
+        E::SwitchoverAsked | E::Ailing | E::LinkLost | E::Terminated => {
             (Role::Demoting, &[Act::HoldWrites, Act::Close])
         }
         E::PeerReleased | E::PeerGone | E::PeerResigned => (STAY, &[Act::TakeVips]),
@@ -273,7 +275,7 @@ const fn demoting(event: Event) -> Next {
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
         E::SwitchoverAsked | E::FailoverForced | E::ForeignServes => (STAY, &[]),
-        E::Preempted => (STAY, &[]),
+        E::Preempted | E::Ailing => (STAY, &[]),
     }
 }
 
@@ -294,13 +296,13 @@ const fn refused(event: Event) -> Next {
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),
         E::LinkLost | E::Isolated | E::SwitchoverAsked | E::ForeignServes => (STAY, &[]),
-        E::Preempted => (STAY, &[]),
+        E::Preempted | E::Ailing => (STAY, &[]),
     }
 }
 
 impl Event {
     /// Every event, in the order of the table.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::PeerServes,
         Self::ForeignServes,
         Self::PeerServesWrongly,
@@ -330,6 +332,7 @@ impl Event {
         Self::Isolated,
         Self::Stalled,
         Self::Preempted,
+        Self::Ailing,
         Self::SwitchoverAsked,
         Self::FailoverForced,
         Self::Terminated,

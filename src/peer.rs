@@ -36,8 +36,8 @@ pub struct Config {
     /// What runs on the other host.
     #[serde(default)]
     pub kind: Kind,
-    /// Addresses beside the pair that tell a host whether it is itself cut off: it serves alone only
-    /// while one of them answers, ARP on the two networks, ICMP elsewhere.
+    /// Addresses beside the pair that tell a host whether it is itself cut off: it serves alone
+    /// only while one of them answers, ARP on the two networks, ICMP elsewhere.
     #[serde(default)]
     pub witnesses: Vec<Ipv4Addr>,
 }
@@ -88,6 +88,8 @@ pub struct Report {
     /// By link: this host's own IPv6 address, so that a stranger's advertisements are told apart.
     pub link_local: [Option<Ipv6Addr>; 2],
     pub orders: Orders,
+    /// It would serve, but not well: php-fpm, disk or loop.
+    pub is_ill: bool,
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -332,6 +334,7 @@ mod tests {
             },
             link_local: [None, Some(Ipv6Addr::LOCALHOST)],
             orders: Orders::default(),
+            is_ill: false,
         }
     }
 

@@ -481,6 +481,7 @@ fn report() -> Report {
         database: DatabaseReport::default(),
         link_local: [None; 2],
         orders: Orders::default(),
+        is_ill: false,
     }
 }
 

@@ -28,7 +28,10 @@ const PATIENCE_MAX: Duration = Duration::from_millis(1200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// On this link, from this host's own address.
-    Arp { link: LinkId, own: Ipv4Addr },
+    Arp {
+        link: LinkId,
+        own: Ipv4Addr,
+    },
     Icmp,
 }
 

@@ -45,7 +45,7 @@ impl Node {
                 self.stage = Stage::None;
                 self.handover = Handover::None;
                 self.is_leaving = false;
-                self.wants_maintenance = false;
+                self.operator.wants_maintenance = false;
                 self.order_job(now, Job::Reopen);
                 self.tell_operators(Response::Refused("the handover was undone".into()), true);
             }
@@ -82,7 +82,7 @@ impl Node {
             }
             Act::ListenAgain => self.group.listen_again(now),
             Act::AskPeer => {
-                self.wish = Some(self.boot_id ^ now.as_nanos());
+                self.operator.wish = Some(self.boot_id ^ now.as_nanos());
                 self.peer.hurry(now);
             }
             Act::Leave => self.leave(now),

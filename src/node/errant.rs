@@ -121,7 +121,7 @@ impl Node {
             }
             Role::Joining | Role::Refused => {
                 self.retry_at = now;
-                self.operators.push((client, now));
+                self.operator.waiting.push((client, now));
                 let waits = format!("waiting for {} to serve", self.peer_name());
                 Response::Progress(waits)
             }
@@ -143,7 +143,7 @@ impl Node {
         if let Some(why) = refusal {
             return self.refuse(client, why.to_owned());
         }
-        self.operators.push((client, now));
+        self.operator.waiting.push((client, now));
         self.jobs.push_back(Job::Reseed);
     }
 

@@ -30,6 +30,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 /// A busy machine is late by less than this all the time.
 pub(super) const LATE_MIN: Duration = Duration::from_millis(250);
+/// So late and so often within `MEMORY` that the role is better elsewhere.
+const LATE_BADLY: Duration = Duration::from_millis(500);
+const LATE_TIMES: usize = 4;
 /// The wall clock may be corrected by this much without a word.
 const CLOCK_STEP_MAX: i64 = 1;
 
@@ -40,6 +43,8 @@ pub(super) struct Troubles {
     /// The deadline that the last turn left.
     due: Option<Instant>,
     late: Option<(Instant, Duration)>,
+    /// The last turns that were badly late, oldest first.
+    badly_late: heapless::Deque<Instant, LATE_TIMES>,
     clock: Option<(Instant, i64)>,
     deleted: Option<Deletions>,
     /// What the kernel said to a virtual address, as errno.
@@ -61,6 +66,18 @@ impl Troubles {
             let worst = self.late.filter(|(at, _)| now.since(*at) < MEMORY);
             self.late = Some((now, late.max(worst.map_or(Duration::ZERO, |(_, worst)| worst))));
         }
+        if late >= LATE_BADLY {
+            if self.badly_late.is_full() {
+                self.badly_late.pop_front();
+            }
+            self.badly_late.push_back(now).expect("room was made above");
+        }
+    }
+
+    /// The machine is overloaded, not just busy for a moment.
+    pub(super) fn is_often_late(&self, now: Instant) -> bool {
+        let oldest = self.badly_late.front().filter(|_| self.badly_late.is_full());
+        oldest.is_some_and(|at| now.since(*at) < MEMORY)
     }
 
     pub(super) const fn due(&mut self, deadline: Option<Instant>) {

@@ -20,6 +20,14 @@ const PREEMPT_DELAY_MIN: Duration = Duration::from_secs(3);
 /// A handover that failed holds writes for seconds: it is not tried again at once.
 const PREEMPT_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Taking the role back by priority.
+#[derive(Debug, Default)]
+pub(super) struct Preemption {
+    /// Since when it could be.
+    since: Option<Instant>,
+    again_at: Instant,
+}
+
 impl Node {
     /// With a keepalived on the other host roles follow VRRP: a Master that is heard serves, and
     /// silence entitles.
@@ -58,15 +66,15 @@ impl Node {
                 own > other && peer_serves && is_ready && self.is_whole()
             };
         if !may_take {
-            self.preempt_since = None;
+            self.preemption.since = None;
             return None;
         }
-        let since = *self.preempt_since.get_or_insert(now);
+        let since = *self.preemption.since.get_or_insert(now);
         let delay = self.config.vrrp.preempt_delay.max(PREEMPT_DELAY_MIN);
-        if now < since + delay || now < self.preempt_at {
+        if now < since + delay || now < self.preemption.again_at {
             return None;
         }
-        self.preempt_at = now + PREEMPT_RETRY_INTERVAL;
+        self.preemption.again_at = now + PREEMPT_RETRY_INTERVAL;
         let why = format!("vrrp.preempt, priority {own}");
         Some((if is_foreign { Event::Preempted } else { Event::SwitchoverAsked }, why))
     }

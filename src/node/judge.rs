@@ -399,12 +399,16 @@ impl Node {
         if !is_peer_fit || peer.orders.in_maintenance {
             return None;
         }
-        let found = if self.is_held() { None } else { self.judge_own_trouble(now, peer) };
-        found.or_else(|| self.judge_wish(now, peer))
+        if self.is_held() {
+            return self.judge_wish(now, peer);
+        }
+        self.judge_losses(now, peer)
+            .or_else(|| self.judge_ills(now))
+            .or_else(|| self.judge_wish(now, peer))
     }
 
-    /// What is wrong here, and not at the peer.
-    fn judge_own_trouble(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+    /// What ends the service here, and not at the peer.
+    fn judge_losses(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         if let Some(since) = self.database_lost_since
             && now.since(since) >= DATABASE_PATIENCE
         {
@@ -427,9 +431,9 @@ impl Node {
 
     fn judge_wish(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         if let Some(wish) = peer.wish
-            && self.handled_wish != Some(wish)
+            && self.operator.handled_wish != Some(wish)
         {
-            self.handled_wish = Some(wish);
+            self.operator.handled_wish = Some(wish);
             return match self.why_no_handover(now) {
                 Some(why) => {
                     self.note(Note::HandoverFailed { why });

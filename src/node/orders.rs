@@ -66,7 +66,7 @@ impl Node {
             Role::Joining | Role::Standby | Role::Refused => false,
         };
         if !(is_on && is_serving) {
-            self.wants_maintenance = false;
+            self.operator.wants_maintenance = false;
             self.order(now, Orders { in_maintenance: is_on, ..orders });
             return self.tell(
                 client,
@@ -79,15 +79,15 @@ impl Node {
         if let Some(why) = self.why_no_handover(now) {
             return self.refuse(client, format!("{why}, and this host serves"));
         }
-        self.wants_maintenance = true;
-        self.operators.push((client, now));
+        self.operator.wants_maintenance = true;
+        self.operator.waiting.push((client, now));
         let why = "for maintenance of this host".to_owned();
         self.pending.push_back((Event::SwitchoverAsked, why));
     }
 
     /// The role was given away for it.
     pub(super) fn begin_wanted_maintenance(&mut self) {
-        if std::mem::take(&mut self.wants_maintenance) {
+        if std::mem::take(&mut self.operator.wants_maintenance) {
             let orders = Orders { in_maintenance: true, ..self.persistent.orders };
             self.persist(Persistent { orders, ..self.persistent });
         }

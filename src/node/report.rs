@@ -87,7 +87,7 @@ impl Node {
             is_quiet: self.holds_writes && self.data.is_sql_quiet,
             is_leaving: self.is_leaving,
             handover: self.handover,
-            wish: self.wish,
+            wish: self.operator.wish,
             database: DatabaseReport {
                 is_up,
                 is_writable: is_up && self.role == Role::Active && self.is_source_open(),
@@ -100,6 +100,7 @@ impl Node {
                 Some(IpAddr::V4(_)) | None => None,
             }),
             orders: self.persistent.orders,
+            is_ill: self.ill(now).is_some(),
         }
     }
 
@@ -207,8 +208,8 @@ impl Node {
                 match refusal {
                     Some(why) => self.refuse(client, why.to_owned()),
                     None => {
-                        self.operators.push((client, now));
-                        self.is_pardoned = true;
+                        self.operator.waiting.push((client, now));
+                        self.operator.is_pardoned = true;
                         let why = "forced by the operator".to_owned();
                         self.pending.push_back((Event::FailoverForced, why));
                     }
@@ -232,7 +233,7 @@ impl Node {
         match refusal {
             Some(why) => self.refuse(client, why),
             None => {
-                self.operators.push((client, now));
+                self.operator.waiting.push((client, now));
                 let why = "asked by the operator".to_owned();
                 self.pending.push_back((Event::SwitchoverAsked, why));
             }
@@ -245,18 +246,18 @@ impl Node {
 
     /// Tells every waiting operator; `is_last` ends their wait.
     pub(super) fn tell_operators(&mut self, response: Response, is_last: bool) {
-        for (client, _) in &self.operators {
+        for (client, _) in &self.operator.waiting {
             let output = Output::Reply { client: *client, response: response.clone() };
             self.outputs.push_back(output);
         }
         if is_last {
-            self.operators.clear();
-            self.wish = None;
+            self.operator.waiting.clear();
+            self.operator.wish = None;
         }
     }
 
     fn answer_operators(&mut self, now: Instant) {
-        let Some((_, since)) = self.operators.first() else { return };
+        let Some((_, since)) = self.operator.waiting.first() else { return };
         if self.role == Role::Active && self.addresses.is_desired() && !self.is_fenced {
             if self.role_since > *since {
                 self.tell_operators(Response::Done("this host serves".into()), true);

@@ -76,6 +76,8 @@ pub struct DataPlane {
     pub is_web_drained: bool,
     /// No statement or transaction is open on the source while writes are held.
     pub is_sql_quiet: bool,
+    /// This host's php-fpm does not answer pings.
+    pub is_php_down: bool,
 }
 
 /// What the node orders.

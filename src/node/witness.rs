@@ -1,4 +1,4 @@
-//! Witnesses in the pair's judgement: a host that is cut off must not take over, and must not go on.
+//! Witnesses in the pair's judgement: a host that is cut off must not take over, nor go on.
 //!
 //! In: whether the peer is heard, what the witnesses answered. Out: questions; guards for `judge`.
 //! Must not: keep a host from what the operator forces.
@@ -32,7 +32,7 @@ impl Node {
     pub(super) fn run_witnesses(&mut self, now: Instant) {
         let is_alone = self.fresh(now).is_none();
         if !is_alone || self.witnesses.sight(now) == Sight::Seen {
-            self.is_pardoned = false;
+            self.operator.is_pardoned = false;
         }
         let macs = LinkId::ALL.map(|link| self.devices[link.index()].mac);
         for question in self.witnesses.tick(now, is_alone, macs) {
@@ -50,7 +50,7 @@ impl Node {
     /// The peer and every witness are silent: this host is the one that is cut off. Not if the
     /// operator made it serve all the same.
     pub(super) fn is_cut_off(&self, now: Instant) -> bool {
-        self.witnesses.sight(now) == Sight::Blind && !self.is_pardoned
+        self.witnesses.sight(now) == Sight::Blind && !self.operator.is_pardoned
     }
 
     /// Whether a silent peer may be taken for dead.

@@ -246,6 +246,12 @@ impl ServeWeb {
         earliest(earliest(sessions, rest), self.accept_paused_until)
     }
 
+    /// This host's php-fpm does not answer pings.
+    #[must_use]
+    pub const fn is_php_down(&self) -> bool {
+        self.upstream.is_down(self.site.me)
+    }
+
     #[must_use]
     pub fn status(&self) -> web::Status {
         let peers = HostId::ALL.map(|host| web::PeerStatus {

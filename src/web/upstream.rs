@@ -344,7 +344,7 @@ impl Upstream {
         let reason = if peer.is_host_alive {
             peer.down.map_or_else(String::new, |evidence| evidence.to_string())
         } else {
-            "the pair knows that the host is gone".into()
+            "taken out by the pair: gone, leaving or in maintenance".into()
         };
         super::PeerStatus {
             name: String::new(),
@@ -353,6 +353,12 @@ impl Upstream {
             in_flight: peer.in_flight,
             requests: peer.requests,
         }
+    }
+
+    /// Its pings are not answered, whatever the pair knows of the host.
+    #[must_use]
+    pub const fn is_down(&self, host: HostId) -> bool {
+        self.peer(host).down.is_some()
     }
 
     #[must_use]

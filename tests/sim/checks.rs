@@ -97,8 +97,8 @@ impl World {
         }
     }
 
-    /// Frames pass in both directions, on whatever link: behind a filter ARP does, and two that hold
-    /// the addresses see each other's claims.
+    /// Frames pass in both directions, on whatever link: behind a filter ARP does, and two that
+    /// hold the addresses see each other's claims.
     fn are_connected(&self) -> bool {
         let passes = |a: usize, b: usize| self.links.iter().any(|link| link.passes(a, b));
         passes(0, 1) && passes(1, 0)
@@ -235,6 +235,7 @@ impl World {
                 && carrier
                 && target.is_running()
                 && database.life == Life::Up
+                && !target.data.is_php_down
                 && (database.apply_rate, database.ship_rate) == (APPLY_RATE, SHIP_RATE)
                 && !matches!(target.role, Role::Joining | Role::Refused);
             let since = longer(&mut self.checks.healthy_since[host.index()], self.now, is_whole);

@@ -33,6 +33,7 @@ pub struct Data {
     /// Requests that came in on a virtual address.
     web: BTreeSet<u64>,
     is_drained: bool,
+    pub is_php_down: bool,
 }
 
 impl Default for Data {
@@ -42,6 +43,7 @@ impl Default for Data {
             open: BTreeSet::new(),
             web: BTreeSet::new(),
             is_drained: false,
+            is_php_down: false,
         }
     }
 }
@@ -51,6 +53,7 @@ impl Data {
         DataPlane {
             is_web_drained: self.routes.web == WebIntake::Draining && self.is_drained,
             is_sql_quiet: self.routes.writes != Flow::Flowing && self.open.is_empty(),
+            is_php_down: self.is_php_down,
         }
     }
 }
@@ -196,6 +199,9 @@ impl World {
                 }
                 data.web.insert(request.row);
                 request.php = self.choose_php(request.via);
+                if self.hosts[request.php.index()].data.is_php_down {
+                    return self.forget(&request);
+                }
                 request.php_run = self.hosts[request.php.index()].run;
                 request.stage = Stage::AtSplitter;
                 self.again(request, 1);
@@ -222,8 +228,11 @@ impl World {
         let other = via.other();
         let is_alive = self.hosts[via.index()].data.routes.is_host_alive[other.index()];
         let reaches = self.path(LinkId::Inside, via.index(), other.index());
-        let runs = self.hosts[other.index()].is_running();
-        if self.rng.below(3) == 0 && is_alive && reaches && runs { other } else { via }
+        let is_down = |host: HostId| self.hosts[host.index()].data.is_php_down;
+        let may_go =
+            is_alive && reaches && self.hosts[other.index()].is_running() && !is_down(other);
+        let goes = self.rng.below(3) == 0 || is_down(via);
+        if goes && may_go { other } else { via }
     }
 
     fn at_splitter(&mut self, mut request: Request) {
@@ -322,6 +331,12 @@ impl World {
             let delay = Duration::from_micros(self.rng.below(3000));
             self.after(delay, Event::Input { host, run, input: Input::DataPlane(facts) });
         }
+    }
+
+    pub fn set_php(&mut self, host: HostId, is_down: bool) {
+        let before = self.hosts[host.index()].data.facts();
+        self.host(host).data.is_php_down = is_down;
+        self.tell_facts(host, before);
     }
 
     // ---- routes ----------------------------------------------------------------------------

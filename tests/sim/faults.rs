@@ -43,9 +43,14 @@ pub enum Kind {
     Force,
     Hold,
     Maintenance,
+    PhpDown,
+    /// The node is late again and again.
+    Sluggish,
+    /// Nothing passes to or from the host, on either link.
+    CutOff,
 }
 
-pub const KINDS: [Kind; 25] = [
+pub const KINDS: [Kind; 28] = [
     Kind::PowerLoss,
     Kind::PowerLossOfBoth,
     Kind::NodeCrash,
@@ -71,6 +76,9 @@ pub const KINDS: [Kind; 25] = [
     Kind::Force,
     Kind::Hold,
     Kind::Maintenance,
+    Kind::PhpDown,
+    Kind::Sluggish,
+    Kind::CutOff,
 ];
 
 const BROKEN_HANDOVERS: [Kind; 7] = [
@@ -280,6 +288,14 @@ impl World {
                 target.database.is_stubborn = twist;
                 length = length.max(Duration::from_secs(20));
             }
+            Kind::PhpDown => {
+                self.set_php(host, true);
+                length += Duration::from_secs(12);
+            }
+            Kind::Sluggish => {
+                length = length.max(Duration::from_secs(40));
+                self.after(Duration::ZERO, Event::Hiccup(fault));
+            }
             Kind::SlowApply => target.database.apply_rate = if twist { 0 } else { 100 },
             Kind::SlowShip => target.database.ship_rate = usize::from(twist),
             Kind::LongWrite if target.database.is_writable() => {
@@ -292,6 +308,7 @@ impl World {
             | Kind::CutBothLinks
             | Kind::OneWay
             | Kind::ClientCut
+            | Kind::CutOff
             | Kind::Filter
             | Kind::Noise => self.begin_network_fault(fault),
             Kind::Switchover | Kind::Force => {
@@ -390,6 +407,14 @@ impl World {
                 outside.cut[CLIENT][one] = true;
                 outside.cut[one][CLIENT] = !twist;
             }
+            Kind::CutOff => {
+                for cut in &mut self.links {
+                    for port in (0..=CLIENT).filter(|port| *port != one) {
+                        cut.cut[port][one] = true;
+                        cut.cut[one][port] = true;
+                    }
+                }
+            }
             Kind::Filter => self.links.iter_mut().for_each(|link| link.has_filter = true),
             _ => {
                 let noise = Noise {
@@ -455,11 +480,26 @@ impl World {
             | Kind::CutBothLinks
             | Kind::OneWay
             | Kind::ClientCut
+            | Kind::CutOff
             | Kind::Filter
             | Kind::Noise => self.mend_network(host, link, kind),
             Kind::Hold | Kind::Maintenance => self.lift_orders(),
+            Kind::PhpDown => self.set_php(host, false),
+            Kind::Sluggish => self.go_on(host),
             Kind::NodeCrash | Kind::Switchover | Kind::Force => {}
         }
+    }
+
+    /// The node does not run for most of a second, and does so again some seconds later.
+    pub fn hiccup(&mut self, fault: Fault) {
+        let host = fault.host;
+        if !self.plan.active.contains(&fault) {
+            return;
+        }
+        let (span, pause) = (600 + self.plan.rng.below(700), 4000 + self.plan.rng.below(4000));
+        self.stall(host);
+        self.after(Duration::from_millis(span), Event::GoOn { host });
+        self.after(Duration::from_millis(span + pause), Event::Hiccup(fault));
     }
 
     fn free_disk(&mut self, host: HostId) {

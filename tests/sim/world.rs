@@ -87,6 +87,10 @@ pub enum Event {
         host: HostId,
     },
     EndFault(Fault),
+    Hiccup(Fault),
+    GoOn {
+        host: HostId,
+    },
     LiftOrders,
     HealAll,
     End,
@@ -257,6 +261,8 @@ impl World {
             Event::BadMoment => self.draw_fault(),
             Event::Reseed { host } => self.reseed(host),
             Event::EndFault(fault) => self.end_fault(fault),
+            Event::Hiccup(fault) => self.hiccup(fault),
+            Event::GoOn { host } => self.go_on(host),
             Event::LiftOrders => self.lift_orders(),
             Event::HealAll => self.heal_all(),
             Event::End => {

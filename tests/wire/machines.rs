@@ -219,6 +219,7 @@ fn report(cut: &mut Cut<'_>) -> Report {
         },
         link_local: [is(5).then(|| Ipv6Addr::from(cut.number::<16>())), None],
         orders: Orders { in_maintenance: is(6), hold: Hold { number: id, is_on: is(7) } },
+        is_ill: is(7),
     }
 }
 
