@@ -17,6 +17,7 @@ mod php;
 mod sampler;
 mod story;
 mod world;
+mod writers;
 
 use database::Flavour;
 use world::Outcome;

@@ -17,6 +17,7 @@ mod sampler;
 mod story;
 mod wire;
 mod world;
+mod writers;
 
 mod addresses;
 mod durability;
@@ -31,6 +32,7 @@ mod links;
 mod preemption;
 mod service;
 mod storage;
+mod stories;
 mod survey;
 
 use database::Flavour;
