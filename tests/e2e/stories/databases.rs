@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::stage::{Ending, Scene, Story, seen};
+use super::stage::{Ending, Scene, Story, is_whole, seen};
 use crate::check;
 use crate::database::{self, PID_FILE};
 use crate::host::Host;
@@ -121,7 +121,7 @@ fn disk_is_full(scene: &mut Scene<'_>) -> Outcome<()> {
     check(is_done, || said)?;
     scene.pair.wait_settled(other, SETTLE_LIMIT)?;
     move_data(scene, small, ON_SMALL)?;
-    scene.pair.wait_settled(other, SETTLE_LIMIT)?;
+    wait_until("it follows again", SETTLE_LIMIT, || is_whole(scene.pair, other))?;
     let (is_done, said) = scene.tandem(small, &["switchover"])?;
     check(is_done, || said)?;
     scene.pair.wait_settled(small, SETTLE_LIMIT)?;
@@ -151,5 +151,9 @@ fn move_data(scene: &mut Scene<'_>, number: usize, script: &str) -> Outcome<()> 
     }
     wait_until("the database ends", Duration::from_secs(20), || database::has_ended(host))?;
     shell(host, script)?;
+    wait_until("tandem sees that it has ended", MOVED, || {
+        let status = scene.pair.servers[number].status().unwrap_or_default();
+        status["database"]["state"] == "unreachable"
+    })?;
     start_database(scene, number)
 }

@@ -3,6 +3,7 @@
 //! In: a scene. Out: laws of the design's section 5 and of facts/repl.md section 5, 1, 20 to 23, 31
 //! and 42.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -81,7 +82,10 @@ fn last_source_boots_first(scene: &mut Scene<'_>) -> Outcome<()> {
     scene.pair.power_off(active)?;
     let at = Instant::now();
     scene.pair.power_on(active)?;
-    scene.wait_role(active, "active", Duration::from_secs(20))?;
+    wait_until("it serves alone", Duration::from_secs(20), || {
+        is_chatting(scene) && scene.role(active) == "active"
+    })
+    .map_err(|why| format!("{why}; seen: {}", seen_of(scene, active)))?;
     scene.writes_go_on(at, Duration::from_secs(15))?;
     scene.pair.power_on(standby)
 }
@@ -96,7 +100,7 @@ fn stale_host_boots_alone(scene: &mut Scene<'_>) -> Outcome<()> {
     scene.pair.power_off(active)?;
     scene.pair.power_on(standby)?;
     wait_until("it says for whom it waits", Duration::from_secs(20), || {
-        findings(scene.pair, standby).contains("`tandem failover --force`")
+        is_chatting(scene) && findings(scene.pair, standby).contains("`tandem failover --force`")
     })
     .map_err(|why| format!("{why}; seen: {}", seen_of(scene, standby)))?;
     let says = findings(scene.pair, standby);
@@ -108,6 +112,20 @@ fn stale_host_boots_alone(scene: &mut Scene<'_>) -> Outcome<()> {
     let closed = database::ask(&stale.host, "SELECT @@GLOBAL.read_only")?;
     check(closed == [["1"]], || "its database is open".into())?;
     scene.pair.power_on(active)
+}
+
+/// Somebody else speaks on both networks, as somebody always does: a host that hears nothing at
+/// all waits for the switch, 35 s.
+fn is_chatting(scene: &Scene<'_>) -> bool {
+    let chat = || -> std::io::Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for nobody in ["10.96.153.77:9", "192.168.3.77:9"] {
+            // The question who that is goes to everybody.
+            socket.send_to(b"?", nobody)?;
+        }
+        Ok(())
+    };
+    scene.pair.client.on_network(chat).is_ok_and(|sent| sent.is_ok())
 }
 
 /// The summary of one host while the other one is off.

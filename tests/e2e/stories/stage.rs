@@ -200,7 +200,7 @@ fn logs(pair: &Pair, begin: &[Lengths; 2]) -> String {
 }
 
 fn play_one(pair: &mut Pair, story: &Story, next_id: &mut u64) -> Outcome<Vec<String>> {
-    let active = if pair.is_settled(1) { 1 } else { 0 };
+    let active = usize::from(pair.is_settled(1));
     pair.wait_settled(active, SETTLE_LIMIT)?;
     wait_durable(pair, active)?;
     let before = (pair.two_holders(), pair.two_writers());
@@ -272,11 +272,16 @@ fn wait_durable(pair: &Pair, active: usize) -> Outcome<()> {
 }
 
 /// Waits until the pair is whole by itself, or by the command that a refused host names. Who serves.
-fn make_whole(pair: &Pair, told: &mut Vec<String>) -> Outcome<usize> {
+fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
     let since = Instant::now();
     let mut asked = None;
+    let mut looked_at = since;
     loop {
-        if let Some(active) = [0, 1].into_iter().find(|it| pair.is_settled(*it)) {
+        if looked_at.elapsed() > Duration::from_secs(1) {
+            looked_at = Instant::now();
+            restart_databases(pair, told)?;
+        }
+        if let Some(active) = [0, 1].into_iter().find(|it| is_whole(pair, *it)) {
             told.push(format!("whole after {:.1} s", since.elapsed().as_secs_f64()));
             return Ok(active);
         }
@@ -296,6 +301,25 @@ fn make_whole(pair: &Pair, told: &mut Vec<String>) -> Outcome<usize> {
         })?;
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// One serves, and the other one's database follows: how far it is behind is known of no other.
+pub fn is_whole(pair: &Pair, active: usize) -> bool {
+    let follows = |it: &crate::pair::Server| {
+        it.status().is_ok_and(|status| status["database"]["lag_seconds"].is_u64())
+    };
+    pair.is_settled(active) && follows(&pair.servers[1 - active])
+}
+
+/// What an init system does with a database that ended, or was ended by tandem.
+fn restart_databases(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<()> {
+    for server in &mut pair.servers {
+        if server.host.is_on() && database::has_ended(&mut server.host) {
+            told.push(format!("the database of {} was started again", server.name()));
+            database::start(&mut server.host, &pair.flavour)?;
+        }
+    }
+    Ok(())
 }
 
 /// The command between back quotes that a sentence names.
