@@ -1,7 +1,8 @@
 //! Benchmark: the demo's figures, several runs, median and worst.
 //!
-//! In: --runs N, or --kills N of the active host on one pair; --server FLAVOUR, --json FILE. Out: a
-//! table, the same as JSON; exit status 0 only if every run was well. Not done: a run of keepalived + nginx beside it (the issue has figures).
+//! In: --runs N, or --kills N of the active host on one pair; --server FLAVOUR, --json FILE. Out:
+//! a table, the same as JSON; exit status 0 only if every run was well. Not done: a run of
+//! keepalived + nginx beside it (the issue has figures).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
 
 use std::process::ExitCode;
@@ -23,8 +24,8 @@ mod writers;
 use database::Flavour;
 use world::Outcome;
 
-const USAGE: &str = "usage: scripts/bench failover [--runs N | --kills N] [--server mariadb|mysql97|mysql56] \
-     [--json FILE]";
+const USAGE: &str = "usage: scripts/bench failover [--runs N | --kills N] \
+                     [--server mariadb|mysql97|mysql56] [--json FILE]";
 
 /// Where a figure stands in a report.
 const FIGURES: [&str; 20] = [

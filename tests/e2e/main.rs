@@ -31,7 +31,6 @@ mod keepalived;
 mod links;
 mod preemption;
 mod service;
-mod storage;
 mod stories;
 mod survey;
 

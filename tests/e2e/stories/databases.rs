@@ -17,8 +17,8 @@ use crate::world::{Outcome, wait_until};
 const MOVED: Duration = Duration::from_secs(10);
 /// Until a commit that hangs is believed to.
 const FULL_DISK_MOVED: Duration = Duration::from_secs(30);
-/// Long enough for an election, had there been one.
-const ELECTION: Duration = Duration::from_secs(6);
+/// Longer than the master-down interval: an election, had there been one, would be over.
+const ELECTION: Duration = Duration::from_millis(4500);
 
 pub fn all() -> Vec<Story> {
     use Ending::{Either, Moves, Stays};

@@ -18,8 +18,8 @@ use crate::{check, database};
 const SILENCE: Duration = Duration::from_secs(8);
 /// The guard says it when its node dies: skew time, and not three lost advertisements.
 const SAID: Duration = Duration::from_secs(3);
-/// Long enough for an election, had there been one.
-const ELECTION: Duration = Duration::from_secs(6);
+/// Longer than the master-down interval: an election, had there been one, would be over.
+const ELECTION: Duration = Duration::from_millis(4500);
 
 pub fn all() -> Vec<Story> {
     use Ending::{Either, Moves, Stays};

@@ -13,6 +13,8 @@ use crate::world::{Outcome, wait_until};
 use crate::{check, database};
 
 const TAKEN: Duration = Duration::from_secs(8);
+/// A promotion that can be is over long before.
+const REFUSED: Duration = Duration::from_secs(2);
 const SAVED: Duration = Duration::from_secs(20);
 
 pub fn all() -> Vec<Story> {
@@ -123,7 +125,8 @@ fn applier_broken(scene: &mut Scene<'_>) -> Outcome<()> {
     })
     .map_err(|why| format!("{why}; seen: {}", seen(scene.pair)))?;
     scene.pair.power_off(active)?;
-    std::thread::sleep(TAKEN);
+    scene.wait_role(standby, "promoting", TAKEN)?;
+    std::thread::sleep(REFUSED);
     let closed = database::ask(&scene.pair.servers[standby].host, "SELECT @@GLOBAL.read_only")?;
     check(closed == [["1"]], || format!("it was opened: {}", seen_of(scene)))?;
     let status = scene.pair.servers[standby].status()?;

