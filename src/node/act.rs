@@ -106,6 +106,7 @@ impl Node {
         if let Some(id) = self.handled_handover {
             self.handover = Handover::Refused { id };
         }
+        self.tell_operators(Response::Refused("the handover was undone".into()), true);
         self.peer.hurry(now);
     }
 

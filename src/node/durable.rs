@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Node;
 use crate::console::note::Note;
 use crate::pair::Role;
+use crate::peer::Report;
 use crate::repl::{Durability, Flavour, Job, SemiSync};
 use crate::time::Instant;
 
@@ -100,7 +101,7 @@ impl Node {
                 let since = *self.guard.away_since.get_or_insert(now);
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
-                let is_due = has_all || (is_over && goes_on);
+                let is_due = has_all || (is_over && goes_on && !self.is_about_to_lose(now, since));
                 if !is_due {
                     return None;
                 }
@@ -117,6 +118,14 @@ impl Node {
             }
             (None, _) => Some(false),
         }
+    }
+
+    /// A standby that lives and hears us on no link takes over as from the dead. Whatever is
+    /// answered until then would be lost, so writes wait for it, as long as it may take.
+    fn is_about_to_lose(&self, now: Instant, since: Instant) -> bool {
+        let is_deaf = |peer: &Report| peer.role == Role::Standby && peer.hears == [false; 2];
+        let limit = self.group.master_down_interval() + TRUST_DELAY;
+        self.fresh(now).is_some_and(is_deaf) && now.since(since) < limit
     }
 
     /// Commits wait and none is acknowledged: the replica is connected, and stands still.

@@ -374,22 +374,31 @@ impl Node {
 
     /// The peer does not serve, but did so after us. Where it has nothing that we lack, we go on
     /// with an epoch above its own; else its data are the newer ones, and the election follows.
+    /// It follows too where our own cannot be opened (a broken applier, say) and the peer's can.
     fn judge_rank(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
         let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
+        let is_newer = peer.epoch > self.persistent.epoch && peer.was_source;
+        let is_stuck = self.role == Role::Promoting && self.findings.job.is_some();
         let (Some(mine), Some(theirs), true) =
-            (mine, theirs, peer.epoch > self.persistent.epoch && peer.was_source)
+            (mine, theirs, is_newer || (is_stuck && peer.role == Role::Joining))
         else {
             self.outranked_since = None;
             return None;
         };
-        let why = format!("{} has the newer epoch {}", self.peer_name(), peer.epoch);
-        match self.relate(&mine, theirs) {
-            Relation::Equal | Relation::MineHasMore => Some((Event::EpochOvertaken, why)),
-            Relation::TheirsHasMore | Relation::Diverged => {
+        let name = self.peer_name();
+        let why = format!("{name} has the newer epoch {}", peer.epoch);
+        match (self.relate(&mine, theirs), is_newer) {
+            (Relation::Equal | Relation::MineHasMore, true) => Some((Event::EpochOvertaken, why)),
+            (Relation::TheirsHasMore, _) | (Relation::Diverged, true) => {
                 // Both positions are as old as a look or a beacon.
                 let since = *self.outranked_since.get_or_insert(now);
+                let why = if is_newer { why } else { format!("{name} has what is missing here") };
                 (now.since(since) >= RANK_PATIENCE).then_some((Event::Outranked, why))
+            }
+            (Relation::Equal | Relation::MineHasMore | Relation::Diverged, false) => {
+                self.outranked_since = None;
+                None
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Benchmark: the demo's figures, several runs, median and worst.
 //!
-//! In: --runs N, --server FLAVOUR, --json FILE. Out: a table, the same as JSON; exit status 0 only
-//! if every run was well. Not done: a run of keepalived + nginx beside it (the issue has figures).
+//! In: --runs N, or --kills N of the active host on one pair; --server FLAVOUR, --json FILE. Out:
+//! a table, the same as JSON; exit status 0 only if every run was well. Not done: a run of
+//! keepalived + nginx beside it (the issue has figures).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, unreachable_pub)]
 
 use std::process::ExitCode;
@@ -11,18 +12,20 @@ use serde_json::{Map, Value, json};
 mod database;
 mod figures;
 mod host;
+mod kills;
 mod load;
 mod pair;
 mod php;
 mod sampler;
 mod story;
 mod world;
+mod writers;
 
 use database::Flavour;
 use world::Outcome;
 
-const USAGE: &str =
-    "usage: scripts/bench failover [--runs N] [--server mariadb|mysql97|mysql56] [--json FILE]";
+const USAGE: &str = "usage: scripts/bench failover [--runs N | --kills N] \
+                     [--server mariadb|mysql97|mysql56] [--json FILE]";
 
 /// Where a figure stands in a report.
 const FIGURES: [&str; 20] = [
@@ -60,18 +63,32 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Outcome<bool> {
-    let (mut runs, mut server, mut file) = (5_usize, "mariadb".to_owned(), None);
+    let (mut runs, mut kills) = (5_usize, None);
+    let (mut server, mut file) = ("mariadb".to_owned(), None);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or(USAGE)?;
         match word.as_str() {
             "--runs" => runs = value.parse().map_err(|_| USAGE)?,
+            "--kills" => kills = Some(value.parse().map_err(|_| USAGE)?),
             "--server" => server = value,
             "--json" => file = Some(value),
             _ => return Err(USAGE.into()),
         }
     }
     let flavour = Flavour::find(&server)?;
+    let (is_well, all) = match kills {
+        Some(count) => kills::run(&flavour, count)?,
+        None => measure(&flavour, runs),
+    };
+    if let Some(file) = file {
+        std::fs::write(&file, format!("{all:#}\n")).map_err(|error| format!("{file}: {error}"))?;
+    }
+    Ok(is_well)
+}
+
+/// The demo's figures, so many times.
+fn measure(flavour: &Flavour, runs: usize) -> (bool, Value) {
     let mut reports = Vec::new();
     let mut unwell = Vec::new();
     for run in 1..=runs {
@@ -90,14 +107,11 @@ fn bench() -> Outcome<bool> {
     for why in &unwell {
         println!("NOT WELL: {why}");
     }
-    if let Some(file) = file {
-        let all = json!({
-            "name": "failover", "database": flavour.title(), "runs": reports,
-            "summary": summary, "unwell": unwell,
-        });
-        std::fs::write(&file, format!("{all:#}\n")).map_err(|error| format!("{file}: {error}"))?;
-    }
-    Ok(unwell.is_empty())
+    let all = json!({
+        "name": "failover", "database": flavour.title(), "runs": reports,
+        "summary": summary, "unwell": unwell,
+    });
+    (unwell.is_empty(), all)
 }
 
 /// Prints and returns median and worst of each figure.

@@ -22,6 +22,7 @@ mod pair;
 mod php;
 mod sampler;
 mod world;
+mod writers;
 
 use database::{Flavour, ROOT_PASSWORD};
 use host::{Host, text};

@@ -26,6 +26,7 @@ mod php;
 mod sampler;
 mod story;
 mod world;
+mod writers;
 
 use database::Flavour;
 use footprint::Process;

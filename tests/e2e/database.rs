@@ -29,7 +29,7 @@ pub struct Flavour {
 pub const ROOT_PASSWORD: &str = "Xp29at5F37";
 pub const APP_PASSWORD: &str = "app-Xp29at5F37";
 pub const PID_FILE: &str = "/run/mysqld/mysqld.pid";
-const SOCKET: &str = "/run/mysqld/mysqld.sock";
+pub const SOCKET: &str = "/run/mysqld/mysqld.sock";
 const LOG: &str = "mysqld";
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -175,24 +175,48 @@ pub fn ask(host: &Host, query: &str) -> Outcome<Vec<Vec<String>>> {
     Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(show).collect()).collect())
 }
 
+/// A statement of root that leaves no trace in the binlog, closed server or not.
+pub fn ask_unlogged(host: &Host, flavour: &Flavour, statement: &str) -> Outcome<()> {
+    let mut connection = connect(&host.live_path(SOCKET)?)?;
+    let strict = |state| format!("SET GLOBAL super_read_only={state}");
+    let mut all = vec!["SET SESSION sql_log_bin=0".to_owned(), statement.to_owned()];
+    if flavour.has_super_read_only() {
+        all.insert(0, strict("OFF"));
+        all.push(strict("ON"));
+    }
+    all.iter().try_for_each(|query| {
+        connection.query_drop(query).map_err(|error| format!("{}: {query}: {error}", host.name()))
+    })
+}
+
 /// Runs statements as a user of the splitter, at 127.0.0.1:1234 of the host.
 pub fn through_splitter(host: &Host, user: &str, password: &str, all: &[&str]) -> Outcome<()> {
+    let mut session = session(host, 1234, user, password)?;
+    all.iter().try_for_each(|query| {
+        session
+            .query_drop(query)
+            .map_err(|error| format!("{}: splitter: {query}: {error}", host.name()))
+    })
+}
+
+/// A session of a program on the host itself: with the splitter (port 1234), or with the server.
+pub fn session(host: &Host, port: u16, user: &str, password: &str) -> Outcome<Conn> {
+    let address = if port == 1234 {
+        "127.0.0.1"
+    } else {
+        host.identity().inside.split('/').next().unwrap_or_default()
+    };
     let options = OptsBuilder::new()
-        .ip_or_hostname(Some("127.0.0.1"))
-        .tcp_port(1234)
+        .ip_or_hostname(Some(address))
+        .tcp_port(port)
         .prefer_socket(false)
         .user(Some(user))
         .pass(Some(password))
         .tcp_connect_timeout(Some(Duration::from_secs(5)))
         .read_timeout(Some(Duration::from_secs(20)));
-    host.on_network(|| {
-        let mut connection = Conn::new(options).map_err(text)?;
-        for query in all {
-            connection.query_drop(query).map_err(|error| format!("{query}: {error}"))?;
-        }
-        Ok(())
-    })?
-    .map_err(|why: String| format!("{}: splitter: {why}", host.name()))
+    // A socket stays in the network that it was made in.
+    host.on_network(|| Conn::new(options).map_err(text))?
+        .map_err(|why: String| format!("{}: port {port}: {why}", host.name()))
 }
 
 fn connect(socket: &Path) -> Outcome<Conn> {

@@ -16,6 +16,7 @@ mod php;
 mod sampler;
 mod story;
 mod world;
+mod writers;
 
 use database::Flavour;
 use pair::Pair;

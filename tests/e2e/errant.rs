@@ -1,7 +1,7 @@
-//! A host whose database has what the other one's has not: refused, saved, taken back, rejoined.
+//! A host whose database has what the other one's has not, and cannot be mended: reseeded.
 //!
 //! In: a pair, and an administrator who writes on the wrong host. Out: laws of facts/repl.md
-//! section 5, 24 and 25.
+//! section 5, 26. What can be taken back: `stories::replicas`.
 
 use std::time::Duration;
 
@@ -37,44 +37,6 @@ fn do_by_hand(pair: &mut Pair, statements: &[&str]) -> Outcome<()> {
         database::ask(host, statement)?;
     }
     pair.start_tandem(1)
-}
-
-#[test]
-fn errant_transactions_are_refused_saved_and_taken_back_by_one_command() {
-    on_a_pair(|pair| {
-        do_by_hand(
-            pair,
-            &[
-                "INSERT INTO app.written VALUES (900001, 'by hand', 2)",
-                "INSERT INTO app.written VALUES (900002, 'by hand', 2)",
-            ],
-        )?;
-        wait_until("server2 is refused", SETTLE_LIMIT, || pair.servers[1].role() == "refused")?;
-        wait_until("they are saved", Duration::from_secs(20), || {
-            errant(pair, "directory").starts_with("\"/var/lib/tandem/errant/")
-        })
-        .map_err(|why| format!("{why}: {}", errant(pair, "obstacle")))?;
-        let directory = errant(pair, "directory").trim_matches('"').to_owned();
-        let text = pair.servers[1].host.live_path(&format!("{directory}/events.sql"))?;
-        let text = std::fs::read_to_string(text).map_err(|error| error.to_string())?;
-        check(text.contains("(900002, 'by hand', 2)"), || text)?;
-
-        let (has_rejoined, said) = tandem(pair, &["rejoin"])?;
-        check(!has_rejoined && said.contains("2 transactions"), || said.clone())?;
-        check(said.contains(&directory) && said.contains("--discard"), || said)?;
-        check(pair.servers[1].role() == "refused", || pair.servers[1].summary())?;
-        let (has_rejoined, said) = tandem(pair, &["rejoin", "--discard"])?;
-        check(has_rejoined, || said.clone())?;
-        println!("{said}");
-        pair.wait_settled(0, SETTLE_LIMIT)?;
-        let rows = [pair.servers[0].rows()?, pair.servers[1].rows()?];
-        check(rows[0] == rows[1], || format!("{rows:?}"))?;
-        check(errant(pair, "gtids") == "null", || errant(pair, "gtids"))?;
-        let (has_rejoined, said) = tandem(pair, &["rejoin"])?;
-        check(has_rejoined && said.contains("standby already"), || said)?;
-        let (is_done, said) = tandem(pair, &["rejoin", "--discard"])?;
-        check(!is_done && said.contains("nothing to take back"), || said)
-    });
 }
 
 /// A statement cannot be taken back; MySQL 9.7 can be copied.

@@ -1,59 +1,17 @@
-//! Processes die on a host that lives on: tandem's own two, php-fpm, the database.
+//! php-fpm dies on a host that lives on. The daemons and the databases: see `stories`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::figures::lost;
 use crate::load::{Kind, Record};
-use crate::pair::{GUARD_PID, Pair, SETTLE_LIMIT};
+use crate::pair::Pair;
 use crate::story::failures;
 use crate::world::{Outcome, wait_until};
-use crate::{check, database, on_a_pair, php};
+use crate::{check, on_a_pair, php};
 
 const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(4);
-
-#[test]
-fn a_node_killed_on_the_active_host_loses_nothing() {
-    on_a_pair(|pair| {
-        let load = pair.load()?;
-        std::thread::sleep(BEFORE);
-        let at = Instant::now();
-        pair.servers[0].signal_node(Signal::SIGKILL)?;
-        // The guard takes the addresses off and says so: skew time, not three lost advertisements.
-        wait_until("server2 has the addresses", Duration::from_secs(3), || {
-            pair.servers[1].holds_all()
-        })?;
-        wait_until("a write succeeds", Duration::from_secs(5), || load.has_good(Kind::Write, at))?;
-        pair.wait_settled(1, SETTLE_LIMIT)?;
-        std::thread::sleep(AFTER);
-        nothing_is_lost(pair, &load.finish()?)
-    });
-}
-
-#[test]
-fn a_guard_killed_on_the_active_host_leaves_one_holder() {
-    on_a_pair(|pair| {
-        let load = pair.load()?;
-        std::thread::sleep(BEFORE);
-        let at = Instant::now();
-        pair.servers[0].signal_guard(Signal::SIGKILL)?;
-        wait_until("one host serves", Duration::from_secs(10), || {
-            let active = |number: usize| pair.servers[number].role() == "active";
-            (active(0) ^ active(1)) && load.has_good(Kind::Write, at + Duration::from_secs(1))
-        })?;
-        if !pair.servers[0].host.is_alive(GUARD_PID) {
-            pair.start_tandem(0)?;
-        }
-        wait_until("the pair is whole again", SETTLE_LIMIT, || {
-            pair.is_settled(0) || pair.is_settled(1)
-        })?;
-        std::thread::sleep(AFTER);
-        nothing_is_lost(pair, &load.finish()?)
-    });
-}
 
 #[test]
 fn php_killed_on_one_host_fails_no_request() {
@@ -79,28 +37,6 @@ fn php_killed_on_one_host_fails_no_request() {
                 load.records().iter().any(|it| it.start > again && it.php() == Some(name))
             })?;
         }
-        nothing_is_lost(pair, &load.finish()?)
-    });
-}
-
-/// What happens, by choice: the healthy standby takes over at once. The other answer, waiting for
-/// the database to come back, would stop writes for as long as a crash recovery takes.
-#[test]
-fn a_database_killed_on_the_active_host_moves_the_role() {
-    on_a_pair(|pair| {
-        let load = pair.load()?;
-        std::thread::sleep(BEFORE);
-        let at = Instant::now();
-        database::kill(&pair.servers[0].host)?;
-        wait_until("server2 is active and the source", Duration::from_secs(10), || {
-            pair.servers[1]
-                .status()
-                .is_ok_and(|it| it["role"] == "active" && it["database"]["state"] == "source")
-        })?;
-        wait_until("a write succeeds", Duration::from_secs(5), || load.has_good(Kind::Write, at))?;
-        std::thread::sleep(AFTER);
-        database::start(&mut pair.servers[0].host, &pair.flavour)?;
-        pair.wait_settled(1, SETTLE_LIMIT)?;
         nothing_is_lost(pair, &load.finish()?)
     });
 }

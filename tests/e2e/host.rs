@@ -5,6 +5,7 @@
 //! once and gives nobody a last word. The same disk and the same MAC addresses boot again.
 //! Must not: know what the programs inside do.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -18,6 +19,9 @@ use nix::unistd::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::world::{Link, Outcome, World, batch, first_line_pid, remember, wait_until};
+
+/// Logs and how long they were.
+pub type Lengths = BTreeMap<PathBuf, usize>;
 
 /// What tells one host from another.
 #[derive(Debug, Clone)]
@@ -157,6 +161,38 @@ impl Host {
         Ok(moment)
     }
 
+    /// Every process stands still, as in a virtual machine that is paused: the kernel goes on.
+    pub fn freeze(&self) -> Outcome<()> {
+        for pid in processes_beside(self.pid()?)? {
+            let _gone = kill(to_pid(pid), Signal::SIGSTOP);
+        }
+        Ok(())
+    }
+
+    pub fn thaw(&self) -> Outcome<()> {
+        for pid in processes_beside(self.pid()?)? {
+            let _gone = kill(to_pid(pid), Signal::SIGCONT);
+        }
+        // Whoever entered the host for a program was stopped with it.
+        for (_, child) in self.running.iter().flat_map(|it| &it.children) {
+            let _gone = kill(to_pid(child.id()), Signal::SIGCONT);
+        }
+        Ok(())
+    }
+
+    /// The process that a pid file names, as this process sees it: it can be killed in an instant.
+    pub fn outer_pid(&self, pid_file: &str) -> Outcome<Pid> {
+        let inner = fs::read_to_string(self.live_path(pid_file)?)
+            .map_err(|error| format!("{}: {pid_file}: {error}", self.name()))?;
+        let has_that_number = |pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.and_then(|all| all.split_whitespace().last()) == Some(inner.trim())
+        };
+        let found = processes_beside(self.pid()?)?.into_iter().find(|pid| has_that_number(*pid));
+        found.map(to_pid).ok_or_else(|| format!("{}: no process {}", self.name(), inner.trim()))
+    }
+
     /// A command to run inside, not started yet.
     pub fn command(&self, program: &str) -> Outcome<Command> {
         let pid = self.pid()?;
@@ -279,14 +315,34 @@ impl Host {
 
     /// The last lines of every log of this host.
     pub fn logs(&self, lines: usize) -> String {
-        let mut all = String::new();
-        let Ok(entries) = fs::read_dir(self.disk.join("log")) else { return all };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        self.logs_since(&Lengths::new(), lines)
+    }
+
+    /// How long every log is by now.
+    pub fn log_lengths(&self) -> Lengths {
+        let length = |path: PathBuf| {
+            let length = fs::metadata(&path).map_or(0, |it| it.len());
+            (path, usize::try_from(length).unwrap_or(0))
+        };
+        self.log_paths().into_iter().map(length).collect()
+    }
+
+    fn log_paths(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.disk.join("log"));
+        let mut paths: Vec<PathBuf> =
+            entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        for path in paths {
+        paths
+    }
+
+    /// The same of what was written since the logs had those lengths.
+    pub fn logs_since(&self, begin: &Lengths, lines: usize) -> String {
+        let mut all = String::new();
+        for path in self.log_paths() {
             let mut bytes = Vec::new();
             let _ = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
-            let log = String::from_utf8_lossy(&bytes);
+            let begin = begin.get(&path).copied().unwrap_or(0);
+            let log = String::from_utf8_lossy(bytes.get(begin..).unwrap_or_default());
             let log: Vec<&str> = log.lines().collect();
             let tail = log.get(log.len().saturating_sub(lines)..).unwrap_or_default();
             if !tail.is_empty() {

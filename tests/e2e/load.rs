@@ -102,18 +102,20 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the three kinds of requests from `client` to `target`, port 80.
+    /// Starts the three kinds of requests from `client` to `target`, port 80. The rows that are
+    /// written have the numbers from `first_id` on.
     pub fn start(
         client: &Host,
         target: Ipv4Addr,
         rates: Rates,
         static_text: &str,
+        first_id: u64,
     ) -> Outcome<Self> {
         let shared = Arc::new(Shared {
             target: SocketAddr::from((target, 80)),
             stop: AtomicBool::new(false),
             outstanding: AtomicU32::new(0),
-            next_id: AtomicU64::new(1),
+            next_id: AtomicU64::new(first_id),
             records: Mutex::new(Vec::new()),
             expected_static: static_text.to_owned(),
         });

@@ -17,6 +17,7 @@ mod sampler;
 mod story;
 mod wire;
 mod world;
+mod writers;
 
 mod addresses;
 mod durability;
@@ -30,7 +31,7 @@ mod keepalived;
 mod links;
 mod preemption;
 mod service;
-mod storage;
+mod stories;
 mod survey;
 
 use database::Flavour;

@@ -17,6 +17,7 @@ use crate::load::{Load, Rates};
 use crate::php;
 use crate::sampler::{Sampler, Span, overlap};
 use crate::world::{Link, Outcome, World, wait_until};
+use crate::writers::{Interval, Watch, common, united};
 
 pub const OUTSIDE_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 153, 239);
 pub const INSIDE_VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 150);
@@ -63,6 +64,10 @@ pub struct Server {
     sampler: Option<Sampler>,
     /// What earlier boots held.
     spans: Vec<Span>,
+    is_watched: bool,
+    watch: Option<Watch>,
+    /// When the database was open in earlier boots.
+    writable: Vec<Interval>,
 }
 
 impl Pair {
@@ -149,7 +154,12 @@ impl Pair {
     }
 
     pub fn load_at(&self, rates: Rates) -> Outcome<Load> {
-        Load::start(&self.client, OUTSIDE_VIP, rates, &php::static_text())
+        self.load_from(1, rates)
+    }
+
+    /// The same after earlier loads, whose rows are there.
+    pub fn load_from(&self, first_id: u64, rates: Rates) -> Outcome<Load> {
+        Load::start(&self.client, OUTSIDE_VIP, rates, &php::static_text(), first_id)
     }
 
     /// Pulls the plug. Returns the moment.
@@ -158,6 +168,9 @@ impl Pair {
         let moment = server.host.power_off(&self.world)?;
         if let Some(sampler) = server.sampler.take() {
             server.spans.extend(sampler.stop(moment)?);
+        }
+        if let Some(watch) = server.watch.take() {
+            server.writable.extend(watch.stop(moment));
         }
         Ok(moment)
     }
@@ -232,6 +245,22 @@ impl Pair {
         overlap(&self.servers[0].spans(), &self.servers[1].spans())
     }
 
+    /// From now on the databases are asked all the time whether they take writes.
+    pub fn watch_writers(&mut self) -> Outcome<()> {
+        self.servers.iter_mut().try_for_each(|server| {
+            server.is_watched = true;
+            server.watch = Some(Watch::start(&server.host)?);
+            Ok(())
+        })
+    }
+
+    /// For how long both hosts held an address, any, with a database that took writes.
+    pub fn two_writers(&self) -> Duration {
+        let [one, other] = [&self.servers[0], &self.servers[1]].map(Server::wrote);
+        let shared = common(&one, &other);
+        shared.iter().map(|(from, to)| to.duration_since(*from)).sum()
+    }
+
     /// The last lines of every log of both servers.
     pub fn logs(&self) -> String {
         self.servers.iter().map(|server| server.host.logs(40)).collect()
@@ -240,12 +269,17 @@ impl Pair {
 
 impl Server {
     fn new(world: &World, identity: Identity) -> Outcome<Self> {
-        Ok(Self { host: Host::new(world, identity)?, sampler: None, spans: Vec::new() })
+        let host = Host::new(world, identity)?;
+        let (spans, writable) = (Vec::new(), Vec::new());
+        Ok(Self { host, sampler: None, spans, is_watched: false, watch: None, writable })
     }
 
     fn switch_on(&mut self, world: &World) -> Outcome<()> {
         self.host.boot(world)?;
         self.sampler = Some(Sampler::start(&self.host, &VIPS)?);
+        if self.is_watched {
+            self.watch = Some(Watch::start(&self.host)?);
+        }
         Ok(())
     }
 
@@ -303,6 +337,14 @@ impl Server {
         let mut all = self.spans.clone();
         all.extend(self.sampler.iter().flat_map(Sampler::spans));
         all
+    }
+
+    /// When this host held an address and its database took writes.
+    fn wrote(&self) -> Vec<Interval> {
+        let mut open = self.writable.clone();
+        open.extend(self.watch.iter().flat_map(Watch::intervals));
+        let held: Vec<Interval> = self.spans().iter().map(|it| (it.from, it.to)).collect();
+        common(&united(held), &united(open))
     }
 
     /// How blind the running sampler was at worst.

@@ -56,21 +56,6 @@ fn judge(report: &Report) -> Outcome<()> {
 }
 
 #[test]
-fn both_hosts_started_at_once_agree_on_one() {
-    on_a_pair(|pair| {
-        pair.power_off(0)?;
-        pair.power_off(1)?;
-        pair.power_on(0)?;
-        pair.power_on(1)?;
-        wait_until("one serves, the other replicates", SETTLE_LIMIT, || {
-            pair.is_settled(0) || pair.is_settled(1)
-        })
-        .map_err(|why| format!("{why}: {}", summaries(pair)))?;
-        check(pair.two_holders().is_zero(), || format!("two holders: {:?}", pair.two_holders()))
-    });
-}
-
-#[test]
 fn a_second_start_is_refused_and_moves_nothing() {
     on_a_pair(|pair| {
         let host = &pair.servers[0].host;
