@@ -122,6 +122,9 @@ pub struct Node {
     netlink_sequence: u32,
     is_dumped: bool,
     witnesses: Witnesses,
+    /// No witness answered while the peer was silent, and when one did again.
+    was_blind: bool,
+    sighted_at: Option<Instant>,
 
     /// Events that were noted outside of judging, oldest first.
     pending: VecDeque<(Event, String)>,
@@ -242,6 +245,8 @@ impl Node {
             netlink_sequence: 0,
             is_dumped: false,
             witnesses,
+            was_blind: false,
+            sighted_at: None,
             pending: VecDeque::new(),
             job: None,
             jobs: VecDeque::new(),

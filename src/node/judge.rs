@@ -324,7 +324,9 @@ impl Node {
                 let why = format!("{name} claims the addresses too, and has the higher priority");
                 return Some((Event::PeerServes, why));
             }
-            let may_take = !self.addresses.is_desired() && self.is_silent_for_long(now);
+            let may_take = !self.addresses.is_desired()
+                && self.is_silent_for_long(now)
+                && self.may_serve_alone(now);
             return may_take.then(|| (Event::PeerGone, format!("{name} is silent")));
         };
         if matches!(peer.role, Role::Active | Role::Promoting) {
@@ -524,9 +526,8 @@ impl Node {
     fn judge_offer(&mut self, now: Instant, until: Instant) -> Option<Found> {
         let name = self.peer_name();
         let Some(peer) = self.fresh(now) else {
-            return self
-                .is_silent_for_long(now)
-                .then(|| (Event::PeerGone, format!("{name} is silent")));
+            let is_gone = self.is_silent_for_long(now) && self.may_serve_alone(now);
+            return is_gone.then(|| (Event::PeerGone, format!("{name} is silent")));
         };
         let Handover::Closed { id } = self.handover else { return None };
         match (peer.role, peer.handover) {

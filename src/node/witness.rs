@@ -4,7 +4,7 @@
 //! Must not: keep a host from what the operator forces.
 //! Read first: `net::witness`; design section 5.
 
-use super::{Node, Output};
+use super::{Node, Output, Probes};
 use crate::config::Config;
 use crate::console::finding::{Finding, Trouble};
 use crate::console::message::WitnessStatus;
@@ -31,8 +31,18 @@ pub(super) fn witnesses(config: &Config, me: HostId, boot_id: u64) -> Witnesses 
 impl Node {
     pub(super) fn run_witnesses(&mut self, now: Instant) {
         let is_alone = self.fresh(now).is_none();
-        if !is_alone || self.witnesses.sight(now) == Sight::Seen {
+        let sight = self.witnesses.sight(now);
+        if !is_alone || sight == Sight::Seen {
             self.operator.is_pardoned = false;
+        }
+        match sight {
+            Sight::Blind => self.was_blind = true,
+            Sight::Seen if self.was_blind => {
+                self.was_blind = false;
+                self.sighted_at = Some(now);
+                self.probes = Probes::default();
+            }
+            Sight::Seen | Sight::Unknown | Sight::Unsure => {}
         }
         let macs = LinkId::ALL.map(|link| self.devices[link.index()].mac);
         for question in self.witnesses.tick(now, is_alone, macs) {
@@ -53,10 +63,13 @@ impl Node {
         self.witnesses.sight(now) == Sight::Blind && !self.operator.is_pardoned
     }
 
-    /// Whether a silent peer may be taken for dead.
+    /// Whether a silent peer may be taken for dead. What was not heard while this host was cut off
+    /// says nothing: the first sign that it is not may be the witness's, and the peer's next.
     pub(super) fn may_serve_alone(&mut self, now: Instant) -> bool {
+        let patience = self.group.master_down_interval();
         match self.witnesses.sight(now) {
-            Sight::Unknown | Sight::Seen => true,
+            Sight::Unknown => true,
+            Sight::Seen => self.sighted_at.is_none_or(|at| now.since(at) >= patience),
             Sight::Unsure => false,
             Sight::Blind => {
                 let why = format!(

@@ -33,6 +33,7 @@ mod preemption;
 mod service;
 mod stories;
 mod survey;
+mod witness;
 
 use database::Flavour;
 use pair::Pair;

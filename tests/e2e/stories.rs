@@ -10,8 +10,9 @@ mod databases;
 mod hosts;
 mod links;
 mod operators;
+mod orders;
 mod replicas;
-mod stage;
+pub mod stage;
 mod switchovers;
 
 /// Stories that are broken for a reason that is known: played and told, not counted.
@@ -29,5 +30,5 @@ fn stories_of_databases() {
 
 #[test]
 fn stories_of_operators() {
-    stage::play(&[operators::all(), switchovers::all()].concat());
+    stage::play(&[operators::all(), switchovers::all(), orders::all()].concat());
 }

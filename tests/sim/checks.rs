@@ -35,6 +35,8 @@ pub struct Checks {
     dead_holder_since: [Option<Instant>; 2],
     astray_since: [Option<Instant>; 2],
     cut_off_since: [Option<Instant>; 2],
+    /// When a host saw neither peer nor witness last.
+    cut_off_at: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
     hosts: [OfHost; 2],
@@ -70,6 +72,7 @@ const TWO_HOLDERS_MAX: Duration = Duration::from_secs(6);
 const DEAD_HOLDER_MAX: Duration = Duration::from_millis(2500);
 /// Four beacons, eight questions; a little before a standby takes over.
 const CUT_OFF_MAX: Duration = Duration::from_millis(2400);
+const LISTENS_MIN: Duration = Duration::from_secs(2);
 const ASTRAY_MAX: Duration = Duration::from_secs(10);
 const ERRANT_MAX: Duration = Duration::from_secs(5);
 /// With one host whole, how long no write may be acknowledged: the longest wait is for a link that
@@ -168,6 +171,9 @@ impl World {
                 && !self.sees_witness(host)
                 && !is_heard
                 && !is_forced;
+            if is_cut_off {
+                self.checks.cut_off_at[own] = Some(self.now);
+            }
             let is_wrong =
                 is_cut_off && !self.hosts[own].kernel.held.is_empty() && self.takes_writes(host);
             let since = longer(&mut self.checks.cut_off_since[own], self.now, is_wrong);
@@ -175,6 +181,17 @@ impl World {
                 let what = format!("{} is cut off and serves for {since:?}", self.name(host));
                 self.fail("S1 cut_off_yields", what);
             }
+        }
+    }
+
+    /// S1: a host that was cut off hears its peer, if there is one, before it takes silence for
+    /// death: what it did not hear meanwhile says nothing.
+    fn listens_after_a_cut(&mut self, host: HostId, why: &str) {
+        let by_silence = why.contains("silent") || why.contains("alone");
+        let at = self.checks.cut_off_at[host.index()].filter(|_| self.sees_witness(host));
+        if by_silence && at.is_some_and(|at| self.now.since(at) < LISTENS_MIN) {
+            let what = format!("{} takes over as it comes back", self.name(host));
+            self.fail("S1 listens_after_a_cut", what);
         }
     }
 
@@ -353,6 +370,7 @@ impl World {
                 self.checks.role_changes += 1;
                 if *to == Role::Promoting {
                     self.orders_kept(host, why);
+                    self.listens_after_a_cut(host, why);
                     let checks = &mut self.checks.hosts[host.index()];
                     checks.is_stale = false;
                     checks.took_by_hand = why.ends_with("hands over");

@@ -256,7 +256,7 @@ fn play_under(
 }
 
 /// Acknowledged means on both hosts, where the servers can do that.
-fn wait_durable(pair: &Pair, active: usize) -> Outcome<()> {
+pub fn wait_durable(pair: &Pair, active: usize) -> Outcome<()> {
     if !has_semi_sync(pair) {
         return Ok(());
     }
@@ -273,7 +273,7 @@ fn wait_durable(pair: &Pair, active: usize) -> Outcome<()> {
 
 /// Waits until the pair is whole by itself, or by the command that a refused host names. Returns
 /// who serves.
-fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
+pub fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
     let since = Instant::now();
     let mut asked = None;
     let mut looked_at = since;

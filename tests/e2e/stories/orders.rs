@@ -1,0 +1,93 @@
+//! Standing orders: maintenance of one host, roles that are held.
+//!
+//! In: a scene. Out: laws of src/node/orders.rs on real hosts.
+
+use std::time::{Duration, Instant};
+
+use super::stage::{Ending, Scene, Story, findings, seen};
+use crate::check;
+use crate::load::Kind;
+use crate::php;
+use crate::world::{Outcome, wait_until};
+
+/// Longer than the master-down interval: an election, had there been one, would be over.
+const ELECTION: Duration = Duration::from_millis(4500);
+const TAKEN: Duration = Duration::from_secs(8);
+const FOUND: Duration = Duration::from_secs(5);
+
+pub fn all() -> Vec<Story> {
+    use Ending::Moves;
+    vec![
+        Story::new("maintenance of the active host", Moves, maintenance),
+        Story::new("the active host dies while roles are held", Moves, held),
+        Story::new("php-fpm is dead on the active host for long", Moves, php_is_dead),
+    ]
+}
+
+/// It gives the role away, and does not take it back when the other host dies; it does after.
+fn maintenance(scene: &mut Scene<'_>) -> Outcome<()> {
+    let (host, other) = (scene.active, scene.standby);
+    let (is_done, said) = scene.tandem(host, &["maintenance", "on"])?;
+    check(is_done, || said)?;
+    scene.wait_role(other, "active", TAKEN)?;
+    scene.wait_role(host, "standby", TAKEN)?;
+    for number in [0, 1] {
+        says(scene, number, "maintenance")?;
+    }
+    let (is_done, said) = scene.tandem(other, &["switchover"])?;
+    check(!is_done && said.contains("in maintenance"), || said)?;
+    let (is_done, said) = scene.tandem(host, &["failover", "--force"])?;
+    check(!is_done && said.contains("tandem maintenance off"), || said)?;
+    scene.pair.power_off(other)?;
+    std::thread::sleep(ELECTION);
+    let stayed = scene.role(host) == "standby" && scene.pair.servers[host].holds_none();
+    check(stayed, || format!("it took the role: {}", seen(scene.pair)))?;
+    says(scene, host, "tandem maintenance off")?;
+    scene.pair.power_on(other)?;
+    scene.wait_role(other, "active", TAKEN * 3)?;
+    let (is_done, said) = scene.tandem(host, &["maintenance", "off"])?;
+    check(is_done, || said)
+}
+
+/// Nobody takes over, until the hold is over.
+fn held(scene: &mut Scene<'_>) -> Outcome<()> {
+    let (active, standby) = (scene.active, scene.standby);
+    let (is_done, said) = scene.tandem(active, &["hold", "on"])?;
+    check(is_done, || said)?;
+    for number in [0, 1] {
+        says(scene, number, "held")?;
+    }
+    scene.pair.power_off(active)?;
+    std::thread::sleep(ELECTION);
+    let stayed = scene.role(standby) == "standby" && scene.pair.servers[standby].holds_none();
+    check(stayed, || format!("it took the role: {}", seen(scene.pair)))?;
+    says(scene, standby, "tandem hold off")?;
+    let at = Instant::now();
+    let (is_done, said) = scene.tandem(standby, &["hold", "off"])?;
+    check(is_done, || said)?;
+    scene.taken_over(at, TAKEN)?;
+    // The order to hold is the older one: the host that gave it hears so.
+    scene.pair.power_on(active)
+}
+
+/// The other one's answers meanwhile; then the role moves to where all is well.
+fn php_is_dead(scene: &mut Scene<'_>) -> Outcome<()> {
+    let (active, standby) = (scene.active, scene.standby);
+    let at = Instant::now();
+    php::kill(&scene.pair.servers[active].host)?;
+    wait_until("pages go on", FOUND, || scene.load.has_good(Kind::Write, at + FOUND / 5))?;
+    // It keeps a role that it has just taken for a minute.
+    let moved = scene.wait_role(standby, "active", Duration::from_secs(90));
+    php::start(&mut scene.pair.servers[active].host)?;
+    let time = moved?.as_secs_f64();
+    scene.tell(format!("moved after {time:.1} s"));
+    Ok(())
+}
+
+fn says(scene: &Scene<'_>, number: usize, words: &str) -> Outcome<()> {
+    wait_until(&format!("server{} says {words}", number + 1), FOUND, || {
+        findings(scene.pair, number).contains(words)
+    })
+    .map(drop)
+    .map_err(|why| format!("{why}; findings: {}", findings(scene.pair, number)))
+}
