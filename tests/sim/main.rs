@@ -20,6 +20,8 @@ mod kernel;
 mod marks;
 mod mysqld;
 mod plants;
+mod promises;
+mod semi_sync;
 mod sessions;
 mod transcript;
 mod wire;
