@@ -20,7 +20,7 @@ use tandem::repl::{Dialect, Durability};
 use tandem::time::Instant;
 use tandem::wire::{HostId, Role};
 
-use super::mysqld::Gtid;
+use super::mysqld::{Gtid, Mysqld};
 use super::world::World;
 
 #[derive(Debug, Default)]
@@ -46,13 +46,15 @@ impl World {
     /// S2 `claim_is_true`: while operators are told that every write is on both hosts, no other
     /// write is acknowledged, but for as long as a look takes to see that the half is off.
     pub fn promise(&mut self, source: HostId, gtid: Gtid) {
-        let semi_sync = &self.hosts[source.index()].database.semi_sync;
+        let Mysqld { semi_sync, binlog, .. } = &self.hosts[source.index()].database;
         if semi_sync.on_both.contains(&gtid) {
             self.checks.promises.made.insert(gtid);
             return;
         }
         let claimed = self.checks.promises.claimed_since[source.index()];
-        let is_long = |since: Instant| self.now.since(since) > CLAIM_AGE_MAX;
+        // An answer may be long on its way.
+        let committed_at = binlog.iter().rev().find(|tx| tx.gtid == gtid).map_or(self.now, |tx| tx.at);
+        let is_long = |since: Instant| committed_at.since(since) > CLAIM_AGE_MAX;
         if claimed.is_some_and(is_long) && is_long(semi_sync.changed_at) {
             let what = format!("{gtid:?} of {} is on one host", self.name(source));
             self.fail("S2 claim_is_true", what);

@@ -42,7 +42,7 @@ pub struct SemiSync {
     committed: BTreeMap<u64, Gtid>,
     /// What the replica acknowledged before the client was answered.
     pub on_both: BTreeSet<Gtid>,
-    /// What waited, and was answered without: since the checks looked at it.
+    /// What was logged, waited, and was let go when the source's half was turned off last.
     pub released: Vec<Gtid>,
     /// The statement of the administrator that waits.
     own: Option<String>,
@@ -182,8 +182,6 @@ impl Mysqld {
                 semi_sync.committed.insert(member.session, member.gtid);
                 if is_on_both {
                     semi_sync.on_both.insert(member.gtid);
-                } else {
-                    semi_sync.released.push(member.gtid);
                 }
             }
         }
@@ -238,6 +236,9 @@ impl Mysqld {
             semi_sync.changed_at = now;
             semi_sync.acknowledged = 0;
             semi_sync.does_applier_wait = false;
+            let members = semi_sync.groups.iter().flatten();
+            let alive = members.filter(|member| !semi_sync.killed.contains(&member.session));
+            semi_sync.released = alive.map(|member| member.gtid).collect();
         }
         self.settle(now);
     }
