@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long commits may wait with no acknowledgement at all.
 const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a replica must be seen to have all that waits before the wait is ended for its sake: two
+/// looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.
+const RELEASE_DELAY: Duration = Duration::from_millis(1500);
 /// A replica that was given up on must have followed for this long before writes wait for it again.
 const TRUST_DELAY: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,8 @@ pub(super) struct Guard {
     /// again.
     away_since: Option<Instant>,
     trusted_at: Instant,
+    /// Since when the replica has all that waits, and commits wait all the same.
+    has_all_since: Option<Instant>,
     /// The last count of acknowledgements, and since when it stands still while commits wait.
     stuck: Option<(Instant, u64)>,
     /// Since when writes are acknowledged by one host alone.
@@ -91,6 +96,12 @@ impl Node {
             && counts_waiting
             && database.is_some()
             && self.fresh(now).is_some_and(|peer| self.has_shipped_all(peer));
+        let has_had_all = if has_all {
+            now.since(*self.guard.has_all_since.get_or_insert(now)) >= RELEASE_DELAY
+        } else {
+            self.guard.has_all_since = None;
+            false
+        };
         match (semi_sync.source, database) {
             (Some(true), Some(_)) if !is_stuck => {
                 self.guard.away_since = None;
@@ -100,7 +111,7 @@ impl Node {
                 let since = *self.guard.away_since.get_or_insert(now);
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
-                let is_due = has_all || (is_over && goes_on);
+                let is_due = has_had_all || (is_over && goes_on);
                 if !is_due {
                     return None;
                 }
