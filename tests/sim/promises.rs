@@ -28,6 +28,8 @@ pub struct Promises {
     made: BTreeSet<Gtid>,
     /// By host: since when its operators are told that every write is on both.
     claimed_since: [Option<Instant>; 2],
+    /// By host: when its source's half was turned off for writes that the other host has.
+    let_go_at: [Option<Instant>; 2],
 }
 
 /// Which of the three a run has. Two in seven run without semi-synchronous replication.
@@ -41,6 +43,8 @@ pub fn durability(seed: u64) -> Durability {
 
 /// A look, as late as it may be, and the turn after it.
 const CLAIM_AGE_MAX: Duration = Duration::from_secs(3);
+/// A look, and the job that it leads to.
+const LET_GO_MAX: Duration = Duration::from_millis(700);
 
 impl World {
     /// S2 `claim_is_true`: while operators are told that every write is on both hosts, no other
@@ -51,13 +55,19 @@ impl World {
             self.checks.promises.made.insert(gtid);
             return;
         }
-        let claimed = self.checks.promises.claimed_since[source.index()];
+        let Promises { claimed_since, let_go_at, .. } = &self.checks.promises;
+        let (claimed, let_go) = (claimed_since[source.index()], let_go_at[source.index()]);
         // An answer may be long on its way.
         let committed_at = binlog.iter().rev().find(|tx| tx.gtid == gtid).map_or(self.now, |tx| tx.at);
         let is_long = |since: Instant| committed_at.since(since) > CLAIM_AGE_MAX;
         if claimed.is_some_and(is_long) && is_long(semi_sync.changed_at) {
             let what = format!("{gtid:?} of {} is on one host", self.name(source));
-            self.fail("S2 claim_is_true", what);
+            return self.fail("S2 claim_is_true", what);
+        }
+        let is_late = let_go.is_some_and(|at| committed_at.since(at) > LET_GO_MAX);
+        if is_late && semi_sync.has_client() && self.hosts[source.index()].is_running() {
+            let what = format!("{gtid:?} of {} did not wait", self.name(source));
+            self.fail("S2 wait_waits", what);
         }
     }
 
@@ -79,11 +89,14 @@ impl World {
     }
 
     /// S2 `wait_waits`: where writes are to wait, the rule of the node lets nobody go whose write
-    /// the other host lacks. A server that is being closed lets go whoever is left.
+    /// the other host lacks, and writes wait again at once; nor does waiting cost the role. A server
+    /// that is being closed lets go whoever is left.
     pub fn waits_for_both(&mut self, host: HostId) {
         let released = std::mem::take(&mut self.host(host).database.semi_sync.released);
         let target = &self.hosts[host.index()];
         let waits = self.config.repl.durability == Durability::Wait;
+        self.checks.promises.let_go_at[host.index()] =
+            (waits && !released.is_empty()).then_some(self.now);
         if !waits || target.role != Role::Active || target.database.is_closing {
             return;
         }
@@ -113,8 +126,15 @@ impl World {
             Note::Database { what } if what.starts_with("every write is on") => {
                 *claimed = Some(self.now);
             }
-            Note::Durability { .. } | Note::RoleChanged { .. } | Note::Started { .. } => {
+            Note::Durability { .. } | Note::Started { .. } => *claimed = None,
+            Note::RoleChanged { from, why, .. } => {
                 *claimed = None;
+                self.checks.promises.let_go_at[host.index()] = None;
+                let Mysqld { semi_sync, is_full, .. } = &self.hosts[host.index()].database;
+                let waits = *from == Role::Active && semi_sync.has_waiting() && !is_full;
+                if waits && why.contains("a commit has not ended") {
+                    self.fail("S2 wait_waits", format!("{} gives up its role", self.name(host)));
+                }
             }
             _ => {}
         }

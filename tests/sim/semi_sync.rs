@@ -79,6 +79,10 @@ impl SemiSync {
         self.is_source && self.has_client
     }
 
+    pub fn has_client(&self) -> bool {
+        self.has_client
+    }
+
     pub fn is_replica(&self) -> bool {
         self.is_replica
     }
