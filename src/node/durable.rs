@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long commits may wait with no acknowledgement at all.
 const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a job that went well a look has seen what it did: what is answered until then by a
+/// source that let go is on one host.
+const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// How long a replica must be seen to have all that waits before the wait is ended for its sake: two
 /// looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.
 const RELEASE_DELAY: Duration = Duration::from_millis(1500);
@@ -70,6 +73,10 @@ impl Node {
         }
         self.guard.retry_at = now + RETRY_INTERVAL;
         self.jobs.push_back(Job::SemiSync { is_source, is_replica });
+    }
+
+    pub(super) fn halves_set(&mut self, now: Instant) {
+        self.guard.retry_at = now + LOOK_DELAY;
     }
 
     /// MariaDB has it built in; MySQL may have to load it, and is asked for that once.
