@@ -201,7 +201,7 @@ impl Mysqld {
         self.is_closing = false;
         self.has_hanging_probe = false;
         self.late = None;
-        self.semi_sync = SemiSync::default();
+        self.semi_sync.restart();
         if let Some(replica) = &mut self.replica {
             self.forgotten.extend(replica.relay.iter().map(|tx| tx.gtid));
             replica.io = Io::Stopped;
@@ -219,7 +219,7 @@ impl Mysqld {
         self.has_probe_table = other.has_probe_table;
         self.slave_position = self.binlog.last().map(|tx| tx.gtid);
         self.replica = None;
-        self.semi_sync = SemiSync::default();
+        self.semi_sync.restart();
         self.run += 1;
     }
 

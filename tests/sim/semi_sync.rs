@@ -79,6 +79,11 @@ impl SemiSync {
         self.is_source && self.has_client
     }
 
+    /// By its file of settings both halves are off. What is under way is on its way to the clients.
+    pub(super) fn restart(&mut self) {
+        *self = Self { on_both: std::mem::take(&mut self.on_both), ..Self::default() };
+    }
+
     pub fn has_client(&self) -> bool {
         self.has_client
     }
