@@ -44,7 +44,7 @@ pub enum Plant {
     SourceHalfStays,
     /// The replica's half is said to be on, and acknowledges nothing.
     AcknowledgesInWords,
-    /// A connected replica acknowledges what is on its way.
+    /// The source takes for acknowledged whatever a connected replica is to be sent.
     AcknowledgesUnreceived,
 }
 

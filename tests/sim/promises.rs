@@ -58,7 +58,8 @@ impl World {
         let Promises { claimed_since, let_go_at, .. } = &self.checks.promises;
         let (claimed, let_go) = (claimed_since[source.index()], let_go_at[source.index()]);
         // An answer may be long on its way.
-        let committed_at = binlog.iter().rev().find(|tx| tx.gtid == gtid).map_or(self.now, |tx| tx.at);
+        let committed_at =
+            binlog.iter().rev().find(|tx| tx.gtid == gtid).map_or(self.now, |tx| tx.at);
         let is_long = |since: Instant| committed_at.since(since) > CLAIM_AGE_MAX;
         if claimed.is_some_and(is_long) && is_long(semi_sync.changed_at) {
             let what = format!("{gtid:?} of {} is on one host", self.name(source));
@@ -131,8 +132,9 @@ impl World {
                 *claimed = None;
                 self.checks.promises.let_go_at[host.index()] = None;
                 let Mysqld { semi_sync, is_full, .. } = &self.hosts[host.index()].database;
-                let waits = *from == Role::Active && semi_sync.has_waiting() && !is_full;
-                if waits && why.contains("a commit has not ended") {
+                let is_long = |since: Instant| self.now.since(since) > CLAIM_AGE_MAX;
+                let waits = semi_sync.waits_since().is_some_and(is_long) && !is_full;
+                if waits && *from == Role::Active && why.contains("a commit has not ended") {
                     self.fail("S2 wait_waits", format!("{} gives up its role", self.name(host)));
                 }
             }

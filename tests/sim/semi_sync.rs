@@ -55,6 +55,7 @@ struct Member {
     session: u64,
     gtid: Gtid,
     end: usize,
+    since: Instant,
 }
 
 /// How the commit of a session stands.
@@ -98,6 +99,11 @@ impl SemiSync {
 
     pub fn has_waiting(&self) -> bool {
         !self.groups.is_empty()
+    }
+
+    /// Since when the oldest commit is logged and waits.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.groups.front().map(|group| group[0].since)
     }
 
     pub fn is_crowded(&self) -> bool {
@@ -171,7 +177,7 @@ impl Mysqld {
                 let mut group = Vec::new();
                 for (session, payload) in std::mem::take(&mut self.semi_sync.queue) {
                     let gtid = self.commit(now, payload);
-                    group.push(Member { session, gtid, end: self.binlog.len() });
+                    group.push(Member { session, gtid, end: self.binlog.len(), since: now });
                 }
                 self.semi_sync.groups.push_back(group);
             }
@@ -266,6 +272,10 @@ impl Mysqld {
     /// directions pass. What was received by the last turn is on the replica's disk, and one who
     /// connected anew says nothing of what it had before.
     pub fn hear_receiver(&mut self, now: Instant, replica: &Self, path: bool) {
+        if self.plant == Plant::AcknowledgesUnreceived && self.semi_sync.has_client {
+            self.semi_sync.acknowledged = self.binlog.len();
+            self.settle(now);
+        }
         if self.life != Life::Up || !path || replica.life == Life::Hung {
             return;
         }
@@ -276,10 +286,8 @@ impl Mysqld {
             && acknowledges
         {
             self.semi_sync.has_client = true;
-            let received =
-                if self.plant == Plant::AcknowledgesUnreceived { self.binlog.len() } else { next };
-            if received > first {
-                self.semi_sync.acknowledged = self.semi_sync.acknowledged.max(received);
+            if next > first {
+                self.semi_sync.acknowledged = self.semi_sync.acknowledged.max(next);
             }
         }
         self.settle(now);
