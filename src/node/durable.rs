@@ -25,8 +25,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after a job that went well a look has seen what it did: what is answered until then by a
 /// source that let go is on one host.
 const LOOK_DELAY: Duration = Duration::from_millis(100);
-/// How long a replica must be seen to have all that waits before the wait is ended for its sake: two
-/// looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.
+/// How long a replica must be seen to have all that waits before the wait is ended for its sake:
+/// two looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.
 const RELEASE_DELAY: Duration = Duration::from_millis(1500);
 /// A replica that was given up on must have followed for this long before writes wait for it again.
 const TRUST_DELAY: Duration = Duration::from_secs(5);

@@ -167,7 +167,7 @@ pub(super) fn is_commit(process_list: &Rows, row: usize) -> bool {
 }
 
 const COMMIT: &str = "REPLACE INTO tandem.commit_probe VALUES (1, UNIX_TIMESTAMP())";
-/// Part of the state of a commit that waits for the replica: "from slave" or "from replica" ends it.
+/// Part of the state of a commit that waits for the replica; "from slave" or "replica" follows.
 const REPLICA_WAIT: &str = "semi-sync ACK";
 const COMMIT_VERB: &str = "REPLACE INTO tandem.commit_probe";
 

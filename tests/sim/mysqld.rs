@@ -338,7 +338,7 @@ impl Mysqld {
         Answer::Now(Ok(Rows { columns, rows: vec![row] }))
     }
 
-    /// A running write, or one that waits for the replica, holds the server open, and new ones queue
+    /// A running write, or one that waits for the replica, holds the server open; new ones queue
     /// behind the wish to close it.
     fn close(&mut self, seconds: u64, waited: bool) -> Answer {
         if self.plant.closes_in_words(seconds) {

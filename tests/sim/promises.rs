@@ -90,8 +90,8 @@ impl World {
     }
 
     /// S2 `wait_waits`: where writes are to wait, the rule of the node lets nobody go whose write
-    /// the other host lacks, and writes wait again at once; nor does waiting cost the role. A server
-    /// that is being closed lets go whoever is left.
+    /// the other host lacks, and writes wait again at once; nor does waiting cost the role. A
+    /// server that is being closed lets go whoever is left.
     pub fn waits_for_both(&mut self, host: HostId) {
         let released = std::mem::take(&mut self.host(host).database.semi_sync.released);
         let target = &self.hosts[host.index()];

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!  session --> queue --> [second group: logged, holds the log] --> [first group: waits] --> ended
-//!                                        the replica has it, the half is off, or its leader is
-//!                                        ended by KILL: the group is visible, whoever else is in it
+//!                                       the replica has it, the half is off, or its leader is
+//!                                       ended by KILL: the group is visible, all of its sessions
 //! ```
 //! So at most two groups are logged and not visible, whatever waits; SHOW MASTER STATUS waits for
 //! the log as the queue does; one session at a time is counted as waiting. A session that is ended
