@@ -221,6 +221,13 @@ impl Engine {
     fn finish(&mut self, result: Result<Outcome, Failure>) {
         if let Some(running) = self.job.take() {
             self.disown();
+            // Whoever opens leaves the source's half; what was seen before would be believed until
+            // the next look.
+            if let Ok(Outcome::Promoted { .. } | Outcome::Reopened { .. }) = &result
+                && let Some(source) = &mut self.observation.semi_sync.source
+            {
+                *source = false;
+            }
             self.outputs.push_back(Output::Done { job: running.kind, result });
         }
     }
