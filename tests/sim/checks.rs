@@ -225,6 +225,7 @@ impl World {
                 && carrier
                 && target.is_running()
                 && database.life == Life::Up
+                && !database.is_full
                 && (database.apply_rate, database.ship_rate) == (APPLY_RATE, SHIP_RATE)
                 && !matches!(target.role, Role::Joining | Role::Refused)
                 && !self.may_wait();

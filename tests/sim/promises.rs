@@ -65,8 +65,9 @@ impl World {
             let what = format!("{gtid:?} of {} is on one host", self.name(source));
             return self.fail("S2 claim_is_true", what);
         }
-        let is_late = let_go.is_some_and(|at| committed_at.since(at) > LET_GO_MAX);
-        if is_late && semi_sync.has_client() && self.hosts[source.index()].is_running() {
+        let since = let_go.zip(semi_sync.client_since).map(|(at, client)| at.max(client));
+        let is_late = since.is_some_and(|at| committed_at.since(at) > LET_GO_MAX);
+        if is_late && self.hosts[source.index()].is_running() {
             let what = format!("{gtid:?} of {} did not wait", self.name(source));
             self.fail("S2 wait_waits", what);
         }

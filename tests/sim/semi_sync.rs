@@ -27,8 +27,8 @@ pub struct SemiSync {
     is_replica: bool,
     /// Since when the source's half is on or off.
     pub changed_at: Instant,
-    /// A receiver is connected that acknowledges, as far as the source can tell.
-    has_client: bool,
+    /// Since when a receiver is connected that acknowledges, as far as the source can tell.
+    pub client_since: Option<Instant>,
     /// Entries of the binlog that it acknowledged.
     acknowledged: usize,
     /// How many commits ever had theirs.
@@ -77,16 +77,12 @@ const SESSIONS_MAX: usize = 60;
 impl SemiSync {
     /// No commit is acknowledged before the replica has it.
     pub fn is_in_force(&self) -> bool {
-        self.is_source && self.has_client
+        self.is_source && self.client_since.is_some()
     }
 
     /// By its file of settings both halves are off. What is under way is on its way to the clients.
     pub(super) fn restart(&mut self) {
         *self = Self { on_both: std::mem::take(&mut self.on_both), ..Self::default() };
-    }
-
-    pub fn has_client(&self) -> bool {
-        self.has_client
     }
 
     pub fn is_replica(&self) -> bool {
@@ -225,7 +221,10 @@ impl Mysqld {
         if sql == words.semi_sync_status {
             let waiting = u8::from(semi_sync.has_waiting() && semi_sync.is_source);
             return Some(values(&[
-                ("Rpl_semi_sync_master_clients", u8::from(semi_sync.has_client).to_string()),
+                (
+                    "Rpl_semi_sync_master_clients",
+                    u8::from(semi_sync.client_since.is_some()).to_string(),
+                ),
                 ("Rpl_semi_sync_master_status", on(semi_sync.is_source)),
                 ("Rpl_semi_sync_master_wait_sessions", waiting.to_string()),
                 ("Rpl_semi_sync_master_yes_tx", semi_sync.count.to_string()),
@@ -272,20 +271,20 @@ impl Mysqld {
     /// directions pass. What was received by the last turn is on the replica's disk, and one who
     /// connected anew says nothing of what it had before.
     pub fn hear_receiver(&mut self, now: Instant, replica: &Self, path: bool) {
-        if self.plant == Plant::AcknowledgesUnreceived && self.semi_sync.has_client {
+        if self.plant == Plant::AcknowledgesUnreceived && self.semi_sync.client_since.is_some() {
             self.semi_sync.acknowledged = self.binlog.len();
             self.settle(now);
         }
         if self.life != Life::Up || !path || replica.life == Life::Hung {
             return;
         }
-        self.semi_sync.has_client = false;
+        let since = self.semi_sync.client_since.take();
         if let Some(receiver) = &replica.replica
             && let Io::Running { source_run, next, first, acknowledges, .. } = receiver.io
             && source_run == self.run
             && acknowledges
         {
-            self.semi_sync.has_client = true;
+            self.semi_sync.client_since = since.or(Some(now));
             if next > first {
                 self.semi_sync.acknowledged = self.semi_sync.acknowledged.max(next);
             }
