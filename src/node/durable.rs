@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long commits may wait with no acknowledgement at all.
 const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a job that went well a look has seen what it did: what is answered until then by a
-/// source that let go is on one host.
+/// How long after a job that went well a look has seen what it did: what a source that let go
+/// answers until then is on one host.
 const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// How long a replica must be seen to have all that waits before the wait is ended for its sake:
 /// two looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.

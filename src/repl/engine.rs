@@ -364,10 +364,11 @@ impl Engine {
         self.finish(Err(Failure::Refused(reason)));
     }
 
-    /// Jobs look often, and most of them decide nothing by it.
+    /// Jobs look often, and need it once: whether there is something to leave or to turn on.
     fn wants_semi_sync(&self) -> bool {
         self.config.durability != Durability::Asynchronous
-            && self.running().is_none_or(|kind| kind == JobKind::SemiSync)
+            && (self.running().is_none_or(|kind| kind == JobKind::SemiSync)
+                || !self.observation.semi_sync.is_available())
     }
 
     fn facts(
