@@ -323,7 +323,8 @@ impl Node {
                 self.is_fenced = true;
                 self.pending.push_back(self.closed_event());
             }
-            Outcome::SemiSync { .. } | Outcome::ReceivingStopped => {}
+            Outcome::SemiSync { .. } => self.halves_set(now),
+            Outcome::ReceivingStopped => {}
             Outcome::Reseeded => self.reseeded(),
             Outcome::Reopened { .. } => {
                 self.is_fenced = false;

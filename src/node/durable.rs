@@ -23,6 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long commits may wait with no acknowledgement at all.
 const STUCK_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a job that went well a look has seen what it did: what a source that let go
+/// answers until then is on one host.
+const LOOK_DELAY: Duration = Duration::from_millis(100);
+/// How long a replica must be seen to have all that waits before the wait is ended for its sake:
+/// two looks and its beacons. By an older look it may acknowledge by now, and what waits is newer.
+const RELEASE_DELAY: Duration = Duration::from_millis(1500);
 /// A replica that was given up on must have followed for this long before writes wait for it again.
 const TRUST_DELAY: Duration = Duration::from_secs(5);
 
@@ -37,6 +43,8 @@ pub(super) struct Guard {
     /// again.
     away_since: Option<Instant>,
     trusted_at: Instant,
+    /// Since when the replica has all that waits, and commits wait all the same.
+    has_all_since: Option<Instant>,
     /// The last count of acknowledgements, and since when it stands still while commits wait.
     stuck: Option<(Instant, u64)>,
     /// Since when writes are acknowledged by one host alone.
@@ -68,6 +76,10 @@ impl Node {
         self.jobs.push_back(Job::SemiSync { is_source, is_replica });
     }
 
+    pub(super) fn halves_set(&mut self, now: Instant) {
+        self.guard.retry_at = now + LOOK_DELAY;
+    }
+
     /// MariaDB has it built in; MySQL may have to load it, and is asked for that once.
     fn may_have_semi_sync(&self) -> bool {
         let observation = self.engine.observation();
@@ -92,6 +104,12 @@ impl Node {
             && counts_waiting
             && database.is_some()
             && self.fresh(now).is_some_and(|peer| self.has_shipped_all(peer));
+        let has_had_all = if has_all {
+            now.since(*self.guard.has_all_since.get_or_insert(now)) >= RELEASE_DELAY
+        } else {
+            self.guard.has_all_since = None;
+            false
+        };
         match (semi_sync.source, database) {
             (Some(true), Some(_)) if !is_stuck => {
                 self.guard.away_since = None;
@@ -101,8 +119,8 @@ impl Node {
                 let since = *self.guard.away_since.get_or_insert(now);
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
-                let is_due = has_all || (is_over && goes_on && !self.is_about_to_lose(now, since));
-                if !is_due {
+                let is_let_go = is_over && goes_on && !self.is_about_to_lose(now, since);
+                if !(has_had_all || is_let_go) {
                     return None;
                 }
                 self.guard.trusted_at = if has_all { now } else { now + TRUST_DELAY };

@@ -221,6 +221,13 @@ impl Engine {
     fn finish(&mut self, result: Result<Outcome, Failure>) {
         if let Some(running) = self.job.take() {
             self.disown();
+            // Whoever opens leaves the source's half; what was seen before would be believed until
+            // the next look.
+            if let Ok(Outcome::Promoted { .. } | Outcome::Reopened { .. }) = &result
+                && let Some(source) = &mut self.observation.semi_sync.source
+            {
+                *source = false;
+            }
             self.outputs.push_back(Output::Done { job: running.kind, result });
         }
     }
@@ -357,10 +364,11 @@ impl Engine {
         self.finish(Err(Failure::Refused(reason)));
     }
 
-    /// Jobs look often, and most of them decide nothing by it.
+    /// Jobs look often, and need it once: whether there is something to leave or to turn on.
     fn wants_semi_sync(&self) -> bool {
         self.config.durability != Durability::Asynchronous
-            && self.running().is_none_or(|kind| kind == JobKind::SemiSync)
+            && (self.running().is_none_or(|kind| kind == JobKind::SemiSync)
+                || !self.observation.semi_sync.is_available())
     }
 
     fn facts(

@@ -13,6 +13,7 @@
 //!  open source, nothing to do -> commit -> binlog -> pause
 //!                                   \ not answered for COMMIT_PATIENCE: whom does it wait for?
 //!                                      |-- a lock: somebody's backup, which is not trouble
+//!                                      |-- the replica, as all commits do: it is away
 //!                                      '-- anything else: commits hang
 //! ```
 
@@ -132,6 +133,10 @@ impl CommitProbe {
     /// The verdict on an overdue probe by the process list.
     pub(super) fn judge(&self, process_list: &Rows, log_position: &str) -> Commits {
         let text = |row: usize, name: &str| process_list.value(row, &[name]).unwrap_or_default();
+        // Commits that wait for the replica hold the binlog, and whoever asks where it ends.
+        if (0..process_list.rows.len()).any(|row| text(row, "State").contains(REPLICA_WAIT)) {
+            return Commits::End;
+        }
         let own = (0..process_list.rows.len()).find(|&row| {
             is_commit(process_list, row) || text(row, "Info").eq_ignore_ascii_case(log_position)
         });
@@ -162,6 +167,8 @@ pub(super) fn is_commit(process_list: &Rows, row: usize) -> bool {
 }
 
 const COMMIT: &str = "REPLACE INTO tandem.commit_probe VALUES (1, UNIX_TIMESTAMP())";
+/// Part of the state of a commit that waits for the replica; "from slave" or "replica" follows.
+const REPLICA_WAIT: &str = "semi-sync ACK";
 const COMMIT_VERB: &str = "REPLACE INTO tandem.commit_probe";
 
 /// Whether the table of the probe is there: one row, a count.
@@ -226,6 +233,8 @@ mod tests {
         }
         assert_eq!(probe.judge(&list(&[("updating", "UPDATE t SET a=1")]), LOG), Commits::End);
         assert!(matches!(probe.judge(&list(&[("init", LOG)]), LOG), Commits::Hang(_)));
+        let waits = ("Waiting for semi-sync ACK from slave", "INSERT INTO t VALUES (1)");
+        assert_eq!(probe.judge(&list(&[waits, ("starting", LOG)]), LOG), Commits::End);
     }
 
     #[test]

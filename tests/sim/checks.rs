@@ -25,6 +25,7 @@ use tandem::wire::{DeviceId, HostId, LinkId, Role};
 use super::faults::{CALM, CONVERGE_LIMIT, Kind};
 use super::kernel::mac_of;
 use super::mysqld::{APPLY_RATE, Gtid, Life, SHIP_RATE};
+use super::promises::Promises;
 use super::wire::CLIENT;
 use super::world::{Event, World};
 
@@ -44,6 +45,7 @@ pub struct Checks {
     pub last_operated_at: Option<Instant>,
     pub role_changes: u32,
     samples: u64,
+    pub promises: Promises,
 }
 
 #[derive(Debug, Default)]
@@ -253,8 +255,10 @@ impl World {
                 && target.is_running()
                 && database.life == Life::Up
                 && !target.data.is_php_down
+                && !database.is_full
                 && (database.apply_rate, database.ship_rate) == (APPLY_RATE, SHIP_RATE)
-                && !matches!(target.role, Role::Joining | Role::Refused);
+                && !matches!(target.role, Role::Joining | Role::Refused)
+                && !self.may_wait();
             let since = longer(&mut self.checks.healthy_since[host.index()], self.now, is_whole);
             if since > OUTAGE_MAX {
                 worst = Some(host);
@@ -365,6 +369,7 @@ impl World {
     }
 
     fn note_seen(&mut self, host: HostId, note: &Note) {
+        self.durability_said(host, note);
         match note {
             Note::RoleChanged { from, to, why } => {
                 self.checks.role_changes += 1;
@@ -400,6 +405,9 @@ impl World {
     /// S3 `drained_before_open`: a server that opens is no replica any more, and what it had
     /// received was applied, not thrown away.
     pub fn check_statement(&mut self, host: HostId, sql: &str, result: &Result<Rows, ServerError>) {
+        if result.is_ok() {
+            self.check_durability(host, sql);
+        }
         let words = Dialect::Mariadb.statements();
         let database = &self.hosts[host.index()].database;
         if sql == words.forget_source && !database.dropped.is_empty() {
@@ -439,6 +447,7 @@ impl World {
         if !self.hosts[source.index()].database.has.contains(&gtid) {
             self.fail("model", "an acknowledged transaction that is nowhere".into());
         }
+        self.promise(source, gtid);
     }
 
     // ---- at the end ------------------------------------------------------------------------
@@ -456,6 +465,7 @@ impl World {
         self.no_flap();
         self.caught_up(active);
         self.acks_kept_or_reported(active);
+        self.on_both_again(active);
     }
 
     /// L1: one Active with the addresses and the writes; the other follows, or is Refused and says

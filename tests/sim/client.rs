@@ -21,6 +21,7 @@ use tandem::wire::{HostId, LinkId};
 
 use super::kernel::mac_of;
 use super::mysqld::{Gtid, Life, Payload, STUCK};
+use super::semi_sync::{CLIENTS, Commit};
 use super::wire::{CLIENT, Frame};
 use super::world::{Event, World};
 
@@ -111,6 +112,11 @@ enum Stage {
     AtDatabase {
         source: HostId,
     },
+    /// Logged, or about to be; the replica does not have it yet.
+    Committing {
+        source: HostId,
+        run: u64,
+    },
     /// The answer is on its way to the splitter.
     Answered {
         source: HostId,
@@ -183,7 +189,7 @@ impl World {
         };
         if is_stalled(request.via) || is_stalled(request.php) {
             // It waits in a socket buffer; what has reached the database is executed there.
-            if !matches!(request.stage, Stage::AtDatabase { .. }) {
+            if !matches!(request.stage, Stage::AtDatabase { .. } | Stage::Committing { .. }) {
                 self.again(request, 20);
                 return;
             }
@@ -208,6 +214,7 @@ impl World {
             }
             Stage::AtSplitter => self.at_splitter(request),
             Stage::AtDatabase { source } => self.at_database(request, source),
+            Stage::Committing { source, run } => self.committing(request, source, run),
             Stage::Answered { source, result } => self.answered(&request, source, result),
         }
     }
@@ -285,8 +292,41 @@ impl World {
                 self.again(request, 50);
                 return;
             }
-            Life::Up => Some(database.commit(now, Payload::Row(request.row))),
+            Life::Up if database.semi_sync.is_crowded() => None,
+            Life::Up => {
+                let run = database.run;
+                let gtid = database.enter(now, CLIENTS + request.row, Payload::Row(request.row));
+                if gtid.is_none() {
+                    request.stage = Stage::Committing { source, run };
+                    self.again(request, 5);
+                    return;
+                }
+                gtid
+            }
             Life::Down => None,
+        };
+        request.stage = Stage::Answered { source, result };
+        self.again(request, 1);
+    }
+
+    /// It waits for the replica as long as the server says nothing and the connection stands.
+    fn committing(&mut self, mut request: Request, source: HostId, run: u64) {
+        let reaches = self.reaches_database(request.php, source);
+        let now = self.now;
+        let host = self.host(source);
+        let is_awake = host.is_awake();
+        let database = &mut host.database;
+        let is_gone = database.life == Life::Down || database.run != run;
+        let waits = !reaches || !is_awake || database.life == Life::Hung;
+        let result = match (waits, is_gone) {
+            (true, _) if !reaches && now >= request.gives_up_at => None,
+            (true, _) => return self.again(request, 20),
+            (false, true) => None,
+            (false, false) => match database.how_stands(CLIENTS + request.row) {
+                Commit::Waits => return self.again(request, 5),
+                Commit::Ended(gtid) => Some(gtid),
+                Commit::Lost => None,
+            },
         };
         request.stage = Stage::Answered { source, result };
         self.again(request, 1);

@@ -515,7 +515,7 @@ impl World {
         if database.writer == Some(writer) {
             database.writer = None;
             if database.is_writable() {
-                database.commit(now, super::mysqld::Payload::Grant);
+                database.enter(now, writer, super::mysqld::Payload::Grant);
             }
         }
     }

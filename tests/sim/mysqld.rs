@@ -13,6 +13,7 @@ use tandem::time::Instant;
 use tandem::wire::HostId;
 
 use super::plants::Plant;
+use super::semi_sync::SemiSync;
 
 /// Server and sequence number of a transaction, in domain 0.
 pub type Gtid = (u32, u64);
@@ -53,6 +54,9 @@ pub enum Io {
     Running {
         source_run: u64,
         next: usize,
+        /// What it was at first; whether it told the source that it acknowledges.
+        first: usize,
+        acknowledges: bool,
         silent_since: Option<Instant>,
     },
 }
@@ -117,6 +121,9 @@ pub struct Mysqld {
     pub unhung_at: Instant,
     /// Received transactions that RESET SLAVE ALL threw away, with what was open at that time.
     pub dropped: Vec<Gtid>,
+    /// Received transactions that went with the relay log when the server went down.
+    pub forgotten: BTreeSet<Gtid>,
+    pub semi_sync: SemiSync,
     /// Statements that only seem to work, for `plants`.
     pub plant: Plant,
     seems_closed: bool,
@@ -164,6 +171,8 @@ impl Mysqld {
             late: None,
             unhung_at: Instant::ZERO,
             dropped: Vec::new(),
+            forgotten: BTreeSet::new(),
+            semi_sync: SemiSync::default(),
             plant: Plant::None,
             seems_closed: false,
             change_source,
@@ -192,7 +201,9 @@ impl Mysqld {
         self.is_closing = false;
         self.has_hanging_probe = false;
         self.late = None;
+        self.semi_sync.restart();
         if let Some(replica) = &mut self.replica {
+            self.forgotten.extend(replica.relay.iter().map(|tx| tx.gtid));
             replica.io = Io::Stopped;
             replica.sql = false;
             replica.relay.clear();
@@ -208,6 +219,7 @@ impl Mysqld {
         self.has_probe_table = other.has_probe_table;
         self.slave_position = self.binlog.last().map(|tx| tx.gtid);
         self.replica = None;
+        self.semi_sync.restart();
         self.run += 1;
     }
 
@@ -249,10 +261,6 @@ impl Mysqld {
         if sql == words.replica_status {
             return self.status(now);
         }
-        // This model is of a server without semi-synchronous replication.
-        if sql == words.semi_sync_variables {
-            return done();
-        }
         if let Some(seconds) = sql
             .strip_prefix("SET SESSION lock_wait_timeout=")
             .and_then(|rest| rest.strip_suffix(", GLOBAL read_only=ON"))
@@ -269,6 +277,7 @@ impl Mysqld {
             return done();
         }
         self.execute_replication(now, sql)
+            .or_else(|| self.execute_semi_sync(now, sql))
             .or_else(|| self.execute_probe(now, sql, waited))
             .unwrap_or_else(|| self.execute_rest(now, sql))
     }
@@ -329,13 +338,14 @@ impl Mysqld {
         Answer::Now(Ok(Rows { columns, rows: vec![row] }))
     }
 
-    /// A running write holds the server open, and new ones queue behind the wish to close it.
+    /// A running write, or one that waits for the replica, holds the server open; new ones queue
+    /// behind the wish to close it.
     fn close(&mut self, seconds: u64, waited: bool) -> Answer {
         if self.plant.closes_in_words(seconds) {
             self.seems_closed = true;
             return done();
         }
-        if self.writer.is_none() {
+        if self.writer.is_none() && !self.semi_sync.has_waiting() {
             self.is_closing = false;
             self.read_only = true;
             return done();
@@ -430,12 +440,10 @@ impl Mysqld {
             let Some(address) = rest.split('\'').next().and_then(|a| a.parse().ok()) else {
                 return Answer::Unknown;
             };
-            self.commit(now, Payload::Account(address));
-            return done();
+            return self.commit_own(now, sql, Payload::Account(address));
         }
         if sql.starts_with("GRANT REPLICATION SLAVE ON *.* TO 'rpl'@'") {
-            self.commit(now, Payload::Grant);
-            return done();
+            return self.commit_own(now, sql, Payload::Grant);
         }
         if sql.starts_with("SELECT EVENT_SCHEMA AS db, EVENT_NAME AS name") {
             return done();
@@ -444,17 +452,19 @@ impl Mysqld {
             return self.process_list();
         }
         if sql.contains("INNODB_TRX") {
-            let line = |id: u64| vec![Some(id.to_string())];
-            let rows = self.writer.map(line).into_iter().collect();
+            let waiting = self.semi_sync.processes().into_iter().map(|(id, _)| id);
+            let ids = self.writer.into_iter().chain(waiting);
+            let rows = ids.map(|id| vec![Some(id.to_string())]).collect();
             return Answer::Now(Ok(Rows { columns: vec!["id".to_owned()], rows }));
         }
-        sql.strip_prefix("KILL ").map_or(Answer::Unknown, |id| self.end_session(id))
+        sql.strip_prefix("KILL ").map_or(Answer::Unknown, |id| self.end_session(now, id))
     }
 
     // ---- replica threads -------------------------------------------------------------------
 
     /// The receiver: `path` tells whether both directions pass, `source` is the other server.
     pub fn receive(&mut self, now: Instant, source: &Self, own: Ipv4Addr, path: bool) {
+        let acknowledges = self.acknowledges();
         let Some(replica) = &mut self.replica else { return };
         let retry_at = now + std::time::Duration::from_secs(1);
         match &mut replica.io {
@@ -478,11 +488,15 @@ impl Mysqld {
                     }
                     (Life::Up, Some(next)) => {
                         let source_run = source.run;
-                        (Io::Running { source_run, next, silent_since: None }, (0, ""))
+                        let silent_since = None;
+                        let first = next;
+                        let io =
+                            Io::Running { source_run, next, first, acknowledges, silent_since };
+                        (io, (0, ""))
                     }
                 };
             }
-            Io::Running { source_run, next, silent_since } => {
+            Io::Running { source_run, next, silent_since, .. } => {
                 let is_alive = source.life != Life::Down && source.run == *source_run;
                 if path && !is_alive {
                     replica.io = Io::Connecting { retry_at };
@@ -499,7 +513,10 @@ impl Mysqld {
                 }
                 *silent_since = None;
                 let end = (*next + self.ship_rate).min(source.binlog.len());
-                replica.relay.extend(source.binlog[*next..end].iter().copied());
+                for tx in &source.binlog[*next..end] {
+                    self.forgotten.remove(&tx.gtid);
+                    replica.relay.push_back(*tx);
+                }
                 *next = end;
                 replica.io_position =
                     replica.relay.back().map_or(replica.io_position, |tx| Some(tx.gtid));
@@ -509,7 +526,7 @@ impl Mysqld {
 
     /// The applier, for one tick.
     pub fn apply(&mut self, now: Instant) {
-        if now < self.busy_until {
+        if now < self.busy_until || self.semi_sync.does_applier_wait() {
             return;
         }
         let Some(replica) = self.replica.as_mut().filter(|replica| replica.sql) else { return };
@@ -528,6 +545,10 @@ impl Mysqld {
             replica.relay.pop_front();
             self.slave_position = Some(tx.gtid);
             self.log(tx);
+            self.applied();
+            if self.semi_sync.does_applier_wait() {
+                return;
+            }
         }
     }
 }

@@ -38,10 +38,18 @@ pub enum Plant {
     HidesErrant,
     /// ARP probes do not leave: nobody is asked before a takeover.
     NeverAsks,
+    /// The source's half of semi-synchronous replication is said to be on, and waits for nobody.
+    SourceHalfInWords,
+    /// The source's half is never turned off.
+    SourceHalfStays,
+    /// The replica's half is said to be on, and acknowledges nothing.
+    AcknowledgesInWords,
+    /// The source takes for acknowledged whatever a connected replica is to be sent.
+    AcknowledgesUnreceived,
 }
 
 impl Plant {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::ForgetsEpoch,
         Self::KeepsAddresses,
         Self::NoLease,
@@ -55,6 +63,10 @@ impl Plant {
         Self::ClosesInWords,
         Self::HidesErrant,
         Self::NeverAsks,
+        Self::SourceHalfInWords,
+        Self::SourceHalfStays,
+        Self::AcknowledgesInWords,
+        Self::AcknowledgesUnreceived,
     ];
 
     pub fn has_no_lease(self) -> bool {
@@ -90,6 +102,10 @@ impl Plant {
                     Some(netlink::Event::AddressRemoved { .. })
                 );
                 (!is_removal).then_some(Output::Netlink { request })
+            }
+            (Self::SourceHalfStays, Output::Query { id, sql, limit }) => {
+                let sql = sql.replace("_master_enabled=OFF", "_master_enabled=ON");
+                Some(Output::Query { id, sql, limit })
             }
             (Self::NeverHolds, Output::Routes(mut routes)) => {
                 routes.writes = Flow::Flowing;

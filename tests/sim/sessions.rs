@@ -9,7 +9,10 @@ use tandem::time::Instant;
 use super::mysqld::{Answer, Mysqld, Payload, done, refused, rows};
 
 impl Mysqld {
-    pub(super) fn end_session(&mut self, id: &str) -> Answer {
+    pub(super) fn end_session(&mut self, now: Instant, id: &str) -> Answer {
+        if id.parse().is_ok_and(|session| self.end_commit(now, session)) {
+            return done();
+        }
         if self.writer.is_some_and(|writer| writer.to_string() == id) {
             self.writer = self.writer.filter(|_| self.is_full && self.is_stubborn);
             return done();
@@ -34,15 +37,14 @@ impl Mysqld {
             return Some(rows(&[("count", u8::from(self.has_probe_table).to_string())]));
         }
         if sql == "CREATE DATABASE IF NOT EXISTS tandem" {
-            self.commit(now, Payload::ProbeSchema);
-            return Some(done());
+            return Some(self.commit_own(now, sql, Payload::ProbeSchema));
         }
         if sql.starts_with("CREATE TABLE IF NOT EXISTS tandem.commit_probe ") {
-            self.commit(now, Payload::ProbeTable);
-            return Some(done());
+            return Some(self.commit_own(now, sql, Payload::ProbeTable));
         }
         if sql == Dialect::Mariadb.statements().log_position {
-            self.has_hanging_probe = self.is_full && !self.read_only && !waited;
+            let is_held = self.is_full && !self.read_only || self.semi_sync.is_log_held();
+            self.has_hanging_probe = is_held && !waited;
             let late = if waited { Answer::Now(Err(ServerError::TimedOut)) } else { done() };
             return Some(if self.has_hanging_probe { Answer::Waits { seconds: 60 } } else { late });
         }
@@ -59,6 +61,9 @@ impl Mysqld {
         ];
         if let Some(writer) = self.writer {
             rows.push(line([&writer.to_string(), "app", "Query", "updating", ""]));
+        }
+        for (id, state) in self.semi_sync.processes() {
+            rows.push(line([&id.to_string(), "app", "Query", state, ""]));
         }
         if self.has_hanging_probe {
             let info = Dialect::Mariadb.statements().log_position;

@@ -20,6 +20,7 @@ use super::faults::{Fault, Plan};
 pub use super::host::Host;
 use super::mysqld::Mysqld;
 use super::plants::Plant;
+use super::promises;
 use super::transcript::Transcript;
 use super::wire::{FAR_WITNESS, Frame, Link, NEAR_WITNESS};
 
@@ -152,7 +153,8 @@ const REPLICATE_INTERVAL: Duration = Duration::from_millis(20);
 impl World {
     pub fn new(seed: u64, plant: Plant) -> Self {
         let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
-        let config = Config::parse(&configuration(seed)).expect("the example parses");
+        let mut config = Config::parse(&configuration(seed)).expect("the example parses");
+        config.repl.durability = promises::durability(seed);
         let plan = Plan::draw(seed, &mut rng);
         let hosts = HostId::ALL.map(|host| {
             let mut database = Mysqld::new(&config, host);
@@ -204,7 +206,8 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.note(format!("seed {}: {}", self.seed, self.plan));
+        let durability = self.config.repl.durability;
+        self.note(format!("seed {}: {}, {durability:?}", self.seed, self.plan));
         for host in HostId::ALL {
             let delay = self.plan.boot_delays[host.index()];
             self.power_on(host, delay);
@@ -279,11 +282,13 @@ impl World {
             let path = self.path(LinkId::Inside, host.index(), other.index())
                 && self.hosts[other.index()].is_awake();
             let own = self.config.host(host).inside_address();
+            let now = self.now;
             let [first, second] = &mut self.hosts;
             let (replica, source) = match host {
                 HostId::First => (first, second),
                 HostId::Second => (second, first),
             };
+            source.database.hear_receiver(now, &replica.database, path && replica.is_awake());
             if !replica.is_awake() || replica.database.life != super::mysqld::Life::Up {
                 continue;
             }
