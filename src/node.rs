@@ -25,6 +25,7 @@ mod orders;
 mod report;
 mod seam;
 mod silence;
+mod succession;
 pub mod survey;
 mod witness;
 
@@ -167,6 +168,7 @@ pub struct Node {
     notes: VecDeque<String>,
     guard: durable::Guard,
     ills: ills::Ills,
+    succession: succession::Succession,
     troubles: find::Troubles,
     findings: Findings,
     errant: Option<errant::Errant>,
@@ -182,6 +184,8 @@ struct Operator {
     handled_wish: Option<u64>,
     /// This host is to take no role, once it has given its own away.
     wants_maintenance: bool,
+    /// This host was made to serve whatever the peer has, and does not yet.
+    is_forced: bool,
     /// This host was made to serve although no witness answers.
     is_pardoned: bool,
     /// Who waits for the end of a change of roles, and since when.
@@ -277,6 +281,7 @@ impl Node {
             notes: VecDeque::new(),
             guard: durable::Guard::default(),
             ills: ills::Ills::default(),
+            succession: succession::Succession::default(),
             troubles: find::Troubles::default(),
             findings: Findings::default(),
             errant: None,
@@ -374,6 +379,7 @@ impl Node {
             self.note(Note::Stalled { milliseconds });
             self.peer.listen_again();
             self.group.listen_again(now);
+            self.suspend_succession(now);
             self.apply(now, Event::Stalled, format!("did not run for {milliseconds} ms"));
         }
     }
@@ -427,8 +433,10 @@ impl Node {
                     self.pending.push_back((Event::Terminated, "told to end".into()));
                 }
             }
-            Role::Standby | Role::Promoting | Role::Demoting | Role::Refused => {}
+            Role::Standby => self.begin_succession(),
+            Role::Promoting | Role::Demoting | Role::Refused => {}
         }
+        self.operator.is_forced &= role == Role::Promoting;
         self.vrrp_resigned = false;
         self.has_stopped_receiving = false;
         self.findings.waiting = None;

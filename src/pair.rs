@@ -192,8 +192,10 @@ const fn standby(event: Event) -> Next {
         E::Stalled => (STAY, &[Act::ListenAgain]),
         E::SwitchoverAsked => (STAY, &[Act::AskPeer]),
         E::Terminated => (STAY, &[Act::Leave]),
+        // Neither serves: the election is won by whoever has more.
+        E::Outranked => (Role::Joining, &[]),
         E::PeerServes | E::PeerServesWrongly | E::PeerRefused | E::PeerReleased => (STAY, &[]),
-        E::Outranked | E::EpochOvertaken => (STAY, &[]),
+        E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Promoted => (STAY, &[]),
         E::PromotionFailed | E::CatchUpFailed | E::Closed | E::ClosedToLeave => (STAY, &[]),
         E::CloseFailed | E::HandoverOverdue | E::WebDrained | E::DatabaseLost => (STAY, &[]),

@@ -248,6 +248,7 @@ impl Node {
     }
 
     fn observe(&mut self, now: Instant, observation: &repl::Observation) {
+        self.observe_succession();
         if observation.state == repl::State::Up {
             self.is_database_open = !observation.is_read_only;
         }

@@ -233,7 +233,7 @@ impl Node {
                 self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
             if !is_handing_over {
                 let why = format!("{name} resigned (priority 0)");
-                return self.unless_ordered((Event::PeerResigned, why));
+                return self.succeed((Event::PeerResigned, why));
             }
         }
         if let Some(found) = self.judge_preemption(now) {
@@ -247,12 +247,11 @@ impl Node {
                 && self.nobody_answers(now)
                 && self.may_serve_alone(now);
             let found = (Event::PeerGone, format!("{name} is silent on every path"));
-            return if is_gone { self.unless_ordered(found) } else { None };
+            return if is_gone { self.succeed(found) } else { None };
         };
         match (peer.role, peer.handover) {
             (Role::Joining | Role::Refused, _) if !peer.holds_vips => {
-                let why = format!("{name} does not serve any more");
-                return self.unless_ordered((Event::PeerResigned, why));
+                return self.judge_vacancy(now, &peer);
             }
             (Role::Demoting, Handover::Holding { .. }) if !self.holds_writes => {
                 return Some((Event::PeerHandsOver, format!("{name} hands over")));
@@ -376,14 +375,14 @@ impl Node {
 
     /// The peer does not serve, but did so after us. Where it has nothing that we lack, we go on
     /// with an epoch above its own; else its data are the newer ones, and the election follows.
-    /// It follows too where our own cannot be opened (a broken applier, say) and the peer's can.
+    /// It follows too where ours is not open yet (its applier is broken, it has just restarted).
     fn judge_rank(&mut self, now: Instant, peer: &Report) -> Option<Found> {
         let theirs = peer.database.position.as_ref().filter(|_| peer.database.is_up);
         let mine = self.engine.observation().position.clone().filter(|_| self.is_database_up());
         let is_newer = peer.epoch > self.persistent.epoch && peer.was_source;
-        let is_stuck = self.role == Role::Promoting && self.findings.job.is_some();
+        let is_opening = self.role == Role::Promoting && !self.operator.is_forced;
         let (Some(mine), Some(theirs), true) =
-            (mine, theirs, is_newer || (is_stuck && peer.role == Role::Joining))
+            (mine, theirs, is_newer || (is_opening && peer.role == Role::Joining))
         else {
             self.outranked_since = None;
             return None;

@@ -210,6 +210,7 @@ impl Node {
                     None => {
                         self.operator.waiting.push((client, now));
                         self.operator.is_pardoned = true;
+                        self.operator.is_forced = true;
                         let why = "forced by the operator".to_owned();
                         self.pending.push_back((Event::FailoverForced, why));
                     }

@@ -4,9 +4,9 @@
 //! Must not: change anything but its own counters.
 //! Read first: style section 4. S holds at every step, L after healing, D over runs (`main`).
 //!
-//! Weaker than the ideal, because the present design has no witness and replication is
-//! asynchronous: S1 judges only while beacons pass in both directions; S2 allows acknowledged
-//! writes to be missing on the Active when the host that has them is Refused (or is still away).
+//! Weaker than the ideal in two points. Without a witness S1 judges only while frames pass in both
+//! directions. S2 allows writes that one host alone acknowledged, and that were young when their
+//! host was lost, to be missing on the Active while that host is Refused (or is still away).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,7 +36,8 @@ pub struct Checks {
     dead_holder_since: [Option<Instant>; 2],
     astray_since: [Option<Instant>; 2],
     cut_off_since: [Option<Instant>; 2],
-    /// When a host saw neither peer nor witness last.
+    /// Since when a host sees neither peer nor witness, and when it had not for long.
+    alone_since: [Option<Instant>; 2],
     cut_off_at: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
@@ -173,7 +174,8 @@ impl World {
                 && !self.sees_witness(host)
                 && !is_heard
                 && !is_forced;
-            if is_cut_off {
+            let alone_since = &mut self.checks.alone_since[own];
+            if longer(alone_since, self.now, is_cut_off) > CUT_OFF_MAX {
                 self.checks.cut_off_at[own] = Some(self.now);
             }
             let is_wrong =
@@ -376,6 +378,7 @@ impl World {
                 if *to == Role::Promoting {
                     self.orders_kept(host, why);
                     self.listens_after_a_cut(host, why);
+                    self.old_writes_kept(host, *from, why);
                     let checks = &mut self.checks.hosts[host.index()];
                     checks.is_stale = false;
                     checks.took_by_hand = why.ends_with("hands over");

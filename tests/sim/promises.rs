@@ -30,6 +30,10 @@ pub struct Promises {
     claimed_since: [Option<Instant>; 2],
     /// By host: when its source's half was turned off for writes that the other host has.
     let_go_at: [Option<Instant>; 2],
+    /// By host: when it heard its peer last, as a source.
+    pub heard_source_at: [Option<Instant>; 2],
+    /// Acknowledged rows that some takeover has gone without.
+    given_up: BTreeSet<u64>,
 }
 
 /// Which of the three a run has. Two in seven run without semi-synchronous replication.
@@ -43,6 +47,9 @@ pub fn durability(seed: u64) -> Durability {
 
 /// A look, as late as it may be, and the turn after it.
 const CLAIM_AGE_MAX: Duration = Duration::from_secs(3);
+/// What an unplanned failover may cost is younger, when the source was heard last: ten seconds, a
+/// sample, a look.
+const OLD: Duration = Duration::from_secs(13);
 /// A look, and the job that it leads to.
 const LET_GO_MAX: Duration = Duration::from_millis(700);
 
@@ -141,6 +148,30 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// S2 `old_writes_kept`: a standby that takes over by itself has what was acknowledged long
+    /// ago, whatever the durability: a replica that lags or has just come waits for the source.
+    pub fn old_writes_kept(&mut self, host: HostId, from: Role, why: &str) {
+        let database = &self.hosts[host.index()].database;
+        let relay = database.replica.iter().flat_map(|replica| &replica.relay);
+        let received: BTreeSet<Gtid> = relay.map(|tx| tx.gtid).collect();
+        let lost = self.client.acknowledged.iter().filter(|(row, (gtid, _))| {
+            let is_here = database.has.contains(gtid) || received.contains(gtid);
+            !is_here && !self.checks.promises.given_up.contains(*row)
+        });
+        let lost: Vec<(u64, Instant)> = lost.map(|(row, (_, at))| (*row, *at)).collect();
+        let is_by_hand = why.starts_with("forced") || why.ends_with("hands over");
+        let is_by_itself = from == Role::Standby && !is_by_hand;
+        let heard_at = self.checks.promises.heard_source_at[host.index()];
+        let is_old = |at: Instant| heard_at.is_some_and(|heard| heard.since(at) > OLD);
+        let old = lost.iter().find(|(_, at)| is_old(*at));
+        if let Some((row, at)) = old.filter(|_| is_by_itself) {
+            let name = self.name(host).to_owned();
+            let what = format!("{name} takes over without row {row}, acknowledged at {at:?}");
+            return self.fail("S2 old_writes_kept", what);
+        }
+        self.checks.promises.given_up.extend(lost.iter().map(|(row, _)| *row));
     }
 
     /// After a statement of the node.

@@ -11,7 +11,7 @@ use tandem::net::arp::{Arp, Operation};
 use tandem::net::icmp::Echo;
 use tandem::node::Input;
 use tandem::time::Rng;
-use tandem::wire::{HostId, LinkId};
+use tandem::wire::{HostId, LinkId, Role};
 
 use super::kernel::mac_of;
 use super::world::{Event, World};
@@ -144,6 +144,10 @@ impl World {
         }
         if let Frame::Arp(bytes) = &frame {
             self.answer_arp(host, link, from, bytes);
+        }
+        let is_of_source = self.hosts[from.min(1)].role == Role::Active;
+        if matches!(frame, Frame::Beacon(_)) && is_of_source && self.hosts[to].is_running() {
+            self.checks.promises.heard_source_at[to] = Some(self.now);
         }
         self.deliver(host, frame.input(link));
     }
