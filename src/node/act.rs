@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    fn record_peer_rules(&mut self) {
+    pub(super) fn record_peer_rules(&mut self) {
         let theirs = self.peer.report().map_or(0, |report| report.epoch);
         let epoch = self.persistent.epoch.max(theirs);
         self.persist(Persistent { epoch, was_source: false });
