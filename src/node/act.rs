@@ -53,7 +53,13 @@ impl Node {
                 let epoch = self.persistent.epoch.max(theirs) + 1;
                 self.persist(Persistent { epoch, was_source: true });
             }
-            Act::RecordRefused => self.record_peer_rules(),
+            Act::RecordRefused => {
+                self.record_peer_rules();
+                // What is errant stays what it is only while nothing more comes.
+                if self.is_replicating() {
+                    self.jobs.push_back(Job::StopReceiving);
+                }
+            }
             Act::RecordStandby => {
                 self.record_peer_rules();
                 self.tell_operators(Response::Done("this host is standby".into()), true);
