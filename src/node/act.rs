@@ -53,13 +53,7 @@ impl Node {
                 let epoch = self.persistent.epoch.max(theirs) + 1;
                 self.persist(Persistent { epoch, was_source: true });
             }
-            Act::RecordRefused => {
-                self.record_peer_rules();
-                // What is errant stays what it is only while nothing more comes.
-                if self.is_replicating() {
-                    self.jobs.push_back(Job::StopReceiving);
-                }
-            }
+            Act::RecordRefused => self.record_refused(),
             Act::RecordStandby => {
                 self.record_peer_rules();
                 self.tell_operators(Response::Done("this host is standby".into()), true);
@@ -91,6 +85,14 @@ impl Node {
                 self.peer.hurry(now);
             }
             Act::Leave => self.leave(now),
+        }
+    }
+
+    fn record_refused(&mut self) {
+        self.record_peer_rules();
+        // What is errant stays what it is only while nothing more comes.
+        if self.is_replicating() {
+            self.jobs.push_back(Job::StopReceiving);
         }
     }
 
