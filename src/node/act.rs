@@ -54,7 +54,7 @@ impl Node {
                 let epoch = self.persistent.epoch.max(theirs) + 1;
                 self.persist(Persistent { epoch, was_source: true, ..self.persistent });
             }
-            Act::RecordRefused => self.record_peer_rules(),
+            Act::RecordRefused => self.record_refused(),
             Act::RecordStandby => {
                 self.record_peer_rules();
                 self.tell_operators(Response::Done("this host is standby".into()), true);
@@ -89,7 +89,15 @@ impl Node {
         }
     }
 
-    fn record_peer_rules(&mut self) {
+    fn record_refused(&mut self) {
+        self.record_peer_rules();
+        // What is errant stays what it is only while nothing more comes.
+        if self.is_replicating() {
+            self.jobs.push_back(Job::StopReceiving);
+        }
+    }
+
+    pub(super) fn record_peer_rules(&mut self) {
         let theirs = self.peer.report().map_or(0, |report| report.epoch);
         let epoch = self.persistent.epoch.max(theirs);
         self.persist(Persistent { epoch, was_source: false, ..self.persistent });

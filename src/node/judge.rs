@@ -83,7 +83,18 @@ impl Node {
         LinkId::ALL.into_iter().all(|link| self.group.has_carrier(link))
     }
 
+    /// A peer that serves with a newer epoch may have written what is not here: it is the last
+    /// source from now on, whatever becomes of it.
+    fn admit_newer_source(&mut self, now: Instant) {
+        let mine = self.persistent;
+        let is_newer = |peer: &Report| peer.role == Role::Active && peer.epoch > mine.epoch;
+        if mine.was_source && self.fresh(now).is_some_and(is_newer) {
+            self.record_peer_rules();
+        }
+    }
+
     fn judge_joining(&mut self, now: Instant) -> Option<Found> {
+        self.admit_newer_source(now);
         if !self.is_fenced {
             self.retry_fence(now);
             // Web traffic does not need the database: a host that is entitled goes on without.

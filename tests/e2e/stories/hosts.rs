@@ -59,8 +59,9 @@ fn dies_at_rejoin(scene: &mut Scene<'_>) -> Outcome<()> {
     scene.taken_over(at, SILENCE)?;
     scene.pair.power_on(scene.active)?;
     let (first, second) = (scene.active, scene.standby);
-    wait_until("the returning daemon answers", ELECTION, || {
-        scene.pair.servers[first].status().is_ok()
+    // Had it never heard the other one, it would be right to serve: it was the last source.
+    wait_until("the returning daemon hears who serves", ELECTION, || {
+        scene.pair.servers[first].status().is_ok_and(|it| it["peer"]["role"] == "active")
     })?;
     let role = scene.role(first);
     scene.pair.power_off(second)?;

@@ -304,10 +304,10 @@ pub fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
     }
 }
 
-/// One serves, and the other one's database follows: how far it is behind is known of no other.
+/// One serves, and the other one's database follows and has caught up.
 pub fn is_whole(pair: &Pair, active: usize) -> bool {
     let follows = |it: &crate::pair::Server| {
-        it.status().is_ok_and(|status| status["database"]["lag_seconds"].is_u64())
+        it.status().is_ok_and(|status| status["database"]["lag_seconds"] == 0)
     };
     pair.is_settled(active) && follows(&pair.servers[1 - active])
 }
