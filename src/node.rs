@@ -41,7 +41,6 @@ use crate::limits;
 use crate::net::addresses::{Addresses, Vip};
 use crate::net::arp::Mac;
 use crate::net::netlink;
-use crate::net::witness::Witnesses;
 use crate::pair::{self, Event, Role};
 use crate::peer::{self, Handover, Peer};
 use crate::repl;
@@ -122,10 +121,7 @@ pub struct Node {
     links: [LinkFacts; 2],
     netlink_sequence: u32,
     is_dumped: bool,
-    witnesses: Witnesses,
-    /// No witness answered while the peer was silent, and when one did again.
-    was_blind: bool,
-    sighted_at: Option<Instant>,
+    lookout: witness::Lookout,
 
     /// Events that were noted outside of judging, oldest first.
     pending: VecDeque<(Event, String)>,
@@ -149,7 +145,6 @@ pub struct Node {
     handled_handover: Option<u64>,
     operator: Operator,
 
-    find_at: Instant,
     probes: Probes,
     vrrp_resigned: bool,
     /// Another Master of a virtual router of ours: its priority and address, and when.
@@ -228,7 +223,7 @@ impl Node {
         };
         let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let devices = config.devices().into_iter().map(Device::new).collect();
-        let witnesses = witness::witnesses(&config, me, boot_id);
+        let lookout = witness::Lookout::new(&config, me, boot_id);
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
@@ -248,9 +243,7 @@ impl Node {
             is_terminating: false,
             netlink_sequence: 0,
             is_dumped: false,
-            witnesses,
-            was_blind: false,
-            sighted_at: None,
+            lookout,
             pending: VecDeque::new(),
             job: None,
             jobs: VecDeque::new(),
@@ -266,7 +259,6 @@ impl Node {
             handover: Handover::None,
             handled_handover: None,
             operator: Operator::default(),
-            find_at: Instant::ZERO,
             probes: Probes::default(),
             vrrp_resigned: false,
             rival: None,
@@ -305,7 +297,7 @@ impl Node {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
             Input::Frame { device, frame } => self.handle_frame(now, device, &frame),
             Input::Beacon { link, datagram } => self.handle_beacon(now, link, &datagram),
-            Input::Echo { datagram } => self.witnesses.hear_icmp(now, &datagram),
+            Input::Echo { datagram } => self.lookout.witnesses.hear_icmp(now, &datagram),
             Input::Icmp { link, datagram } => self.handle_icmp(now, link, &datagram),
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
@@ -359,7 +351,7 @@ impl Node {
             self.gateway_deadline(),
             self.silent_at().filter(is_ahead),
             self.probe_deadline().filter(is_ahead),
-            self.witnesses.deadline(),
+            self.lookout.witnesses.deadline(),
         ]
         .into_iter()
         .fold(None, earliest)

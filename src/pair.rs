@@ -8,7 +8,7 @@
 //! ```text
 //!            Followed               PeerGone, PeerResigned, PeerClosed
 //!  Joining ------------> Standby ------------------------------------> Promoting
-//!   ^  |  Diverged          ^                                              | Promoted
+//!   ^  |  Diverged          ^  (Outranked: Joining)                        | Promoted
 //!   |  +-------> Refused    +--- CatchUpFailed ---                         v
 //!   |                                                                   Active
 //!   +---- WebDrained, ClosedToLeave ---- Demoting <--- SwitchoverAsked ----+
@@ -28,7 +28,8 @@ pub enum Event {
     ForeignServes,
     /// The peer serves too, with an older epoch (or the tie decided for us): it will step down.
     PeerServesWrongly,
-    /// The peer does not serve, but did after us (its epoch is newer), and has what we lack.
+    /// The peer does not serve, and has what we lack: it did after us (its epoch is newer), or our
+    /// database is not open yet.
     Outranked,
     /// The peer does not serve, its epoch is newer, and it has nothing that we lack.
     EpochOvertaken,

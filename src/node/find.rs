@@ -39,6 +39,7 @@ const CLOCK_STEP_MAX: i64 = 1;
 /// Troubles of the host itself, and which ones were noted when.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
+    look_at: Instant,
     noted: heapless::Vec<(Option<LinkId>, &'static str, Instant), 64>,
     /// The deadline that the last turn left.
     due: Option<Instant>,
@@ -132,10 +133,10 @@ impl Troubles {
 impl Node {
     /// Looks for troubles; a new one becomes a note.
     pub(super) fn find(&mut self, now: Instant) {
-        if now < self.find_at {
+        if now < self.troubles.look_at {
             return;
         }
-        self.find_at = now + INTERVAL;
+        self.troubles.look_at = now + INTERVAL;
         let mut found: Vec<Finding> =
             self.troubles.of_host(now).chain(self.find_orders(now)).map(Finding::of_host).collect();
         for link in LinkId::ALL {

@@ -115,7 +115,7 @@ impl Node {
             if let Some(gateway) = &mut facts.gateway {
                 gateway.hear(arp);
             }
-            self.witnesses.hear_arp(now, link, arp);
+            self.lookout.witnesses.hear_arp(now, link, arp);
         }
         self.hear_claim(now, device, arp.sender_mac, |address| match address {
             IpAddr::V4(address) => arp.claims(address),

@@ -12,40 +12,51 @@ use crate::net::witness::{Question, Sight, Way, Witness, Witnesses};
 use crate::time::Instant;
 use crate::wire::{HostId, LinkId};
 
-/// Each witness of the configuration with the way to it.
-pub(super) fn witnesses(config: &Config, me: HostId, boot_id: u64) -> Witnesses {
-    let way = |address| {
-        let is_on = |link: &LinkId| config.host(me).address(*link).contains(address);
-        match LinkId::ALL.into_iter().find(is_on) {
-            Some(link) => Way::Arp { link, own: config.host(me).address(link).address },
-            None => Way::Icmp,
-        }
-    };
-    let list = config.peer.witnesses.iter().map(|address| (*address, way(*address)));
-    // As routers of VRRP: three intervals and a skew of less than one.
-    let master_down = 4 * config.vrrp.interval;
-    let [.., high, low] = boot_id.to_be_bytes();
-    Witnesses::new(list, master_down, u16::from_be_bytes([high, low]))
+#[derive(Debug)]
+pub(super) struct Lookout {
+    pub(super) witnesses: Witnesses,
+    /// No witness answered while the peer was silent, and when one did again.
+    was_blind: bool,
+    sighted_at: Option<Instant>,
+}
+
+impl Lookout {
+    /// Each witness of the configuration with the way to it.
+    pub(super) fn new(config: &Config, me: HostId, boot_id: u64) -> Self {
+        let way = |address| {
+            let is_on = |link: &LinkId| config.host(me).address(*link).contains(address);
+            match LinkId::ALL.into_iter().find(is_on) {
+                Some(link) => Way::Arp { link, own: config.host(me).address(link).address },
+                None => Way::Icmp,
+            }
+        };
+        let list = config.peer.witnesses.iter().map(|address| (*address, way(*address)));
+        // As routers of VRRP: three intervals and a skew of less than one.
+        let master_down = 4 * config.vrrp.interval;
+        let [.., high, low] = boot_id.to_be_bytes();
+        let witnesses = Witnesses::new(list, master_down, u16::from_be_bytes([high, low]));
+        Self { witnesses, was_blind: false, sighted_at: None }
+    }
 }
 
 impl Node {
     pub(super) fn run_witnesses(&mut self, now: Instant) {
         let is_alone = self.fresh(now).is_none();
-        let sight = self.witnesses.sight(now);
+        let sight = self.lookout.witnesses.sight(now);
         if !is_alone || sight == Sight::Seen {
             self.operator.is_pardoned = false;
         }
         match sight {
-            Sight::Blind => self.was_blind = true,
-            Sight::Seen if self.was_blind => {
-                self.was_blind = false;
-                self.sighted_at = Some(now);
+            Sight::Blind => self.lookout.was_blind = true,
+            Sight::Seen if self.lookout.was_blind => {
+                self.lookout.was_blind = false;
+                self.lookout.sighted_at = Some(now);
                 self.probes = Probes::default();
             }
             Sight::Seen | Sight::Unknown | Sight::Unsure => {}
         }
         let macs = LinkId::ALL.map(|link| self.devices[link.index()].mac);
-        for question in self.witnesses.tick(now, is_alone, macs) {
+        for question in self.lookout.witnesses.tick(now, is_alone, macs) {
             self.outputs.push_back(match question {
                 Question::Arp { link, frame } => {
                     Output::SendFrame { device: link.into(), frame: frame.to_vec() }
@@ -60,16 +71,16 @@ impl Node {
     /// The peer and every witness are silent: this host is the one that is cut off. Not if the
     /// operator made it serve all the same.
     pub(super) fn is_cut_off(&self, now: Instant) -> bool {
-        self.witnesses.sight(now) == Sight::Blind && !self.operator.is_pardoned
+        self.lookout.witnesses.sight(now) == Sight::Blind && !self.operator.is_pardoned
     }
 
     /// Whether a silent peer may be taken for dead. What was not heard while this host was cut off
     /// says nothing: the first sign that it is not may be the witness's, and the peer's next.
     pub(super) fn may_serve_alone(&mut self, now: Instant) -> bool {
         let patience = self.group.master_down_interval();
-        match self.witnesses.sight(now) {
+        match self.lookout.witnesses.sight(now) {
             Sight::Unknown => true,
-            Sight::Seen => self.sighted_at.is_none_or(|at| now.since(at) >= patience),
+            Sight::Seen => self.lookout.sighted_at.is_none_or(|at| now.since(at) >= patience),
             Sight::Unsure => false,
             Sight::Blind => {
                 let why = format!(
@@ -91,15 +102,16 @@ impl Node {
             };
             Finding { link, trouble: Trouble::WitnessSilent { address: witness.address, how } }
         };
-        self.witnesses.silent(now).map(finding).collect()
+        self.lookout.witnesses.silent(now).map(finding).collect()
     }
 
     pub(super) fn witness_status(&self, now: Instant) -> Vec<WitnessStatus> {
-        let is_silent = |address| self.witnesses.silent(now).any(|it| it.address == address);
+        let is_silent =
+            |address| self.lookout.witnesses.silent(now).any(|it| it.address == address);
         let status = |witness: &Witness| WitnessStatus {
             address: witness.address.to_string(),
             answers: witness.answered_at.is_some() && !is_silent(witness.address),
         };
-        self.witnesses.list().iter().map(status).collect()
+        self.lookout.witnesses.list().iter().map(status).collect()
     }
 }
