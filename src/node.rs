@@ -177,6 +177,8 @@ struct Operator {
     /// The peer is to begin an exchange of the roles; the number tells two wishes apart.
     wish: Option<u64>,
     handled_wish: Option<u64>,
+    /// The peer's wish that could not be met.
+    declined: Option<u64>,
     /// This host is to take no role, once it has given its own away.
     wants_maintenance: bool,
     /// This host was made to serve whatever the peer has, and does not yet.

@@ -90,6 +90,8 @@ pub struct Report {
     pub orders: Orders,
     /// It would serve, but not well: php-fpm, disk or loop.
     pub is_ill: bool,
+    /// The peer's wish that this host declined; its notes say why.
+    pub declined: Option<u64>,
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -335,6 +337,7 @@ mod tests {
             link_local: [None, Some(Ipv6Addr::LOCALHOST)],
             orders: Orders::default(),
             is_ill: false,
+            declined: None,
         }
     }
 

@@ -482,6 +482,7 @@ fn report() -> Report {
         link_local: [None; 2],
         orders: Orders::default(),
         is_ill: false,
+        declined: None,
     }
 }
 

@@ -55,9 +55,8 @@ impl Node {
         let own = self.config.host(self.me).priority;
         let other = self.config.host(self.me.other()).priority;
         let is_foreign = self.has_foreign_peer();
-        let is_ordered_not_to = self.is_held() || self.persistent.orders.in_maintenance;
         let may_take = self.config.vrrp.preempt
-            && !is_ordered_not_to
+            && !self.is_ordered_to_wait()
             && if is_foreign {
                 self.is_rival_fresh(now) && self.rival.is_some_and(|it| it.priority < own)
             } else {

@@ -457,6 +457,8 @@ impl Node {
             self.operator.handled_wish = Some(wish);
             return match self.why_no_handover(now) {
                 Some(why) => {
+                    self.operator.declined = Some(wish);
+                    self.peer.hurry(now);
                     self.note(Note::HandoverFailed { why });
                     None
                 }

@@ -20,6 +20,10 @@ impl Node {
         self.persistent.orders.hold.is_on
     }
 
+    pub(super) const fn is_ordered_to_wait(&self) -> bool {
+        self.is_held() || self.persistent.orders.in_maintenance
+    }
+
     fn order(&mut self, now: Instant, orders: Orders) {
         self.persist(Persistent { orders, ..self.persistent });
         self.peer.hurry(now);
@@ -30,6 +34,16 @@ impl Node {
         let Some(theirs) = self.peer.report().map(|report| report.orders.hold) else { return };
         if theirs > self.persistent.orders.hold {
             self.order(now, Orders { hold: theirs, ..self.persistent.orders });
+        }
+    }
+
+    /// The peer, who is the one to begin, declines what was asked for here.
+    pub(super) fn hear_refusal(&mut self) {
+        let declined = self.peer.report().and_then(|report| report.declined);
+        if declined.is_some() && declined == self.operator.wish {
+            let name = self.peer_name();
+            let why = format!("{name} cannot hand over now: `tandem status` there says why");
+            self.tell_operators(Response::Refused(why), true);
         }
     }
 

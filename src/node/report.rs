@@ -101,6 +101,7 @@ impl Node {
             }),
             orders: self.persistent.orders,
             is_ill: self.ill(now).is_some(),
+            declined: self.operator.declined,
         }
     }
 

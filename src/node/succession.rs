@@ -142,7 +142,11 @@ impl Node {
         let theirs = peer.database.position.as_deref().and_then(|it| self.parse(it));
         let has_all = theirs.zip(self.own_and_received()).map(|(it, own)| own.contains(&it));
         match has_all {
-            Some(true) => self.unless_ordered(found),
+            // The peer may go on with its own role; it waits for this host as long as it stands by.
+            Some(true) if self.is_ordered_to_wait() => {
+                Some((Event::Outranked, format!("{name} waits, and this host takes no role")))
+            }
+            Some(true) => Some(found),
             Some(false) | None if now.since(since) < VACANCY_PATIENCE => None,
             Some(false) => Some((Event::Outranked, format!("{name} waits, and has more"))),
             None => self.succeed(found),

@@ -41,6 +41,8 @@ pub struct Checks {
     cut_off_at: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
+    /// Since when both hosts are whole under a standing order.
+    sound_since: Option<Instant>,
     hosts: [OfHost; 2],
     healed_at: Option<Instant>,
     pub last_operated_at: Option<Instant>,
@@ -246,27 +248,38 @@ impl World {
                 && link.noise.lost == 0
                 && link.carrier[CLIENT]
         });
+        let (mut sound, mut sources) = (0, 0);
         let mut worst = None;
         for host in HostId::ALL {
             let target = &self.hosts[host.index()];
             let carrier = self.links.iter().all(|link| link.carrier[host.index()]);
             let database = &target.database;
-            let is_whole = is_network_whole
-                && !self.are_ordered()
+            let is_sound = is_network_whole
                 && carrier
                 && target.is_running()
                 && database.life == Life::Up
                 && !target.data.is_php_down
                 && !database.is_full
                 && (database.apply_rate, database.ship_rate) == (APPLY_RATE, SHIP_RATE)
-                && !matches!(target.role, Role::Joining | Role::Refused)
                 && !self.may_wait();
+            let is_whole = is_sound
+                && !self.are_ordered()
+                && !matches!(target.role, Role::Joining | Role::Refused);
+            // Orders keep a role from being taken, not the last source from going on with its own.
+            let may_go_on = target.disk.was_source && !target.disk.orders.in_maintenance;
+            sound += usize::from(is_sound);
+            sources += usize::from(may_go_on && target.role != Role::Refused);
             let since = longer(&mut self.checks.healthy_since[host.index()], self.now, is_whole);
             if since > OUTAGE_MAX {
                 worst = Some(host);
             }
         }
+        let goes_on = self.are_ordered() && sound == 2 && sources > 0;
         let outage = self.now.since(self.client.last_acknowledged_at);
+        let since = longer(&mut self.checks.sound_since, self.now, goes_on);
+        if since > OUTAGE_MAX && outage > OUTAGE_MAX && self.client.is_writing {
+            self.fail("L4 served", format!("no write for {outage:?} with both hosts whole"));
+        }
         if let Some(host) = worst
             && outage > OUTAGE_MAX
             && self.client.is_writing

@@ -220,6 +220,7 @@ fn report(cut: &mut Cut<'_>) -> Report {
         link_local: [is(5).then(|| Ipv6Addr::from(cut.number::<16>())), None],
         orders: Orders { in_maintenance: is(6), hold: Hold { number: id, is_on: is(7) } },
         is_ill: is(7),
+        declined: is(6).then_some(id),
     }
 }
 

@@ -1,12 +1,14 @@
-//! Cables, switches and directions: pulled, cut in silence, one way only.
+//! Cables, switches and directions: pulled, cut in silence, one way only; and, after so many
+//! stories in which nobody moves, a php-fpm that is dead for long.
 //!
 //! In: a scene. Out: laws of facts/repl.md section 5, 17 to 19, and of facts/vrrp.md 6.
 
 use std::time::{Duration, Instant};
 
 use super::stage::{Ending, Scene, Story, findings, seen};
-use crate::check;
+use crate::load::Kind;
 use crate::world::{Link, Outcome, wait_until};
+use crate::{check, php};
 
 /// Longer than the master-down interval: an election, had there been one, would be over.
 const ELECTION: Duration = Duration::from_millis(4500);
@@ -46,6 +48,8 @@ pub fn all() -> Vec<Story> {
         }),
         Story::new("the outside link is one-way", Stays, |it| one_way(it, Link::Outside)),
         Story::new("the inside link is one-way", Stays, |it| one_way(it, Link::Inside)),
+        // Nobody has moved for a minute, which is how long a host keeps a role in any case.
+        Story::new("php-fpm is dead on the active host for long", Moves, php_is_dead),
         Story::new("the standby hears nothing on either link", Either, deaf_standby)
             .with_two_holders("as no host can tell a deaf peer from a dead one"),
         Story::new("the active host's outside cable flaps", Either, cable_flaps),
@@ -204,4 +208,18 @@ fn cable_flaps(scene: &mut Scene<'_>) -> Outcome<()> {
     }
     scene.tell(format!("moved {moves} times"));
     check(moves <= 1, || format!("the role moved {moves} times"))
+}
+
+/// The other one's answers meanwhile; then the role moves to where all is well.
+fn php_is_dead(scene: &mut Scene<'_>) -> Outcome<()> {
+    let (active, standby) = (scene.active, scene.standby);
+    let at = Instant::now();
+    php::kill(&scene.pair.servers[active].host)?;
+    wait_until("pages go on", FOUND, || scene.load.has_good(Kind::Write, at + FOUND / 5))?;
+    // It keeps a role that it has just taken for a minute.
+    let moved = scene.wait_role(standby, "active", Duration::from_secs(90));
+    php::start(&mut scene.pair.servers[active].host)?;
+    let time = moved?.as_secs_f64();
+    scene.tell(format!("moved after {time:.1} s"));
+    Ok(())
 }

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::check;
-use crate::load::Kind;
-use crate::php;
 use crate::world::{Outcome, wait_until};
 
 /// Longer than the master-down interval: an election, had there been one, would be over.
@@ -20,7 +18,6 @@ pub fn all() -> Vec<Story> {
     vec![
         Story::new("maintenance of the active host", Moves, maintenance),
         Story::new("the active host dies while roles are held", Moves, held),
-        Story::new("php-fpm is dead on the active host for long", Moves, php_is_dead),
     ]
 }
 
@@ -68,20 +65,6 @@ fn held(scene: &mut Scene<'_>) -> Outcome<()> {
     scene.taken_over(at, TAKEN)?;
     // The order to hold is the older one: the host that gave it hears so.
     scene.pair.power_on(active)
-}
-
-/// The other one's answers meanwhile; then the role moves to where all is well.
-fn php_is_dead(scene: &mut Scene<'_>) -> Outcome<()> {
-    let (active, standby) = (scene.active, scene.standby);
-    let at = Instant::now();
-    php::kill(&scene.pair.servers[active].host)?;
-    wait_until("pages go on", FOUND, || scene.load.has_good(Kind::Write, at + FOUND / 5))?;
-    // It keeps a role that it has just taken for a minute.
-    let moved = scene.wait_role(standby, "active", Duration::from_secs(90));
-    php::start(&mut scene.pair.servers[active].host)?;
-    let time = moved?.as_secs_f64();
-    scene.tell(format!("moved after {time:.1} s"));
-    Ok(())
 }
 
 fn says(scene: &Scene<'_>, number: usize, words: &str) -> Outcome<()> {
