@@ -162,12 +162,11 @@ impl Witnesses {
         &self.list
     }
 
-    /// Those that have not answered for long.
-    pub fn silent(&self, now: Instant) -> impl Iterator<Item = &Witness> {
-        let started_at = self.started_at.unwrap_or(now);
-        self.list.iter().filter(move |witness| {
-            now.since(witness.answered_at.unwrap_or(started_at)) >= SILENCE_MIN
-        })
+    /// It has not answered for long.
+    #[must_use]
+    pub fn is_silent(&self, now: Instant, witness: &Witness) -> bool {
+        let since = witness.answered_at.or(self.started_at);
+        since.is_some_and(|at| now.since(at) >= SILENCE_MIN)
     }
 
     /// When the next questions are due, and when the last answer is too old.
@@ -273,7 +272,9 @@ mod tests {
         let mut witnesses = witnesses();
         witnesses.tick(START, false, MACS);
         witnesses.hear_arp(after(5), LinkId::Outside, &reply(OWN));
-        let silent: Vec<_> = witnesses.silent(after(16_000)).map(|it| it.address).collect();
+        let is_silent = |it: &&Witness| witnesses.is_silent(after(16_000), it);
+        let silent: Vec<_> =
+            witnesses.list().iter().filter(is_silent).map(|it| it.address).collect();
         assert_eq!(silent, [FAR]);
     }
 }

@@ -126,7 +126,7 @@ impl Node {
                 Response::Progress(waits)
             }
         };
-        self.outputs.push_back(Output::Reply { client, response });
+        self.reply(client, response);
     }
 
     /// `tandem reseed`: everything here goes, so only where this host serves nobody and the other

@@ -13,7 +13,6 @@ use crate::pair::{Event, Role};
 use crate::peer::Report;
 use crate::repl::Commits;
 use crate::time::Instant;
-use crate::wire::LinkId;
 
 /// How long this host must be ill, and the peer well, before the role moves: longer than php-fpm
 /// takes to be restarted, or a full disk to be noticed by whoever filled it.
@@ -23,14 +22,14 @@ const REST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Ills {
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
     peer_well_since: Option<Instant>,
     tried_at: Option<Instant>,
 }
 
 impl Node {
     /// What is wrong with this host, in a clause.
-    pub(super) fn ill(&self, now: Instant) -> Option<String> {
+    fn ill(&self, now: Instant) -> Option<String> {
         match &self.engine.observation().commits {
             Commits::Refused(why) => return Some(format!("the database refuses writes: {why}")),
             Commits::End | Commits::Hang(_) => {}
@@ -53,7 +52,7 @@ impl Node {
     fn is_well(&self, peer: &Report) -> bool {
         peer.role == Role::Standby
             && !peer.is_ill
-            && peer.carrier == LinkId::ALL.map(|_| true)
+            && peer.carrier == [true; 2]
             && peer.database.is_replicating
             && self.is_lag_fit(peer.database.lag_seconds)
     }

@@ -10,7 +10,7 @@ use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, RETRY_IN
 use crate::console::note::Note;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
-use crate::repl::{self, Position, ThreadState};
+use crate::repl::{self, ThreadState};
 use crate::time::Instant;
 use crate::wire::LinkId;
 
@@ -204,9 +204,9 @@ impl Node {
     }
 
     fn relate(&self, mine: &str, theirs: &str) -> Relation {
-        let Some(flavour) = self.engine.observation().flavour else { return Relation::Diverged };
-        let parsed = (Position::parse(flavour, mine), Position::parse(flavour, theirs));
-        let (Ok(mine), Ok(theirs)) = parsed else { return Relation::Diverged };
+        let (Some(mine), Some(theirs)) = (self.parse(mine), self.parse(theirs)) else {
+            return Relation::Diverged;
+        };
         match (mine.contains(&theirs), theirs.contains(&mine)) {
             (true, true) => Relation::Equal,
             (true, false) => Relation::MineHasMore,

@@ -59,13 +59,11 @@ impl Node {
         } else {
             format!("here, and on {name} once it is heard")
         };
-        self.tell(
-            client,
-            match is_on {
-                true => format!("roles stay where they are {reach}, until `tandem hold off`"),
-                false => format!("roles follow what happens {reach}"),
-            },
-        );
+        let what = match is_on {
+            true => format!("roles stay where they are {reach}, until `tandem hold off`"),
+            false => format!("roles follow what happens {reach}"),
+        };
+        self.reply(client, Response::Done(what));
     }
 
     pub(super) fn ask_maintenance(&mut self, now: Instant, client: u64, is_on: bool) {
@@ -82,13 +80,11 @@ impl Node {
         if !(is_on && is_serving) {
             self.operator.wants_maintenance = false;
             self.order(now, Orders { in_maintenance: is_on, ..orders });
-            return self.tell(
-                client,
-                match is_on {
-                    true => "this host takes no role until `tandem maintenance off`".to_owned(),
-                    false => "this host takes part again".to_owned(),
-                },
-            );
+            let what = match is_on {
+                true => "this host takes no role until `tandem maintenance off`",
+                false => "this host takes part again",
+            };
+            return self.reply(client, Response::Done(what.to_owned()));
         }
         if let Some(why) = self.why_no_handover(now) {
             return self.refuse(client, format!("{why}, and this host serves"));
@@ -138,10 +134,5 @@ impl Node {
         let maintenance = [own, other].into_iter().flatten();
         let maintenance = maintenance.map(|name| HostTrouble::Maintenance { name: name.clone() });
         hold.into_iter().chain(maintenance).collect()
-    }
-
-    fn tell(&mut self, client: u64, what: String) {
-        let response = Response::Done(what);
-        self.outputs.push_back(super::Output::Reply { client, response });
     }
 }

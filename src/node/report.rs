@@ -100,7 +100,7 @@ impl Node {
                 Some(IpAddr::V4(_)) | None => None,
             }),
             orders: self.persistent.orders,
-            is_ill: self.ill(now).is_some(),
+            is_ill: self.ills.since.is_some(),
             declined: self.operator.declined,
         }
     }
@@ -190,7 +190,7 @@ impl Node {
         match request {
             Request::Status => {
                 let response = Response::Status(Box::new(self.status(now, sql, web)));
-                self.outputs.push_back(Output::Reply { client, response });
+                self.reply(client, response);
             }
             Request::Switchover => self.ask_switchover(now, client),
             Request::Rejoin => self.ask_rejoin(now, client),
@@ -243,7 +243,11 @@ impl Node {
     }
 
     pub(super) fn refuse(&mut self, client: u64, why: String) {
-        self.outputs.push_back(Output::Reply { client, response: Response::Refused(why) });
+        self.reply(client, Response::Refused(why));
+    }
+
+    pub(super) fn reply(&mut self, client: u64, response: Response) {
+        self.outputs.push_back(Output::Reply { client, response });
     }
 
     /// Tells every waiting operator; `is_last` ends their wait.

@@ -91,7 +91,8 @@ impl Node {
         }
     }
 
-    fn parse(&self, position: &str) -> Option<Position> {
+    /// In the form of our database's family, once that is known.
+    pub(super) fn parse(&self, position: &str) -> Option<Position> {
         Position::parse(self.engine.observation().flavour?, position).ok()
     }
 

@@ -102,16 +102,16 @@ impl Node {
             };
             Finding { link, trouble: Trouble::WitnessSilent { address: witness.address, how } }
         };
-        self.lookout.witnesses.silent(now).map(finding).collect()
+        let witnesses = &self.lookout.witnesses;
+        witnesses.list().iter().filter(|it| witnesses.is_silent(now, it)).map(finding).collect()
     }
 
     pub(super) fn witness_status(&self, now: Instant) -> Vec<WitnessStatus> {
-        let is_silent =
-            |address| self.lookout.witnesses.silent(now).any(|it| it.address == address);
+        let witnesses = &self.lookout.witnesses;
         let status = |witness: &Witness| WitnessStatus {
             address: witness.address.to_string(),
-            answers: witness.answered_at.is_some() && !is_silent(witness.address),
+            answers: witness.answered_at.is_some() && !witnesses.is_silent(now, witness),
         };
-        self.lookout.witnesses.list().iter().map(status).collect()
+        witnesses.list().iter().map(status).collect()
     }
 }

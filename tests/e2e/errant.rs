@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use crate::pair::{Pair, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
 use crate::{check, database, flavour, on_a_pair};
@@ -27,9 +25,8 @@ fn errant(pair: &Pair, name: &str) -> String {
 
 /// What an administrator does on server2 while its tandem is away.
 fn do_by_hand(pair: &mut Pair, statements: &[&str]) -> Outcome<()> {
-    pair.servers[1].signal_guard(Signal::SIGTERM)?;
-    let host = &mut pair.servers[1].host;
-    wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
+    pair.stop_tandem(1)?;
+    let host = &pair.servers[1].host;
     if flavour().name == "mysql97" {
         database::ask(host, "SET GLOBAL super_read_only=OFF")?;
     }

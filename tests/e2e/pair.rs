@@ -47,6 +47,8 @@ const CLIENT: Identity =
 const NAMES: &str = "127.0.0.1 localhost\n192.168.3.100 server1\n192.168.3.101 server2\n";
 /// Both hosts, their databases and tandem together.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(45);
+/// Longer than the master-down interval: an election, had there been one, would be over.
+pub const ELECTION: Duration = Duration::from_millis(4500);
 
 /// Dropped in this order: the world first, which ends every process; then the handles.
 #[derive(Debug)]
@@ -131,6 +133,14 @@ impl Pair {
         self.servers[number]
             .host
             .start("tandem", &["/usr/local/sbin/tandem", "run", "--config", CONFIG])
+    }
+
+    /// Tells the daemon of a host to end, and waits until it has.
+    pub fn stop_tandem(&mut self, number: usize) -> Outcome<()> {
+        self.servers[number].signal_guard(Signal::SIGTERM)?;
+        let host = &mut self.servers[number].host;
+        wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())
+            .map(drop)
     }
 
     /// The application's table, made as an operator would make it: through the splitter.

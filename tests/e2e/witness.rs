@@ -5,11 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::faults::nothing_is_lost;
 use crate::load::{Kind, Load};
-use crate::pair::{EXAMPLE, Pair, SETTLE_LIMIT};
+use crate::pair::{ELECTION, EXAMPLE, Pair, SETTLE_LIMIT};
 use crate::stories::stage::{make_whole, wait_durable};
 use crate::world::{Outcome, wait_until};
 use crate::{check, flavour, has_finding};
@@ -18,8 +16,6 @@ use crate::{check, flavour, has_finding};
 const NEAR: &str = "10.96.153.1";
 const FAR: &str = "192.0.2.7";
 const TAKEN: Duration = Duration::from_secs(8);
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 
 #[test]
 fn the_host_that_is_cut_off_stops_and_the_other_one_serves() {
@@ -40,9 +36,7 @@ fn run(pair: &mut Pair) -> Outcome<()> {
     a_cut_off_standby_does_not_begin(pair, &load, 1)?;
     for number in [0, 1] {
         pair.servers[number].host.read(&["ip", "route", "add", FAR, "via", NEAR])?;
-        pair.servers[number].signal_guard(Signal::SIGTERM)?;
-        let host = &mut pair.servers[number].host;
-        wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
+        pair.stop_tandem(number)?;
     }
     start_with(pair, FAR)?;
     wait_until("the pair is whole again", SETTLE_LIMIT, || {

@@ -136,6 +136,12 @@ pub const APPLY_RATE: u64 = 500_000;
 pub const SHIP_RATE: usize = 1000;
 
 impl Mysqld {
+    /// Executed here, or waiting in the relay log to be.
+    pub fn has_or_received(&self, gtid: Gtid) -> bool {
+        let relay = self.replica.iter().flat_map(|replica| &replica.relay);
+        self.has.contains(&gtid) || relay.into_iter().any(|tx| tx.gtid == gtid)
+    }
+
     pub fn new(config: &Config, me: HostId) -> Self {
         let repl = &config.repl;
         let change_source = format!(

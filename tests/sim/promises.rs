@@ -110,12 +110,7 @@ impl World {
             return;
         }
         let other = &self.hosts[host.other().index()].database;
-        let has = |gtid: &&Gtid| {
-            let relay = other.replica.as_ref().map(|replica| &replica.relay);
-            other.has.contains(gtid)
-                || relay.is_some_and(|relay| relay.iter().any(|tx| tx.gtid == **gtid))
-        };
-        if let Some(gtid) = released.iter().find(|gtid| !has(gtid)) {
+        if let Some(gtid) = released.iter().find(|gtid| !other.has_or_received(**gtid)) {
             let what = format!("{} lets {gtid:?} go, which it has alone", self.name(host));
             self.fail("S2 wait_waits", what);
         }
@@ -154,11 +149,8 @@ impl World {
     /// ago, whatever the durability: a replica that lags or has just come waits for the source.
     pub fn old_writes_kept(&mut self, host: HostId, from: Role, why: &str) {
         let database = &self.hosts[host.index()].database;
-        let relay = database.replica.iter().flat_map(|replica| &replica.relay);
-        let received: BTreeSet<Gtid> = relay.map(|tx| tx.gtid).collect();
         let lost = self.client.acknowledged.iter().filter(|(row, (gtid, _))| {
-            let is_here = database.has.contains(gtid) || received.contains(gtid);
-            !is_here && !self.checks.promises.given_up.contains(*row)
+            !database.has_or_received(*gtid) && !self.checks.promises.given_up.contains(*row)
         });
         let lost: Vec<(u64, Instant)> = lost.map(|(row, (_, at))| (*row, *at)).collect();
         let is_by_hand = why.starts_with("forced") || why.ends_with("hands over");

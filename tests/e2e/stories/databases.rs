@@ -11,14 +11,12 @@ use crate::check;
 use crate::database::{self, PID_FILE};
 use crate::host::Host;
 use crate::load::Kind;
-use crate::pair::SETTLE_LIMIT;
+use crate::pair::{ELECTION, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
 
 const MOVED: Duration = Duration::from_secs(10);
 /// Until a commit that hangs is believed to.
 const FULL_DISK_MOVED: Duration = Duration::from_secs(30);
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 
 pub fn all() -> Vec<Story> {
     use Ending::{Either, Moves, Stays};

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::load::Kind;
-use crate::pair::{GUARD_PID, NODE_PID};
+use crate::pair::{ELECTION, GUARD_PID, NODE_PID};
 use crate::world::{Outcome, wait_until};
 use crate::{check, database};
 
@@ -18,8 +18,6 @@ use crate::{check, database};
 const SILENCE: Duration = Duration::from_secs(8);
 /// The guard says it when its node dies: skew time, and not three lost advertisements.
 const SAID: Duration = Duration::from_secs(3);
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 
 pub fn all() -> Vec<Story> {
     use Ending::{Either, Moves, Stays};

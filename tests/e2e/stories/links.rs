@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::load::Kind;
+use crate::pair::ELECTION;
 use crate::world::{Link, Outcome, wait_until};
 use crate::{check, php};
 
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 /// A host without carrier knows it, and says so on the other link; without any it is silence.
 const MOVED: Duration = Duration::from_secs(5);
 const TAKEN: Duration = Duration::from_secs(8);

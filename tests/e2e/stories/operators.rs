@@ -6,12 +6,11 @@
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
-use nix::sys::signal::Signal;
 
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::database::{self, APP_PASSWORD};
 use crate::load::Kind;
-use crate::pair::{EXAMPLE, SETTLE_LIMIT};
+use crate::pair::{ELECTION, EXAMPLE, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
 use crate::{check, has_finding};
 
@@ -21,8 +20,6 @@ const SERVER: u16 = 3306;
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_BEHIND: Duration = Duration::from_secs(8);
 const FOUND: Duration = Duration::from_secs(20);
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 
 pub fn all() -> Vec<Story> {
     use Ending::{Either, Moves, Stays};
@@ -151,9 +148,7 @@ fn forced_in_vain(scene: &mut Scene<'_>) -> Outcome<()> {
 fn restart_with(scene: &mut Scene<'_>, config: &str) -> Outcome<()> {
     let standby = scene.standby;
     scene.pair.configure(standby, config)?;
-    scene.pair.servers[standby].signal_guard(Signal::SIGTERM)?;
-    let host = &mut scene.pair.servers[standby].host;
-    wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
+    scene.pair.stop_tandem(standby)?;
     scene.pair.start_tandem(standby)
 }
 

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::check;
+use crate::pair::ELECTION;
 use crate::world::{Outcome, wait_until};
 
-/// Longer than the master-down interval: an election, had there been one, would be over.
-const ELECTION: Duration = Duration::from_millis(4500);
 const TAKEN: Duration = Duration::from_secs(8);
 const FOUND: Duration = Duration::from_secs(5);
 

@@ -4,8 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::stage::{Ending, Scene, Story, findings, seen};
 use crate::load::Kind;
 use crate::pair::SETTLE_LIMIT;
@@ -48,9 +46,7 @@ fn by_hand(scene: &Scene<'_>, number: usize, statements: &[&str]) -> Outcome<()>
 /// command that the status names.
 fn errant_rows(scene: &mut Scene<'_>) -> Outcome<()> {
     let standby = scene.standby;
-    scene.pair.servers[standby].signal_guard(Signal::SIGTERM)?;
-    let host = &mut scene.pair.servers[standby].host;
-    wait_until("tandem ends", Duration::from_secs(15), || host.ended("tandem").is_some())?;
+    scene.pair.stop_tandem(standby)?;
     by_hand(
         scene,
         standby,
