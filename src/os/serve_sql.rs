@@ -13,6 +13,7 @@ macro_rules! context {
             routes: &$self.routes,
             held_since: $self.held_since,
             avoid_until: $self.avoid_until,
+            reached: $self.own_writes.reached(),
             salt: $salt,
         }
     };
@@ -22,6 +23,7 @@ mod clients;
 mod desks;
 mod kills;
 mod listen;
+mod own_writes;
 mod servers;
 mod slab;
 
@@ -38,10 +40,11 @@ use crate::routes::{Flow, Routes};
 use crate::sql;
 use crate::sql::gate;
 use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
+use crate::sql::own_writes::OwnWrites;
 use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
 use crate::sql::session::{Outbox, Session};
-use crate::time::{self, Instant};
+use crate::time::Instant;
 use crate::wire::HostId;
 
 use clients::Client;
@@ -75,6 +78,9 @@ pub struct ServeSql {
     facts: [Option<Facts>; 2],
     probe_at: [Instant; 2],
     avoid_until: [Instant; 2],
+    own_writes: OwnWrites,
+    /// By host: the connection by which `own_writes` asks.
+    askers: [Option<u32>; 2],
     timers: Timers,
     /// Sockets that were left before EAGAIN.
     postponed: VecDeque<Place>,
@@ -114,6 +120,8 @@ impl ServeSql {
             facts: [None, None],
             probe_at: [Instant::ZERO; 2],
             avoid_until: [Instant::ZERO; 2],
+            own_writes: OwnWrites::default(),
+            askers: [None; 2],
             timers: Timers::default(),
             postponed: VecDeque::new(),
             accept_at: None,
@@ -153,6 +161,9 @@ impl ServeSql {
                 self.close_server(slot);
             }
         }
+        if self.own_writes.set_roles(routes.source, routes.read_target()) {
+            self.dismiss_askers();
+        }
         for slot in self.clients.slots() {
             self.with_session(turn, slot, Session::rerouted);
         }
@@ -186,6 +197,7 @@ impl ServeSql {
             }
         }
         self.probe(turn);
+        self.follow_writes(turn);
         while let Some(place) = self.timers.pop(turn.now) {
             match place {
                 Place::Client(slot) => self.expire_client(turn, slot),
@@ -217,6 +229,7 @@ impl ServeSql {
                 None => break,
             }
         }
+        self.follow_writes(turn);
         !self.postponed.is_empty()
     }
 
@@ -231,7 +244,8 @@ impl ServeSql {
             .filter(|&host| self.needs_probe(host))
             .map(|host| self.probe_at[host.index()])
             .min();
-        time::earliest(time::earliest(self.timers.first(), self.accept_at), probe)
+        let own_writes = self.own_writes.deadline();
+        [self.timers.first(), self.accept_at, probe, own_writes].into_iter().flatten().min()
     }
 
     /// No open transaction and no statement in flight on a source, on any session.

@@ -44,7 +44,7 @@ impl Session {
     /// Whether reads may go to the replica at all.
     fn is_free(&self, context: &Context<'_>) -> bool {
         !self.is_pinned
-            && context.now >= self.own_writes_until
+            && self.wrote_at.is_none_or(|at| at < context.reached)
             && self.legs.iter().flatten().all(|leg| !leg.has_transaction() && leg.has_autocommit())
     }
 

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod kill;
 pub mod lexer;
 pub mod login;
+pub mod own_writes;
 pub mod packet;
 pub mod pool;
 pub mod relay;
@@ -52,6 +53,8 @@ pub struct Config {
     /// How long a statement waits for a source before it gets an error.
     #[serde(deserialize_with = "units::duration")]
     pub hold_limit: Duration,
+    /// A session that wrote reads from the source until the replica has got what it wrote.
+    pub read_own_writes: bool,
     /// Replication lag above which a replica gets no reads.
     #[serde(deserialize_with = "units::duration")]
     pub lag_limit: Duration,
@@ -121,6 +124,7 @@ impl Default for Config {
             server_socket: None,
             users: Vec::new(),
             hold_limit: Duration::from_secs(10),
+            read_own_writes: true,
             lag_limit: Duration::from_secs(5),
             connect_limit: Duration::from_secs(2),
             idle_limit: Duration::from_secs(8 * 3600),

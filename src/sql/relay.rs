@@ -220,8 +220,9 @@ impl Session {
         // An unknown word was not executed, unless other statements came before it.
         let is_nothing_done = error == Some(PARSE_ERROR) && !job.verdict.is_multiple;
         self.is_pinned |= job.verdict.class == Class::SourcePin && !is_nothing_done;
-        if job.verdict.is_write {
-            self.own_writes_until = context.now + context.config.lag_limit;
+        if job.verdict.is_write && context.config.read_own_writes {
+            self.wrote_at = Some(context.now);
+            out.has_written = true;
         }
         if let (None, Some(id)) = (error, statement) {
             self.prepared(&job, host, id, parameters);

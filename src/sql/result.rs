@@ -242,6 +242,19 @@ fn eof_status(head: &[u8]) -> Option<u16> {
     reader.u16_le().ok()
 }
 
+/// The text of a result set with one column and one row, in a whole reply of the old protocol.
+/// `None` when it is anything else: an error, NULL, no row.
+#[must_use]
+pub fn only_value(reply: &[u8]) -> Option<&str> {
+    let (_, count, rest) = packet::split(reply)?;
+    let (_, _definition, rest) = packet::split(rest)?;
+    let (_, _end_of_definitions, rest) = packet::split(rest)?;
+    let (header, row, _) = packet::split(rest)?;
+    let is_row = count == [1] && !(row.first() == Some(&mark::EOF) && header.length < 9);
+    let value = packet::lenenc_bytes(&mut Reader::new(row)).ok().filter(|_| is_row)?;
+    std::str::from_utf8(value).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

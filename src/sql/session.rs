@@ -47,6 +47,8 @@ pub struct Context<'a> {
     pub held_since: Option<Instant>,
     /// By host: reads go elsewhere until then, because it could not be connected to.
     pub avoid_until: [Instant; 2],
+    /// Every write that was acknowledged before this moment is on the replica.
+    pub reached: Instant,
     /// Fresh random bytes.
     pub salt: Salt,
 }
@@ -72,6 +74,8 @@ pub struct Outbox {
     pub servers: [Vec<u8>; 2],
     pub acts: Vec<Act>,
     pub tally: Tally,
+    /// A write was answered.
+    pub has_written: bool,
 }
 
 #[derive(Debug)]
@@ -92,8 +96,9 @@ pub struct Session {
     pub(super) statements: Vec<Statement>,
     /// The number that the last one got.
     pub(super) last_statement: u32,
-    /// Reads go to the source until then, so that they see the session's own writes.
-    pub(super) own_writes_until: Instant,
+    /// When the session's last write was answered: reads go to the source until it is known to be
+    /// on the replica.
+    pub(super) wrote_at: Option<Instant>,
     pub(super) last_host: Option<HostId>,
     /// State was lost with a connection: the next command gets this error, then the end.
     pub(super) doom: Option<ServerError>,
@@ -232,7 +237,7 @@ impl Session {
             is_pinned: false,
             statements: Vec::new(),
             last_statement: 0,
-            own_writes_until: Instant::ZERO,
+            wrote_at: None,
             last_host: None,
             doom: None,
             peer,
@@ -413,9 +418,6 @@ impl Session {
         } else {
             outbound.extend_from_slice(&job.bytes);
         }
-        if job.verdict.is_write {
-            self.own_writes_until = context.now + context.config.lag_limit;
-        }
         if context.routes.source == Some(host) {
             out.tally.to_source += 1;
         } else {
@@ -592,9 +594,13 @@ mod tests {
         world.query("SELECT 2");
         assert!(world.sent(HostId::First).ends_with(b"SELECT 2"), "its own writes");
         world.reply(HostId::First, OK);
-        world.now = world.now + world.config.lag_limit;
+        world.reached = world.now;
         world.query("SELECT 3");
-        assert!(world.sent(HostId::Second).ends_with(b"SELECT 3"));
+        assert!(world.sent(HostId::First).ends_with(b"SELECT 3"), "of the same moment");
+        world.reply(HostId::First, OK);
+        world.reached = world.now + Duration::from_nanos(1);
+        world.query("SELECT 4");
+        assert!(world.sent(HostId::Second).ends_with(b"SELECT 4"));
     }
 
     #[test]
@@ -859,6 +865,7 @@ mod tests {
         config: Config,
         routes: Routes,
         held_since: Option<Instant>,
+        reached: Instant,
         out: Outbox,
     }
 
@@ -882,6 +889,7 @@ mod tests {
                     web: WebIntake::Serving,
                 },
                 held_since: None,
+                reached: Instant::ZERO,
                 out: Outbox::default(),
             }
         }
@@ -893,6 +901,7 @@ mod tests {
                 routes: &self.routes,
                 held_since: self.held_since,
                 avoid_until: [Instant::ZERO; 2],
+                reached: self.reached,
                 salt: [1; 20],
             };
             verb(&mut self.session, &context, &mut self.out);

@@ -8,7 +8,7 @@ use tandem::units::Secret;
 
 fn front(pair: &Pair) -> Front {
     Front::start(pair.ports(), |config| {
-        config.lag_limit = Duration::ZERO;
+        config.read_own_writes = false;
         config.admin_listen = vec![([127, 0, 0, 1], 0).into()];
         config.admin_password = Some(Secret::Text("pwd".into()));
     })

@@ -5,7 +5,7 @@
 use super::*;
 
 fn front(pair: &Pair) -> Front {
-    Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO)
+    Front::start(pair.ports(), |config| config.read_own_writes = false)
 }
 
 fn run(conn: &mut Conn, statement: &mysql::Statement, number: i32) -> String {
@@ -133,7 +133,7 @@ fn a_local_file_is_loaded_where_that_is_allowed() {
     let pair = Pair::shared();
     let front = Front::start(pair.ports(), |config| {
         config.local_infile = true;
-        config.lag_limit = Duration::ZERO;
+        config.read_own_writes = false;
     });
     connect(&front);
     let (_, said, count) = load(&pair, &front, "loaded", 500_000);

@@ -1,10 +1,13 @@
-//! Two real MariaDB servers that know nothing of each other, and a splitter in front of them.
+//! Two real servers that know nothing of each other, and a splitter in front of them. Each has a
+//! position by which it has got all that the other one will ever write, so that a session's own
+//! writes keep its reads on the source no longer than on a pair without lag.
 //!
 //! In: what a test wants to happen. Out: addresses to connect to. Must not: talk to anything but
 //! 127.0.0.1, or leave a process behind. Read first: `tandem::os::serve_sql`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,6 +49,9 @@ impl Database {
             .args(["--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0"])
             .args(["--innodb-flush-method=nosync", "--max-allowed-packet=64M"])
             .args(["--skip-name-resolve", "--performance-schema=off", "--max-connections=100"])
+            .args(["--log-bin=binlog", "--sync-binlog=0", "--log-bin-trust-function-creators=1"])
+            .arg(format!("--server-id={}", number + 1))
+            .arg(format!("--gtid-domain-id={}", number + 1))
             .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
             .arg(format!("--datadir={}", directory.display()))
@@ -78,6 +84,7 @@ impl Database {
             command.arg(format!("{}:{}", libraries.display(), private.display()));
             command.arg(root.join("sbin/mysqld")).args(["--no-defaults", "--mysqlx=OFF"]);
             command.args(["--skip-log-bin", "--innodb-redo-log-capacity=16M"]);
+            command.args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"]);
             command.args(["--secure-file-priv="]);
             command.arg(format!("--basedir={}", root.display()));
             command
@@ -88,6 +95,9 @@ impl Database {
             command.arg(format!("--lc-messages-dir={}", old.join("share").display()));
             command.arg(format!("--character-sets-dir={}", old.join("share/charsets").display()));
             command.arg("--innodb-log-file-size=5M");
+            command.args(["--log-bin=binlog", "--log-slave-updates", "--server-id=1"]);
+            command.arg("--log-bin-trust-function-creators=1");
+            command.args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON"]);
             command
         };
         let port = free_port();
@@ -109,11 +119,35 @@ impl Database {
         database
     }
 
+    /// Makes this server one that has got all that the other ever writes.
+    fn has_got(&self, other: &Self) {
+        let version = self.sql("SELECT VERSION()");
+        if version.contains("MariaDB") {
+            let domain = other.sql("SELECT @@gtid_domain_id");
+            self.sql(&format!("SET GLOBAL gtid_slave_pos = '{domain}-1000-1000000000'"));
+            return;
+        }
+        let is_old = version.starts_with("5.6");
+        let reset = if is_old { "RESET MASTER" } else { "RESET BINARY LOGS AND GTIDS" };
+        let uuid = other.sql("SELECT @@server_uuid");
+        self.sql(&format!("{reset}; SET GLOBAL gtid_purged = '{uuid}:1-1000000000'"));
+    }
+
+    fn both(servers: [Self; 2]) -> Mutex<[Self; 2]> {
+        servers[0].has_got(&servers[1]);
+        servers[1].has_got(&servers[0]);
+        Mutex::new(servers)
+    }
+
     /// Waits until the server listens, then gives it users and tables that say which one it is.
     fn fill(&self, name: &str) {
         let since = Clock::now();
         let socket = self.directory.join("socket");
-        while !socket.exists() || TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let listens = || {
+            UnixStream::connect(&socket).is_ok()
+                && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        };
+        while !listens() {
             assert!(since.elapsed() < Duration::from_secs(60), "the server does not listen");
             thread::sleep(Duration::from_millis(50));
         }
@@ -194,7 +228,8 @@ impl Pair {
                 .arg(format!("--datadir={}", directory.display())));
             directory
         });
-        Self(Mutex::new([Database::start(template, "first"), Database::start(template, "second")]))
+        let start = |name| Database::start(template, name);
+        Self(Database::both([start("first"), start("second")]))
     }
 
     /// A pair of MySQL 9.7, where `scripts/servers` has unpacked it.
@@ -214,7 +249,7 @@ impl Pair {
         }
         let _template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
         let start = |name| Database::start_mysql(&home, name);
-        Some(Self(Mutex::new([start("first"), start("second")])))
+        Some(Self(Database::both([start("first"), start("second")])))
     }
 
     pub(super) fn ports(&self) -> [u16; 2] {
@@ -254,6 +289,10 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn start(ports: [u16; 2], change: impl FnOnce(&mut sql::Config)) -> Self {
+        Self::before(ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), change)
+    }
+
+    pub(super) fn before(servers: [SocketAddr; 2], change: impl FnOnce(&mut sql::Config)) -> Self {
         let user = |name: &str, password: &str| sql::User {
             name: name.to_owned(),
             password: Secret::Text(password.to_owned()),
@@ -261,15 +300,11 @@ impl Front {
         let mut config = sql::Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             users: vec![user("app", PASSWORD), user("other", "")],
-            lag_limit: Duration::from_millis(300),
             hold_limit: Duration::from_secs(5),
             ..sql::Config::default()
         };
         change(&mut config);
-        let site = Site {
-            me: HostId::First,
-            servers: ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
-        };
+        let site = Site { me: HostId::First, servers };
         let (orders, inbox) = mpsc::channel();
         let (bound, binding) = mpsc::channel();
         let thread = Some(thread::spawn(move || {

@@ -22,7 +22,7 @@ const PREAMBLES: [&[&str]; 4] = [
 #[test]
 fn settings_hold_on_both_connections_and_leave_reads_on_the_replica() {
     let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    let front = Front::start(pair.ports(), |config| config.read_own_writes = false);
     for preamble in PREAMBLES {
         let mut conn = connect(&front);
         for text in preamble {
@@ -47,7 +47,7 @@ fn settings_hold_on_both_connections_and_leave_reads_on_the_replica() {
 #[test]
 fn a_setting_that_is_refused_is_not_repeated() {
     let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    let front = Front::start(pair.ports(), |config| config.read_own_writes = false);
     let mut conn = connect(&front);
     assert_eq!(code(conn.query_drop("SET sql_mode = 'nosuch'")), 1231);
     assert_eq!(one(&mut conn, "SELECT name FROM t.mark FOR UPDATE"), "first");
@@ -57,7 +57,7 @@ fn a_setting_that_is_refused_is_not_repeated() {
 #[test]
 fn more_settings_than_are_kept_pin_the_session_and_lose_none() {
     let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    let front = Front::start(pair.ports(), |config| config.read_own_writes = false);
     let mut conn = connect(&front);
     let grow = "SET sql_mode = CONCAT(@@sql_mode, ',NO_ZERO_DATE')";
     conn.query_drop("SET time_zone = '+03:00'").expect("sets");
@@ -72,7 +72,7 @@ fn more_settings_than_are_kept_pin_the_session_and_lose_none() {
 #[test]
 fn settings_follow_an_idle_session_to_a_new_source() {
     let pair = Pair::shared();
-    let front = Front::start(pair.ports(), |config| config.lag_limit = Duration::ZERO);
+    let front = Front::start(pair.ports(), |config| config.read_own_writes = false);
     let mut conn = connect(&front);
     conn.query_drop("SET time_zone = '+05:00'").expect("sets");
     let ask = "SELECT CONCAT(name, @@time_zone) FROM t.mark FOR UPDATE";

@@ -177,6 +177,9 @@ impl ServeSql {
         loop {
             let mut out = std::mem::take(&mut self.out);
             self.status.add(std::mem::take(&mut out.tally));
+            if std::mem::take(&mut out.has_written) {
+                self.own_writes.wrote(turn.now);
+            }
             let has_bytes = !out.client.is_empty() || out.servers.iter().any(|it| !it.is_empty());
             if !has_bytes && out.acts.is_empty() {
                 self.out = out;

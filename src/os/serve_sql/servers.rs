@@ -38,7 +38,7 @@ pub(super) struct Server {
     /// The server will send no more than what is already there.
     is_read_closed: bool,
     pub(super) is_postponed: bool,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     armed: Option<Instant>,
 }
 
@@ -49,6 +49,8 @@ pub(super) enum Purpose {
     Lease(u32),
     /// To learn what the server is.
     Probe,
+    /// To follow the source's position.
+    Ask,
     Kill(Errand),
 }
 
@@ -72,6 +74,11 @@ pub(super) enum Stage {
         reply: Box<Reply>,
         answer: Vec<u8>,
     },
+    /// Asked for a position, or ready to be.
+    Asking {
+        reply: Option<Box<Reply>>,
+        answer: Vec<u8>,
+    },
     Idle,
 }
 
@@ -81,10 +88,12 @@ impl Server {
         match &self.stage {
             Stage::Opening { purpose, .. } => match **purpose {
                 Purpose::Lease(client) => Some(client),
-                Purpose::Probe | Purpose::Kill(_) => None,
+                Purpose::Probe | Purpose::Ask | Purpose::Kill(_) => None,
             },
             Stage::Leased { client } => Some(*client),
-            Stage::Cleaning { .. } | Stage::Killing { .. } | Stage::Idle => None,
+            Stage::Cleaning { .. } | Stage::Killing { .. } | Stage::Asking { .. } | Stage::Idle => {
+                None
+            }
         }
     }
 
@@ -92,18 +101,28 @@ impl Server {
         match &self.stage {
             Stage::Opening { purpose, .. } => match &**purpose {
                 Purpose::Kill(errand) => Some(errand),
-                Purpose::Lease(_) | Purpose::Probe => None,
+                Purpose::Lease(_) | Purpose::Probe | Purpose::Ask => None,
             },
             Stage::Killing { errand, .. } => Some(errand),
-            Stage::Leased { .. } | Stage::Cleaning { .. } | Stage::Idle => None,
+            Stage::Leased { .. } | Stage::Cleaning { .. } | Stage::Asking { .. } | Stage::Idle => {
+                None
+            }
         }
+    }
+
+    /// Whether an answer is owed by it, or it is not there yet.
+    const fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Asking { reply: None, .. } | Stage::Idle)
     }
 
     /// In the pool, or on its way there.
     pub(super) const fn is_spare(&self) -> bool {
         match &self.stage {
             Stage::Cleaning { .. } | Stage::Idle => true,
-            Stage::Opening { .. } | Stage::Leased { .. } | Stage::Killing { .. } => false,
+            Stage::Opening { .. }
+            | Stage::Leased { .. }
+            | Stage::Killing { .. }
+            | Stage::Asking { .. } => false,
         }
     }
 
@@ -238,7 +257,8 @@ impl ServeSql {
             Stage::Opening { .. }
             | Stage::Leased { .. }
             | Stage::Cleaning { .. }
-            | Stage::Killing { .. } => {}
+            | Stage::Killing { .. }
+            | Stage::Asking { .. } => {}
         }
         if server.outbound.is_empty() {
             let mut quit = Vec::new();
@@ -359,6 +379,7 @@ impl ServeSql {
                     self.finish_errand(turn, &errand, error.map_or(Ok(()), Err));
                 }
             }
+            Stage::Asking { .. } => self.asker_heard(turn, slot, count),
             // An idle connection has nothing to say but goodbye.
             Stage::Idle => self.close_server(slot),
         }
@@ -411,18 +432,23 @@ impl ServeSql {
                         });
                     }
                     Purpose::Probe => self.close_server(slot),
+                    Purpose::Ask => {
+                        server.stage = Stage::Asking { reply: None, answer: Vec::new() };
+                        self.follow_writes(turn);
+                    }
                     Purpose::Kill(errand) => self.send_errand(turn, slot, errand),
                 }
             }
             Progress::Failed(error) => {
                 log::debug!("{}: {error}", self.site.servers[host.index()]);
                 self.close_server(slot);
+                self.asker_lost(turn, slot, true);
                 match purpose {
                     Purpose::Lease(client) => {
                         self.refuse(turn, client, host, Some(error));
                         self.settle(turn, client);
                     }
-                    Purpose::Probe => {}
+                    Purpose::Probe | Purpose::Ask => {}
                     Purpose::Kill(errand) => self.finish_errand(turn, &errand, Err(error)),
                 }
             }
@@ -439,7 +465,9 @@ impl ServeSql {
         let lessee = server.lessee();
         let is_opening = matches!(server.stage, Stage::Opening { .. });
         let errand = server.errand().cloned();
+        let is_busy = server.is_busy();
         self.close_server(slot);
+        self.asker_lost(turn, slot, is_busy);
         if let Some(errand) = errand {
             self.finish_errand(turn, &errand, Err(kills::lost()));
             return;
@@ -466,7 +494,7 @@ impl ServeSql {
         }
     }
 
-    fn watch_server(&mut self, slot: u32) {
+    pub(super) fn watch_server(&mut self, slot: u32) {
         if let Some(server) = self.servers.get_mut(slot) {
             self.timers.arm(Place::Server(slot), &mut server.armed, server.deadline);
         }
