@@ -1,12 +1,15 @@
 //! The data plane: the web front and the SQL splitter on one epoll.
 //!
-//! In: `Routes`, readiness. Out: what it has come to, its status. Must not: wait.
+//! In: `Routes`, readiness. Out: what it has come to, its status. Must not: wait
+//! longer than it is told.
 //! Read first: `plane`; design section 6.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use super::clock;
 use super::plane::{Plane, Ready, Service, Turn};
 use super::serve_sql::{self, ServeSql};
 use super::serve_web::{self, ServeWeb};
@@ -32,8 +35,10 @@ pub struct Data {
 #[derive(Debug)]
 pub struct Turned {
     pub facts: DataPlane,
-    /// Something stopped for its budget, or something was ready, so that more may be by now: turn
-    /// again soon. Asking this epoll costs far less than waiting for it through async-io.
+    pub now: Instant,
+    /// Something was ready, so that more will be soon.
+    pub is_busy: bool,
+    /// Something stopped for its budget: turn again without waiting.
     pub has_more: bool,
 }
 
@@ -82,13 +87,14 @@ impl Data {
         self.facts()
     }
 
-    /// Serves what is ready, a bounded amount.
-    pub fn turn(&mut self, now: Instant) -> Turned {
-        let mut has_more = self.plane.poll(&mut self.ready).unwrap_or_else(|error| {
+    /// Waits for something, no longer than `limit`; serves what is ready, a bounded amount.
+    pub fn turn(&mut self, limit: Duration) -> Turned {
+        let mut has_more = self.plane.wait(limit, &mut self.ready).unwrap_or_else(|error| {
             log::error!("epoll: {error}");
             false
         });
-        has_more |= !self.ready.is_empty();
+        let now = clock::now();
+        let is_busy = !self.ready.is_empty();
         let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
         for ready in &self.ready {
             match ready.key.service {
@@ -104,7 +110,7 @@ impl Data {
         if self.sql.deadline().is_some_and(|at| at <= now) {
             self.sql.expire(&mut turn);
         }
-        Turned { facts: self.facts(), has_more }
+        Turned { facts: self.facts(), now, is_busy, has_more }
     }
 
     #[must_use]

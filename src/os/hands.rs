@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use nix::sys::signalfd::SignalFd;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 
 use super::control::{Asked, Clients};
 use super::data::Data;
@@ -40,6 +40,8 @@ pub struct Hands {
     data: Rc<RefCell<Data>>,
     /// What the data plane came to since the node was told.
     facts: Rc<Cell<Option<DataPlane>>>,
+    /// Ends the data plane's wait when it was given other routes.
+    rerouted: (Sender<()>, Receiver<()>),
     clients: Rc<Clients>,
 }
 
@@ -75,12 +77,12 @@ impl Hands {
             own_arguments,
             data,
             facts: Rc::default(),
+            rerouted: smol::channel::bounded(1),
             clients: Rc::default(),
         };
         hands.network.start_readers(&hands.executor, &hands.inputs);
         hands.start_clock_watch();
         hands.start_control();
-        hands.start_data()?;
         Ok(hands)
     }
 
@@ -114,6 +116,8 @@ impl Hands {
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
                 self.facts.set(Some(facts));
+                // Deadlines may have moved. A full queue has a notice in it already.
+                let _full = self.rerouted.0.try_send(());
             }
             Output::Persist(state) => {
                 if let Err(error) = file::save_state(&state) {
@@ -231,39 +235,41 @@ impl Hands {
             .detach();
     }
 
-    fn start_data(&self) -> io::Result<()> {
+    /// Serves the data plane for ever, beside the executor and not as one of its tasks: the
+    /// executor runs what is runnable many times before it looks for other events, and a busy data
+    /// plane is always runnable.
+    pub async fn serve_data(&self) -> io::Result<()> {
         let epoll = Async::new(self.data.borrow().epoll()?)?;
-        let (data, facts, inputs) = (self.data.clone(), self.facts.clone(), self.inputs.clone());
-        self.executor
-            .spawn(async move {
-                let mut known = DataPlane::default();
-                loop {
-                    let mut turned = data.borrow_mut().turn(clock::now());
-                    for _ in 1..limits::PLANE_TURNS_MAX {
-                        if !turned.has_more {
-                            break;
-                        }
-                        turned = data.borrow_mut().turn(clock::now());
-                    }
-                    if turned.facts != known {
-                        known = turned.facts;
-                        facts.set(Some(known));
-                        // A full queue wakes the node all the same.
-                        let _full = inputs.try_send(Input::Wake);
-                    }
-                    if turned.has_more {
-                        smol::future::yield_now().await;
-                        continue;
-                    }
-                    let deadline = data.borrow().deadline();
-                    let ready = async {
-                        let _closing = epoll.readable().await;
-                    };
-                    smol::future::or(ready, sleep_until(deadline)).await;
+        let mut known = DataPlane::default();
+        let mut limit = Duration::ZERO;
+        let mut shift_ends = crate::time::Instant::ZERO;
+        loop {
+            let turned = self.data.borrow_mut().turn(limit);
+            let is_news = turned.facts != known;
+            if is_news {
+                known = turned.facts;
+                self.facts.set(Some(known));
+                // A full queue wakes the node all the same.
+                let _full = self.inputs.try_send(Input::Wake);
+            }
+            if turned.is_busy || turned.has_more {
+                limit = if turned.has_more { Duration::ZERO } else { limits::PLANE_WAIT };
+                if is_news || turned.now >= shift_ends {
+                    smol::future::yield_now().await;
+                    shift_ends = clock::now() + limits::PLANE_SHIFT;
                 }
-            })
-            .detach();
-        Ok(())
+                continue;
+            }
+            limit = Duration::ZERO;
+            let deadline = self.data.borrow().deadline();
+            let ready = async {
+                let _closing = epoll.readable().await;
+            };
+            let rerouted = async {
+                let _open = self.rerouted.1.recv().await;
+            };
+            smol::future::or(smol::future::or(ready, rerouted), sleep_until(deadline)).await;
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -115,10 +116,15 @@ impl Plane {
     /// Fills `ready` with what is ready at this moment, without waiting. Returns whether the limit
     /// for one turn was reached, so that more may be pending.
     pub fn poll(&mut self, ready: &mut Vec<Ready>) -> io::Result<bool> {
+        self.wait(Duration::ZERO, ready)
+    }
+
+    /// The same, after waiting until something is ready or the limit, below a second, is over.
+    pub fn wait(&mut self, limit: Duration, ready: &mut Vec<Ready>) -> io::Result<bool> {
         self.events.clear();
         ready.clear();
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&now)) {
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&limit)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -25,13 +25,14 @@ pub fn run(config: Config, config_path: &str, me: HostId) -> io::Result<()> {
     let persistent = file::load_state()?;
     let executor = Rc::new(LocalExecutor::new());
     let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
-    async_io::block_on(executor.run(async {
-        let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in)?;
-        hands.start_signals(signals)?;
-        let node = Node::new(config, me, clock::wall_nanos(), persistent);
-        turn_until_exit(node, &hands, &inputs).await;
+    let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in)?;
+    hands.start_signals(signals)?;
+    let node = Node::new(config, me, clock::wall_nanos(), persistent);
+    let control = async {
+        executor.run(turn_until_exit(node, &hands, &inputs)).await;
         Ok(())
-    }))
+    };
+    async_io::block_on(smol::future::or(control, hands.serve_data()))
 }
 
 async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) {

@@ -195,6 +195,23 @@ fn measure(host: &Host, rounds: u32, seconds: u64) -> Outcome<Value> {
             }
         }
     }
+    println!(
+        "\n{:<8} {:>23} {:>16} {:>15}",
+        "target", "system calls/query at 1", "16 connections", "short session"
+    );
+    for target in [Target::Haproxy, Target::Tandem] {
+        let one = system_calls(host, target, 1, seconds)?;
+        let sixteen = system_calls(host, target, 16, seconds)?;
+        let session = traced(host, target, || {
+            make_short_sessions(host, target)?;
+            Ok(f64::from(SHORT_SESSIONS))
+        })?;
+        println!("{:<8} {one:>23.2} {sixteen:>16.2} {session:>15.1}", target.name());
+        all.insert(
+            format!("system calls {}", target.name()),
+            json!({ "a_query_at_1": one, "a_query_at_16": sixteen, "a_short_session": session }),
+        );
+    }
     println!("\n{:<8} {:>16} {:>14} {:>18}", "target", "short session ms", "CPU us each", "RSS kB");
     for target in Target::ALL {
         let (each, cpu) = short_sessions(host, target, rounds)?;
@@ -223,13 +240,40 @@ fn cell(
     let before = cpu_seconds(host, target)?;
     let printed = run(host, Duration::from_secs(seconds + 60), &words)?;
     let cpu = cpu_seconds(host, target)? - before;
-    let events: f64 = printed
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("total number of events:")?.trim().parse().ok())
-        .ok_or_else(|| format!("sysbench said: {printed}"))?;
-    let count = (events * queries).max(1.0);
+    let count = (events(&printed)? * queries).max(1.0);
     let elapsed = Duration::from_secs(seconds).as_secs_f64();
     Ok((count / elapsed, cpu * 1e6 / count))
+}
+
+fn events(printed: &str) -> Outcome<f64> {
+    printed
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("total number of events:")?.trim().parse().ok())
+        .ok_or_else(|| format!("sysbench said: {printed}"))
+}
+
+/// System calls of the proxy a query.
+fn system_calls(host: &Host, target: Target, connections: usize, seconds: u64) -> Outcome<f64> {
+    let (time, size) = (format!("--time={seconds}"), format!("--table-size={ROWS}"));
+    let address = target.address(REPLICA);
+    let load = sysbench("point_select", address, connections, &[&size, &time, "run"]);
+    traced(host, target, || events(&run(host, Duration::from_secs(seconds + 60), &load)?))
+}
+
+/// System calls of the proxy, as strace(1) counts them, for each of the things that `work` did.
+fn traced(host: &Host, target: Target, work: impl FnOnce() -> Outcome<f64>) -> Outcome<f64> {
+    let Some(pid_file) = target.pid_file() else { return Ok(0.0) };
+    let start = "strace -f -c -o /tmp/strace -p $(cat \"$0\") >/dev/null 2>&1 & echo $!; sleep 0.5";
+    let tracer = host.read(&["bash", "-c", start, pid_file])?;
+    let done = work();
+    let end = "kill -INT $0; while kill -0 $0 2>/dev/null; do sleep 0.05; done; cat /tmp/strace";
+    let printed = host.read(&["bash", "-c", end, tracer.trim()])?;
+    let calls: f64 = printed
+        .lines()
+        .find(|line| line.trim_end().ends_with(" total") && line.trim_start().starts_with("100"))
+        .and_then(|line| line.split_whitespace().nth(3)?.parse().ok())
+        .ok_or_else(|| format!("strace said: {printed}"))?;
+    Ok(calls / done?.max(1.0))
 }
 
 fn sysbench(
@@ -265,19 +309,23 @@ fn short_sessions(host: &Host, target: Target, rounds: u32) -> Outcome<(f64, f64
     let (mut times, mut costs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let (before, since) = (cpu_seconds(host, target)?, Instant::now());
-        host.on_network(|| {
-            for _ in 0..SHORT_SESSIONS {
-                let mut conn = connect(target)?;
-                conn.query_drop("SET NAMES utf8mb4").map_err(text)?;
-                conn.query_drop("SELECT c FROM app.sbtest1 WHERE id = 7").map_err(text)?;
-            }
-            Ok::<(), String>(())
-        })??;
+        make_short_sessions(host, target)?;
         let count = f64::from(SHORT_SESSIONS);
         times.push(since.elapsed().as_secs_f64() * 1e3 / count);
         costs.push((cpu_seconds(host, target)? - before) * 1e6 / count);
     }
     Ok((median(times.into_iter()), median(costs.into_iter())))
+}
+
+fn make_short_sessions(host: &Host, target: Target) -> Outcome<()> {
+    host.on_network(|| {
+        for _ in 0..SHORT_SESSIONS {
+            let mut conn = connect(target)?;
+            conn.query_drop("SET NAMES utf8mb4").map_err(text)?;
+            conn.query_drop("SELECT c FROM app.sbtest1 WHERE id = 7").map_err(text)?;
+        }
+        Ok(())
+    })?
 }
 
 /// Resident memory without and with idle sessions, each after one query.

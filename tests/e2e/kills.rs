@@ -121,7 +121,8 @@ fn strike_under(
     }
     std::thread::sleep(Duration::from_millis(milliseconds));
     let at = pair.power_off(active)?;
-    wait_until("a write succeeds", WRITTEN_LIMIT, || load.has_good(Kind::Write, at))?;
+    wait_until("a write succeeds", WRITTEN_LIMIT, || load.has_good(Kind::Write, at))
+        .map_err(|why| format!("{why}; {}", survivor_at_a_loss(pair, load, 1 - active)))?;
     let on = Instant::now();
     pair.power_on(active)?;
     let mut is_discarded = false;
@@ -138,6 +139,26 @@ fn strike_under(
         format!("{why}; seen: {}", seen.join("; "))
     })?;
     Ok((at, is_discarded, on.elapsed()))
+}
+
+/// What there is to see of a host on which no write succeeds.
+fn survivor_at_a_loss(pair: &Pair, load: &Load, number: usize) -> String {
+    let server = &pair.servers[number];
+    let ask = |query: &str| match database::ask(&server.host, query) {
+        Ok(rows) => rows.iter().map(|row| row.join("\t")).collect::<Vec<_>>().join("\n"),
+        Err(why) => why,
+    };
+    let records = load.records();
+    let last: Vec<String> = records.iter().rev().take(5).map(|it| format!("{it:?}")).collect();
+    format!(
+        "seen: {}\nlast of {} answers: {}\n{}\n{}\nstatus {}",
+        server.summary(),
+        records.len(),
+        last.join("\n"),
+        ask("SHOW FULL PROCESSLIST"),
+        ask("SHOW GLOBAL STATUS LIKE 'rpl_semi%'"),
+        server.status().unwrap_or_default(),
+    )
 }
 
 fn says_discard(pair: &Pair, number: usize) -> bool {
