@@ -71,7 +71,7 @@ impl Session {
 
     /// A packet of the log-in.
     fn knock(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some((header, payload, _)) = packet::split(bytes) else {
+        let Some((header, payload, rest)) = packet::split(bytes) else {
             if bytes.len() > limits::SQL_LOGIN_BYTES_MAX {
                 self.close(out);
             }
@@ -80,6 +80,11 @@ impl Session {
         let Phase::Door(door) = &mut self.phase else { return 0 };
         match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
+            Entry::Secured => {
+                // Never taken for a packet: it was not inside of TLS.
+                out.acts.push(Act::Secure(rest.to_vec()));
+                return bytes.len();
+            }
             Entry::Admitted(guest, sequence) => self.admit(context, guest, sequence, out),
             Entry::Refused => {
                 out.tally.refused += 1;
