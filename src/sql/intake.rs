@@ -19,7 +19,10 @@ use super::statement::LAST_ID;
 impl Session {
     /// Bytes from the client.
     pub fn client_sent(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) {
-        self.idle_since = context.now;
+        if !self.is_at_door() {
+            // A log-in has its time as a whole, however often a byte of it comes.
+            self.idle_since = context.now;
+        }
         if self.inbox.is_empty() {
             let used = self.process(context, bytes, out);
             self.inbox.extend_from_slice(bytes.get(used..).unwrap_or(&[]));
@@ -100,6 +103,7 @@ impl Session {
         self.reading.is_charset_safe = is_collation_safe(guest.collation);
         self.database.clone_from(&guest.database);
         self.guest = guest;
+        self.idle_since = context.now;
         if !context.config.local_infile {
             // Whatever the client claims: no server may ask it for a file.
             self.guest.capabilities &= !capability::LOCAL_FILES;
