@@ -386,26 +386,21 @@ impl fmt::Display for Error {
             return f.write_str("what came is not TLS");
         }
         write!(f, "{error}")?;
-        if let E::InvalidCertificate(why) = error {
-            match why {
-                // Makers of certificates give their authorities one and the same name.
-                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                    f.write_str(" (none of the certificates to verify against has signed it)")?;
-                }
-                CertificateError::NotValidForNameContext { .. } => {
-                    f.write_str(" (only names in subjectAltName count)")?;
-                }
-                _ => {}
-            }
+        if let E::InvalidCertificate(
+            // Makers of certificates give their authorities one and the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) = error
+        {
+            f.write_str(" (none of the certificates to verify against has signed it)")?;
         }
-        let is_version = matches!(error, E::PeerIncompatible(_))
-            || matches!(
-                error,
-                E::AlertReceived(
-                    AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure
-                )
-            );
-        if is_version {
+        if let E::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) = error {
+            f.write_str(" (only names in subjectAltName count)")?;
+        }
+        if let E::PeerIncompatible(_)
+        | E::AlertReceived(
+            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure,
+        ) = error
+        {
             f.write_str(" (TLS 1.2 and 1.3 are spoken here, nothing older)")?;
         }
         Ok(())
@@ -562,7 +557,8 @@ mod tests {
         let mut rng = Rng::new(7);
         for _ in 0..2000 {
             let mut server = files.server();
-            let mut bytes: Vec<u8> = (0..rng.below(300)).map(|_| rng.below(256) as u8).collect();
+            let mut bytes: Vec<u8> =
+                (0..rng.below(300)).map(|_| rng.below(256).to_le_bytes()[0]).collect();
             if let Some(start) = bytes.get_mut(..5) {
                 start.copy_from_slice(&[22, 3, 1, 0, 200]);
             }

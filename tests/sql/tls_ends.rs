@@ -76,8 +76,10 @@ fn much_data_passes_whole_in_both_directions() {
     client.say(&[&[a, b, c, 1], rest].concat());
     assert_eq!(client.packet().expect("an answer")[0], 0, "OK");
     let inserted = pair.sql(0, "SELECT MD5(a) FROM t.big");
-    client.query(b"SELECT VARIABLE_VALUE FROM information_schema.session_status \
-        WHERE VARIABLE_NAME = 'Ssl_version' FOR UPDATE");
+    client.query(
+        b"SELECT VARIABLE_VALUE FROM information_schema.session_status \
+        WHERE VARIABLE_NAME = 'Ssl_version' FOR UPDATE",
+    );
     assert_eq!(client.rows_of(b"TLSv1.2"), 1, "between splitter and server");
     client.query(b"SELECT a FROM t.big FOR UPDATE");
     assert_eq!(client.rows_of(&text), 1, "the same text comes back");

@@ -90,19 +90,24 @@ pub fn identity(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
         return Err(format!("{key}: mode is {:04o}: run chmod o= on it", mode & 0o7777));
     }
     let text = read(key)?;
-    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound if contains(&text, "ENCRYPTED PRIVATE KEY") => {
+    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        if !matches!(error, pem::Error::NoItemsFound) {
+            format!("{key}: {error}")
+        } else if contains(&text, "ENCRYPTED PRIVATE KEY") {
             format!("{key}: the key is under a passphrase: write it without one, `openssl pkey`")
+        } else {
+            format!("{key}: no \"-----BEGIN PRIVATE KEY-----\" in it")
         }
-        pem::Error::NoItemsFound => format!("{key}: no \"-----BEGIN PRIVATE KEY-----\" in it"),
-        error => format!("{key}: {error}"),
     })?;
-    CertifiedKey::from_der(chain, private, &provider()).map_err(|error| match error {
-        Error::InconsistentKeys(_) => format!("{key} is not the private key of {certificate}"),
-        Error::InvalidCertificate(_) => format!("{certificate}: {error}"),
-        _ => format!(
-            "{key}: not usable: write an RSA (2048 bits or more), P-256, P-384 or Ed25519 key"
-        ),
+    CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
+        if matches!(error, Error::InconsistentKeys(_)) {
+            format!("{key} is not the private key of {certificate}")
+        } else if matches!(error, Error::InvalidCertificate(_)) {
+            format!("{certificate}: {error}")
+        } else {
+            let kinds = "RSA (2048 bits or more), P-256, P-384 or Ed25519";
+            format!("{key}: not usable: write a key of {kinds}")
+        }
     })
 }
 
