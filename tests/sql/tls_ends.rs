@@ -260,3 +260,138 @@ fn a_client_that_leaves_in_tls_leaves_nothing_behind() {
     assert_eq!(client.take(1), None);
     assert!(client.tls.is_ended(), "close_notify");
 }
+
+/// As without TLS: a last question is answered, and a held statement leaves with its client.
+#[test]
+fn a_goodbye_in_tls_means_what_the_end_of_a_connection_does() {
+    let keys = Keys::new();
+    let pair = Pair::with(&keys.options());
+    let front = secured(&pair, &keys, |_| {});
+    let mut client = TlsClient::connect(&front, false);
+    let mut records = Vec::new();
+    let text = b"SELECT name FROM t.mark WHERE SLEEP(0.3) = 0";
+    let length = u8::try_from(text.len() + 1).unwrap();
+    client.tls.seal(&[&[length, 0, 0, 0, 3], &text[..]].concat(), &mut records).expect("seals");
+    let ours = records.len();
+    client.socket.write_all(&records).expect("sends");
+    // The goodbye alone: the client's own half stays usable for what it is told.
+    let mut goodbye = TlsClient::connect(&front, false);
+    goodbye.tls.close(&mut records);
+    goodbye.socket.write_all(&records[ours..]).expect("sends");
+    client.socket.shutdown(Shutdown::Write).expect("half-closes");
+    assert_eq!(client.rows(), Some(1), "the last question");
+    front.wait("both have left", |status| status.sessions == 0);
+    pair.sql(0, "CREATE TABLE t.leaving_in_tls (a INT)");
+    let mut client = TlsClient::connect(&front, false);
+    front.route(&routes(None, [false, true]));
+    client.query(b"INSERT INTO t.leaving_in_tls VALUES (1)");
+    front.wait("the statement is held", |status| status.held == 1);
+    drop(client);
+    front.wait("the session ends", |status| status.sessions == 0);
+    front.route(&routes(Some(HostId::First), [false, true]));
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(pair.sql(0, "SELECT COUNT(*) FROM t.leaving_in_tls"), "0");
+}
+
+enum Talker {
+    Plain(RawClient),
+    Secured(Box<TlsClient>),
+}
+
+impl Talker {
+    fn connect(front: &Front, is_secured: bool) -> Self {
+        if is_secured {
+            Self::Secured(Box::new(TlsClient::connect(front, false)))
+        } else {
+            Self::Plain(RawClient::connect(front))
+        }
+    }
+
+    fn round_trip(&mut self, text: &[u8]) {
+        match self {
+            Self::Plain(client) => client.round_trip(text),
+            Self::Secured(client) => {
+                client.query(text);
+                assert_eq!(client.rows(), Some(1));
+            }
+        }
+    }
+}
+
+/// The splitter's processor time of each query, in microseconds.
+fn cost(front: &Front, is_secured: bool, clients: u32, each: u32) -> f64 {
+    let talkers: Vec<_> = (0..clients).map(|_| Talker::connect(front, is_secured)).collect();
+    let cpu = front.cpu();
+    let threads: Vec<_> = talkers
+        .into_iter()
+        .map(|mut talker| {
+            thread::spawn(move || (0..each).for_each(|_| talker.round_trip(b"SELECT 1")))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    (front.cpu() - cpu).as_secs_f64() * 1e6 / f64::from(clients * each)
+}
+
+/// `cargo test --profile quick --test sql tls_figures -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a law"]
+fn tls_figures() {
+    let keys = Keys::new();
+    let pair = Pair::with(&keys.options());
+    let modes = [ServerTls::Off, ServerTls::Require];
+    let fronts = modes.map(|mode| secured(&pair, &keys, |config| config.server_tls = mode));
+    for clients in [1, 16] {
+        let mut least = [[f64::INFINITY; 2]; 2];
+        for _ in 0..5 {
+            for (front, least) in fronts.iter().zip(&mut least) {
+                for (is_secured, least) in [false, true].into_iter().zip(least) {
+                    *least = least.min(cost(front, is_secured, clients, 4000 / clients));
+                }
+            }
+        }
+        let [[plain, client], [server, both]] = least;
+        println!(
+            "{clients} clients, us a query: plain {plain:.1}, TLS of the client {client:.1}, of the \
+             server {server:.1}, of both {both:.1}"
+        );
+    }
+    let short = |front: &Front, is_secured: bool| {
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            let cpu = front.cpu();
+            for _ in 0..200 {
+                Talker::connect(front, is_secured).round_trip(b"SELECT 1");
+            }
+            least = least.min((front.cpu() - cpu).as_secs_f64() * 1e6 / 200.0);
+        }
+        least
+    };
+    let [front, _] = &fronts;
+    println!("short sessions, us each: plain {:.0}", short(front, false));
+    println!("in TLS, a key of P-256: {:.0}", short(front, true));
+    if let Some(made) = servers::mysql97_template() {
+        let rsa = secured(&pair, &keys, |config| {
+            config.server_tls = ServerTls::Off;
+            config.certificate = Some(made.join("server-cert.pem").display().to_string());
+            config.key = Some(made.join("server-key.pem").display().to_string());
+        });
+        println!("in TLS, a key of RSA 2048: {:.0}", short(&rsa, true));
+    }
+    for is_secured in [false, true] {
+        let mut sockets = Vec::new();
+        let before = resident();
+        for _ in 0..800 {
+            let mut talker = Talker::connect(front, is_secured);
+            talker.round_trip(b"SELECT 1");
+            // What the client keeps is given back for the next one's.
+            sockets.push(match talker {
+                Talker::Plain(client) => client.socket,
+                Talker::Secured(client) => client.socket,
+            });
+        }
+        let grown = resident().saturating_sub(before);
+        println!("800 idle sessions, TLS {is_secured}: {grown} kB");
+        drop(sockets);
+        front.wait("they leave", |status| status.sessions == 0);
+    }
+}
