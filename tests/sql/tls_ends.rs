@@ -351,8 +351,8 @@ fn tls_figures() {
         }
         let [[plain, client], [server, both]] = least;
         println!(
-            "{clients} clients, us a query: plain {plain:.1}, TLS of the client {client:.1}, of the \
-             server {server:.1}, of both {both:.1}"
+            "{clients} clients, us a query: plain {plain:.1}, TLS of the client {client:.1}, of \
+             the server {server:.1}, of both {both:.1}"
         );
     }
     let short = |front: &Front, is_secured: bool| {

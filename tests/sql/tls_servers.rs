@@ -199,7 +199,7 @@ fn a_path_stays_in_the_clear() {
         config.server_socket = Some(pair.socket(0));
     });
     let mut conn = connect(&front);
+    assert_eq!(mark(&mut conn), "second", "the replica, in TLS");
     assert_eq!(one(&mut conn, "SELECT CURRENT_USER() FOR UPDATE"), "app@localhost");
     assert_eq!(cipher(&mut conn), "", "the source, by its path");
-    assert_eq!(mark(&mut conn), "second", "the replica, in TLS");
 }
