@@ -320,12 +320,7 @@ impl Config {
             return refuse("peer.interval: write \"20ms\" up to three quarters of vrrp.interval");
         }
         self.check_witnesses().map_err(|why| Error(format!("peer.witnesses: {why}")))?;
-        if self.sql.users.is_empty() {
-            return refuse("no [[sql.user]]: nobody could log in to the splitter");
-        }
-        if !self.sql.admin_listen.is_empty() && self.sql.admin_password.is_none() {
-            return refuse("sql.admin_listen needs sql.admin_password: anybody could hold writes");
-        }
+        self.sql.check().map_err(Error)?;
         self.web.check().map_err(Error)
     }
 
@@ -464,6 +459,13 @@ mod tests {
             ("/var/www/html", "html", "absolute path"),
             ("hold_limit", "admin_listen = [\"127.0.0.1:1\"]\nhold_limit", "admin_password"),
             ("hold_limit", "clients = [\"192.168\"]\nhold_limit", "192.168.3.0/24"),
+            ("hold_limit", "certificate = \"/c\"\nhold_limit", "needs sql.key"),
+            ("hold_limit", "key = \"/k\"\nhold_limit", "needs sql.certificate"),
+            ("hold_limit", "require_tls = true\nhold_limit", "no client gets in"),
+            ("hold_limit", "client_ca = \"/c\"\nhold_limit", "needs sql.certificate"),
+            ("hold_limit", "server_tls = \"verify\"\nhold_limit", "needs sql.server_ca"),
+            ("hold_limit", "server_tls = \"yes\"\nhold_limit", "`prefer`, `require`"),
+            ("hold_limit", "server_ca = \"/c\"\nhold_limit", "server_tls = \"verify\""),
         ];
         for (from, to, expected) in cases {
             let text = EXAMPLE.replacen(from, to, 1);

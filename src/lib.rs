@@ -32,6 +32,7 @@
 //!    lease, what the gateway sees), [`repl`] (the local database: looked at, promoted, closed,
 //!    made a replica). Beside the node, `node::survey` looks at the network before anything serves.
 //! 5. The data plane: [`sql`] (the splitter), [`web`] (the front), steered by [`routes`] alone.
+//!    [`os::tls`] is what a connection of it goes through when it is in TLS.
 //! 6. [`console`]: what operators ask and are told; [`cli`]: the applets; [`config`]:
 //!    `tandem.toml`, one section a module.
 //! 7. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every

@@ -23,6 +23,12 @@ mod replicated;
 mod servers;
 #[path = "sql/state.rs"]
 mod state;
+#[path = "sql/tls.rs"]
+mod tls;
+#[path = "sql/tls_ends.rs"]
+mod tls_ends;
+#[path = "sql/tls_servers.rs"]
+mod tls_servers;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

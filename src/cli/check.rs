@@ -25,7 +25,9 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     }
     let path = path.unwrap_or(super::CONFIG_PATH);
-    let config = match super::load(path) {
+    let loaded =
+        super::load(path).and_then(|config| super::check_files(path, &config).map(|()| config));
+    let config = match loaded {
         Ok(config) => config,
         Err(why) => {
             eprintln!("tandem: {why}");

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{Request, Response};
-use crate::os::{control, file};
+use crate::os::{control, file, serve_sql};
 use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
@@ -188,6 +188,11 @@ fn load(path: &str) -> Result<Config, String> {
     let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
     config.resolve(file::read_secret).map_err(|error| format!("{path}: {error}"))?;
     Ok(config)
+}
+
+/// Whether what the configuration names besides secrets can be used: certificates and their keys.
+fn check_files(path: &str, config: &Config) -> Result<(), String> {
+    serve_sql::check_files(&config.sql).map_err(|why| format!("{path}: {why}"))
 }
 
 /// Which of the two this host is, by the name that was given or by its own.

@@ -19,7 +19,11 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         .format_timestamp_millis()
         .format_target(false)
         .init();
-    let (config, me) = match arguments.place.load() {
+    let place = &arguments.place;
+    let loaded = place
+        .load()
+        .and_then(|(config, me)| super::check_files(&place.config, &config).map(|()| (config, me)));
+    let (config, me) = match loaded {
         Ok(loaded) => loaded,
         Err(why) => {
             eprintln!("tandem: {why}");

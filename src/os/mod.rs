@@ -22,3 +22,4 @@ pub mod serve_sql;
 pub mod serve_web;
 pub mod survey;
 mod sys;
+pub mod tls;

@@ -24,6 +24,7 @@ mod desks;
 mod kills;
 mod listen;
 mod own_writes;
+mod secure;
 mod servers;
 mod slab;
 
@@ -40,6 +41,7 @@ use crate::routes::{Flow, Routes};
 use crate::sql;
 use crate::sql::gate;
 use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
+use crate::sql::login;
 use crate::sql::own_writes::OwnWrites;
 use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
@@ -50,8 +52,11 @@ use crate::wire::HostId;
 use clients::Client;
 use desks::Visitor;
 use listen::Port;
+use secure::Security;
 use servers::Server;
 use slab::{Place, Slab, Timers};
+
+pub use secure::check_files;
 
 /// Where the splitter stands in the pair.
 #[derive(Debug, Clone)]
@@ -87,6 +92,9 @@ pub struct ServeSql {
     accept_at: Option<Instant>,
     threads: u32,
     random: Vec<u8>,
+    security: Security,
+    /// Records on their way to a socket; between two calls their bytes mean nothing.
+    sealed: Vec<u8>,
     out: Outbox,
     status: sql::Status,
 }
@@ -98,8 +106,9 @@ impl fmt::Debug for ServeSql {
 }
 
 impl ServeSql {
-    /// Binds the listeners.
+    /// Reads the certificates and binds the listeners.
     pub fn new(config: &sql::Config, site: Site, plane: &Plane) -> io::Result<Self> {
+        let security = Security::load(config)?;
         let listeners = listen::bind(config)?;
         for (slot, (listener, _)) in (0u32..).zip(&listeners) {
             let key = Key { service: Service::Sql, side: SIDE_LISTENER, generation: 0, slot };
@@ -127,6 +136,8 @@ impl ServeSql {
             accept_at: None,
             threads: 0,
             random: Vec::new(),
+            security,
+            sealed: Vec::new(),
             out: Outbox::default(),
             status: sql::Status::default(),
         })
@@ -323,9 +334,16 @@ impl ServeSql {
             return;
         }
         self.threads = self.threads.wrapping_add(1);
+        let mut session = Session::new(turn.now, name);
+        session.tls = match peer {
+            Some(_) => self.security.offer(&self.config),
+            // Nobody can listen.
+            None => login::Tls::Off,
+        };
         self.clients.insert(Client {
             socket,
-            session: Session::new(turn.now, name),
+            tls: None,
+            session,
             legs: [None, None],
             outbound: Vec::new(),
             is_unread: false,

@@ -14,7 +14,7 @@ use crate::wire::HostId;
 
 use super::handshake::{Facts, Plugin, Salt};
 use super::lexer::{Lexer, Mode, Token};
-use super::login::{Door, Entry};
+use super::login::{Door, Entry, Tls};
 use super::packet::{self, ServerError, status};
 use super::table::{Table, Type};
 use super::{Config, Status, User, atlas};
@@ -60,7 +60,7 @@ pub struct Desk {
 impl Desk {
     /// Greets a client.
     pub fn new(salt: Salt, thread: u32, peer: String, out: &mut Vec<u8>) -> Self {
-        let door = Door::new(salt, Plugin::Native);
+        let door = Door::new(salt, Plugin::Native, Tls::Off);
         let version = GREETED_VERSION.to_owned();
         let facts = Facts { version, capabilities: 0, collation: 33, plugin: Plugin::Native };
         door.greet(&facts, thread, out);
@@ -90,7 +90,7 @@ impl Desk {
             match &mut self.door {
                 Some(door) => {
                     match door.packet(header, payload, &admin(view.config), &self.peer, out) {
-                        Entry::Waiting => {}
+                        Entry::Waiting | Entry::Secured => {}
                         Entry::Admitted(_, sequence) => {
                             packet::ok(out, sequence, status::AUTOCOMMIT);
                             self.door = None;

@@ -53,8 +53,9 @@ pub const RELAYED: u32 = cap::FOUND_ROWS
     | cap::SESSION_TRACK
     | cap::DEPRECATE_EOF;
 
-/// Everything the splitter may offer to a client. Left out on purpose: compression, TLS, query
-/// attributes, optional metadata, expired passwords, MariaDB's extended flags.
+/// Everything the splitter may offer to a client, beside TLS where it has a certificate. Left out
+/// on purpose: compression, query attributes, optional metadata, expired passwords, MariaDB's
+/// extended flags.
 pub const OFFERED: u32 = RELAYED | OWN | cap::CONNECT_ATTRS;
 
 /// What the splitter speaks itself, whatever the servers do.
@@ -147,6 +148,8 @@ pub struct Greeting {
     pub facts: Facts,
     pub thread: u32,
     pub salt: Salt,
+    /// The connection may go on in TLS.
+    pub has_tls: bool,
 }
 
 impl Greeting {
@@ -177,12 +180,13 @@ impl Greeting {
             *place = byte;
         }
         let facts = Facts { version, capabilities, collation, plugin };
-        Ok(Self { facts, thread, salt })
+        Ok(Self { facts, thread, salt, has_tls: capabilities & cap::SSL != 0 })
     }
 
     /// Writes the payload. The status says AUTOCOMMIT, which is how every session starts.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        let capabilities = (self.facts.capabilities & OFFERED) | OWN;
+        let tls = if self.has_tls { cap::SSL } else { 0 };
+        let capabilities = (self.facts.capabilities & OFFERED) | OWN | tls;
         let [c0, c1, c2, c3] = capabilities.to_le_bytes();
         let (head, tail) = self.salt.split_at(8);
         out.push(10);
@@ -220,11 +224,11 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Reads a client's answer. A client that wants TLS or the protocol before 4.1 is `Short`.
+    /// Reads a client's answer. The protocol before 4.1 is `Short`.
     pub fn parse(payload: &'a [u8]) -> Result<Self, Short> {
         let mut reader = Reader::new(payload);
         let capabilities = reader.u32_le()?;
-        if capabilities & cap::PROTOCOL_41 == 0 || capabilities & cap::SSL != 0 {
+        if capabilities & cap::PROTOCOL_41 == 0 {
             return Err(Short);
         }
         reader.take(4)?;
@@ -253,15 +257,7 @@ impl<'a> Response<'a> {
     }
 
     pub fn emit(&self, out: &mut Vec<u8>) {
-        let base = OWN & !cap::CONNECT_WITH_DB & !cap::PLUGIN_AUTH_LENENC;
-        let mut capabilities = self.capabilities & RELAYED | base;
-        if self.database.is_some() {
-            capabilities |= cap::CONNECT_WITH_DB;
-        }
-        out.extend_from_slice(&capabilities.to_le_bytes());
-        out.extend_from_slice(&PACKET_BYTES_MAX.to_le_bytes());
-        out.push(self.collation);
-        out.extend_from_slice(&[0; 23]);
+        self.emit_head(out);
         out.extend_from_slice(self.user);
         out.push(0);
         out.push(u8::try_from(self.proof.len()).unwrap_or(0));
@@ -273,7 +269,31 @@ impl<'a> Response<'a> {
         out.extend_from_slice(self.plugin.unwrap_or(Plugin::Native).name().as_bytes());
         out.push(0);
     }
+
+    /// The part that goes ahead in the clear, alone, to ask for TLS: Protocol::SSLRequest. Inside
+    /// of TLS the whole answer follows, this part included.
+    pub fn emit_head(&self, out: &mut Vec<u8>) {
+        let base = OWN & !cap::CONNECT_WITH_DB & !cap::PLUGIN_AUTH_LENENC;
+        let mut capabilities = self.capabilities & (RELAYED | cap::SSL) | base;
+        if self.database.is_some() {
+            capabilities |= cap::CONNECT_WITH_DB;
+        }
+        out.extend_from_slice(&capabilities.to_le_bytes());
+        out.extend_from_slice(&PACKET_BYTES_MAX.to_le_bytes());
+        out.push(self.collation);
+        out.extend_from_slice(&[0; 23]);
+    }
 }
+
+/// Whether a client's first packet is Protocol::SSLRequest: the head of its answer and no more.
+#[must_use]
+pub fn is_tls_request(payload: &[u8]) -> bool {
+    let capabilities = Reader::new(payload).u32_le().unwrap_or(0);
+    payload.len() == HEAD_BYTES && capabilities & cap::SSL != 0
+}
+
+/// Capabilities, largest packet, collation, filler.
+const HEAD_BYTES: usize = 4 + 4 + 1 + 23;
 
 /// Protocol::AuthSwitchRequest.
 pub fn auth_switch(out: &mut Vec<u8>, sequence: u8, plugin: Plugin, salt: &Salt) {
@@ -300,7 +320,7 @@ mod tests {
             collation: 45,
             plugin: Plugin::Native,
         };
-        Greeting { facts, thread: 7, salt: *b"abcdefghijklmnopqrst" }
+        Greeting { facts, thread: 7, salt: *b"abcdefghijklmnopqrst", has_tls: false }
     }
 
     fn response() -> Response<'static> {
@@ -358,6 +378,26 @@ mod tests {
             assert_eq!(offered >> bit & 1, 0, "bit {bit}");
         }
         assert_eq!(offered & 1, 1, "no MariaDB extended capabilities");
+        bytes.clear();
+        Greeting { has_tls: true, ..all }.emit(&mut bytes);
+        let parsed = Greeting::parse(&bytes).expect("parses");
+        assert_eq!((parsed.facts.capabilities, parsed.has_tls), (OFFERED | cap::SSL, true));
+    }
+
+    #[test]
+    fn a_request_for_tls_is_the_head_of_an_answer() {
+        let answer = Response { capabilities: cap::SSL, ..response() };
+        let (mut head, mut whole) = (Vec::new(), Vec::new());
+        answer.emit_head(&mut head);
+        answer.emit(&mut whole);
+        assert!(is_tls_request(&head) && whole.starts_with(&head));
+        assert!(!is_tls_request(&whole));
+        for cut in 0..head.len() {
+            assert!(!is_tls_request(&head[..cut]), "cut at {cut}");
+        }
+        head.clear();
+        response().emit_head(&mut head);
+        assert!(!is_tls_request(&head), "it does not ask");
     }
 
     #[test]

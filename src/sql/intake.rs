@@ -19,7 +19,10 @@ use super::statement::LAST_ID;
 impl Session {
     /// Bytes from the client.
     pub fn client_sent(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) {
-        self.idle_since = context.now;
+        if !self.is_at_door() {
+            // A log-in has its time as a whole, however often a byte of it comes.
+            self.idle_since = context.now;
+        }
         if self.inbox.is_empty() {
             let used = self.process(context, bytes, out);
             self.inbox.extend_from_slice(bytes.get(used..).unwrap_or(&[]));
@@ -71,7 +74,7 @@ impl Session {
 
     /// A packet of the log-in.
     fn knock(&mut self, context: &Context<'_>, bytes: &[u8], out: &mut Outbox) -> usize {
-        let Some((header, payload, _)) = packet::split(bytes) else {
+        let Some((header, payload, rest)) = packet::split(bytes) else {
             if bytes.len() > limits::SQL_LOGIN_BYTES_MAX {
                 self.close(out);
             }
@@ -80,6 +83,11 @@ impl Session {
         let Phase::Door(door) = &mut self.phase else { return 0 };
         match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
+            Entry::Secured => {
+                // Never taken for a packet: it was not inside of TLS.
+                out.acts.push(Act::Secure(rest.to_vec()));
+                return bytes.len();
+            }
             Entry::Admitted(guest, sequence) => self.admit(context, guest, sequence, out),
             Entry::Refused => {
                 out.tally.refused += 1;
@@ -95,6 +103,7 @@ impl Session {
         self.reading.is_charset_safe = is_collation_safe(guest.collation);
         self.database.clone_from(&guest.database);
         self.guest = guest;
+        self.idle_since = context.now;
         if !context.config.local_infile {
             // Whatever the client claims: no server may ask it for a file.
             self.guest.capabilities &= !capability::LOCAL_FILES;

@@ -7,15 +7,15 @@
 //!
 //! ```text
 //! Door:   greeting -> Greeted --proof fits--> in          Login: Greeting -> Proof --OK--> in
-//!                        `--other plugin--> Switched --> in         switch, 01 04 -> Key -> Proof
+//!          TLS asked -^   `--other plugin--> Switched --> in         switch, 01 04 -> Key -> Proof
 //! ```
 
 use crate::wire::Reader;
 
-use super::User;
 use super::auth;
-use super::handshake::{self, Facts, Greeting, OFFERED, Plugin, Response, Salt};
+use super::handshake::{self, Facts, Greeting, OFFERED, Plugin, Response, Salt, capability};
 use super::packet::{self, Header, ServerError, mark};
+use super::{ServerTls, User};
 
 /// Who came in, and how the session is to be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +27,25 @@ pub struct Guest {
     pub database: Option<Vec<u8>>,
 }
 
+/// How a client's connection stands to TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// There is no certificate, or nobody can listen (a unix socket).
+    Off,
+    Offered,
+    /// Without it the client is refused.
+    Required,
+    /// Everything from here on is inside of it.
+    On,
+}
+
 /// What a step of the door led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// The client has to send another packet.
     Waiting,
+    /// What follows the packet is TLS, and the client's answer inside of it.
+    Secured,
     /// The proof fits; the caller says OK with this sequence number, or ERR.
     Admitted(Guest, u8),
     /// The client was told; nothing it sends from here on is read.
@@ -43,6 +57,7 @@ pub enum Entry {
 pub struct Door {
     salt: Salt,
     plugin: Plugin,
+    tls: Tls,
     /// Set once the client was asked to prove itself by another plugin.
     switched: Option<Claim>,
 }
@@ -55,13 +70,14 @@ struct Claim {
 
 impl Door {
     #[must_use]
-    pub const fn new(salt: Salt, plugin: Plugin) -> Self {
-        Self { salt, plugin, switched: None }
+    pub const fn new(salt: Salt, plugin: Plugin, tls: Tls) -> Self {
+        Self { salt, plugin, tls, switched: None }
     }
 
     /// Writes the greeting.
     pub fn greet(&self, facts: &Facts, thread: u32, out: &mut Vec<u8>) {
-        let greeting = Greeting { facts: facts.clone(), thread, salt: self.salt };
+        let has_tls = self.tls != Tls::Off;
+        let greeting = Greeting { facts: facts.clone(), thread, salt: self.salt, has_tls };
         packet::frame(out, 0, |out| greeting.emit(out));
     }
 
@@ -75,7 +91,9 @@ impl Door {
         out: &mut Vec<u8>,
     ) -> Self {
         handshake::auth_switch(out, sequence, plugin, &salt);
-        Self { salt, plugin, switched: Some(Claim { name: name.to_vec(), guest }) }
+        // Whatever the connection is, it was good enough for the first log-in.
+        let tls = Tls::On;
+        Self { salt, plugin, tls, switched: Some(Claim { name: name.to_vec(), guest }) }
     }
 
     /// Takes one packet of the client.
@@ -100,11 +118,11 @@ impl Door {
                 out,
             );
         }
-        let Ok(response) = Response::parse(payload) else {
-            let text = "Bad handshake: the splitter speaks protocol 4.1 without TLS";
-            ServerError::new(1043, b"08S01", text).emit(out, sequence);
-            return Entry::Refused;
-        };
+        if handshake::is_tls_request(payload) && matches!(self.tls, Tls::Offered | Tls::Required) {
+            self.tls = Tls::On;
+            return Entry::Secured;
+        }
+        let Some(response) = self.parse(payload, sequence, out) else { return Entry::Refused };
         let guest = Guest {
             user: users
                 .iter()
@@ -129,6 +147,31 @@ impl Door {
         self.plugin = claimed;
         let has_proof = !response.proof.is_empty();
         self.answer(is_admitted, response.user, has_proof, guest, sequence, peer, out)
+    }
+
+    /// The client's answer, or none after it was told why not.
+    fn parse<'a>(
+        &self,
+        payload: &'a [u8],
+        sequence: u8,
+        out: &mut Vec<u8>,
+    ) -> Option<Response<'a>> {
+        let is_plain = self.tls != Tls::On;
+        let response = Response::parse(payload)
+            .ok()
+            .filter(|it| !is_plain || it.capabilities & capability::SSL == 0);
+        if response.is_none() {
+            let offer = if self.tls == Tls::Off { " without TLS" } else { "" };
+            let text = format!("Bad handshake: the splitter speaks protocol 4.1{offer}");
+            ServerError::new(1043, b"08S01", text).emit(out, sequence);
+        } else if self.tls == Tls::Required {
+            // MySQL: ER_SECURE_TRANSPORT_REQUIRED.
+            let text = "Connections using insecure transport are prohibited: the splitter's \
+                        require_tls is set, so connect with TLS";
+            ServerError::new(3159, b"HY000", text).emit(out, sequence);
+            return None;
+        }
+        response
     }
 
     fn admits(&self, plugin: Plugin, name: &[u8], given: &[u8], users: &[User]) -> bool {
@@ -191,6 +234,8 @@ pub fn parse_change_user(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     Waiting,
+    /// TLS begins, and `respond` writes what is first said in it.
+    Secured,
     Done,
     /// The server refused, or is not one that the splitter can talk to.
     Failed(ServerError),
@@ -210,8 +255,11 @@ pub struct Login {
     pub thread: u32,
     salt: Salt,
     plugin: Plugin,
-    /// Nobody can listen, so that the password may travel as it is (MySQL: a unix socket).
+    /// Nobody can listen, so that the password may travel as it is (MySQL: a unix socket, TLS).
     pub is_private: bool,
+    /// Whether to go on in TLS.
+    pub tls: ServerTls,
+    is_secured: bool,
     is_key_awaited: bool,
     partial: Vec<u8>,
 }
@@ -230,6 +278,8 @@ impl Login {
             salt: [0; handshake::SALT_BYTES],
             plugin: Plugin::Native,
             is_private: false,
+            tls: ServerTls::Off,
+            is_secured: false,
             is_key_awaited: false,
             partial: Vec::new(),
         }
@@ -249,6 +299,10 @@ impl Login {
         }
         if progress == Progress::Waiting && rest.len() > LOGIN_BYTES_MAX {
             progress = failed("the server's log-in packet is longer than any log-in packet is");
+        }
+        if progress == Progress::Secured && !rest.is_empty() {
+            // Else somebody's clear words would be taken for the server's secured ones.
+            progress = failed("the server went on in the clear where TLS begins");
         }
         self.partial = rest.to_vec();
         progress
@@ -314,7 +368,7 @@ impl Login {
             known @ (Plugin::Native | Plugin::CachingSha2) => known,
         };
         // A server that reads no local files says so when it is asked to.
-        let needed = handshake::RELAYED & !handshake::capability::LOCAL_FILES;
+        let needed = handshake::RELAYED & !capability::LOCAL_FILES;
         let missing = self.capabilities & needed & !greeting.facts.capabilities;
         self.facts = Some(greeting.facts);
         if missing != 0 {
@@ -322,17 +376,43 @@ impl Login {
                 "this server lacks what the client was promised: {missing:#x}"
             ));
         }
+        if self.tls != ServerTls::Off {
+            if greeting.has_tls {
+                (self.is_secured, self.is_private) = (true, true);
+                let response = self.response(&[]);
+                packet::frame(out, sequence, |out| response.emit_head(out));
+                return Progress::Secured;
+            }
+            if self.tls != ServerTls::Prefer {
+                return Progress::Failed(ServerError::new(2026, b"HY000", NO_TLS));
+            }
+        }
+        self.prove(sequence, out);
+        Progress::Waiting
+    }
+
+    /// Writes what is first said inside of TLS: the answer to the greeting.
+    pub fn respond(&self, out: &mut Vec<u8>) {
+        // After the greeting, 0, and the request, 1.
+        self.prove(2, out);
+    }
+
+    fn prove(&self, sequence: u8, out: &mut Vec<u8>) {
         let proof = auth::proof(self.plugin, &self.salt, self.password.reveal());
-        let response = Response {
-            capabilities: self.capabilities,
+        let response = self.response(&proof);
+        packet::frame(out, sequence, |out| response.emit(out));
+    }
+
+    fn response<'a>(&'a self, proof: &'a [u8]) -> Response<'a> {
+        let tls = if self.is_secured { capability::SSL } else { 0 };
+        Response {
+            capabilities: self.capabilities | tls,
             collation: self.collation,
             user: self.user.as_bytes(),
-            proof: &proof,
+            proof,
             database: self.database.as_deref(),
             plugin: Some(self.plugin),
-        };
-        packet::frame(out, sequence, |out| response.emit(out));
-        Progress::Waiting
+        }
     }
 
     fn switch(&mut self, payload: &[u8], sequence: u8, out: &mut Vec<u8>) -> Progress {
@@ -354,6 +434,10 @@ impl Login {
         Progress::Waiting
     }
 }
+
+/// What a server that has no TLS gets under server_tls = "require" and "verify".
+const NO_TLS: &str = "tandem: the server offers no TLS and sql.server_tls asks for it: give the \
+                      server a certificate, or write \"prefer\"";
 
 fn failed(text: &str) -> Progress {
     Progress::Failed(ServerError::new(1105, b"HY000", format!("tandem: {text}")))
@@ -388,7 +472,7 @@ mod tests {
 
     /// Lets the two machines talk until one of them has decided.
     fn converse(plugin: Plugin, user: &User) -> (Entry, Progress) {
-        let mut door = Door::new(SALT, plugin);
+        let mut door = Door::new(SALT, plugin, Tls::Off);
         let mut login = Login::new(user, handshake::RELAYED, 45, Some(b"db".to_vec()));
         let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
         door.greet(&facts(plugin), 9, &mut to_client);
@@ -438,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_client_of_another_plugin_is_switched() {
-        let mut door = Door::new(SALT, Plugin::Native);
+        let mut door = Door::new(SALT, Plugin::Native, Tls::Off);
         let mut out = Vec::new();
         let mut answer = Vec::new();
         Response {
@@ -466,7 +550,11 @@ mod tests {
         let mut login = Login::new(&users()[0], 0, 45, None);
         let mut out = Vec::new();
         let mut hello = Vec::new();
-        Door::new(SALT, Plugin::CachingSha2).greet(&facts(Plugin::CachingSha2), 1, &mut hello);
+        Door::new(SALT, Plugin::CachingSha2, Tls::Off).greet(
+            &facts(Plugin::CachingSha2),
+            1,
+            &mut hello,
+        );
         assert_eq!(login.feed(&hello, [1; 20], &mut out), Progress::Waiting);
         out.clear();
         assert_eq!(login.feed(b"\x02\0\0\x02\x01\x04", [1; 20], &mut out), Progress::Waiting);
@@ -479,15 +567,118 @@ mod tests {
     fn a_server_that_lacks_a_promise_is_refused() {
         let mut login = Login::new(&users()[0], handshake::RELAYED, 45, None);
         let mut hello = Vec::new();
-        Door::new(SALT, Plugin::Native).greet(&Facts::unknown(), 1, &mut hello);
+        Door::new(SALT, Plugin::Native, Tls::Off).greet(&Facts::unknown(), 1, &mut hello);
         assert!(matches!(login.feed(&hello, [1; 20], &mut Vec::new()), Progress::Failed(_)));
         assert!(login.facts.is_some(), "what it said is learned all the same");
+    }
+
+    /// Sends a client's packets to a door; what it came to, and what was said.
+    fn knock(tls: Tls, packets: &[&[u8]]) -> (Entry, Vec<u8>) {
+        let mut door = Door::new(SALT, Plugin::Native, tls);
+        let (mut entry, mut out) = (Entry::Waiting, Vec::new());
+        for (sequence, payload) in (1..).zip(packets) {
+            let header = Header { length: payload.len(), sequence };
+            entry = door.packet(header, payload, &users(), "peer", &mut out);
+        }
+        (entry, out)
+    }
+
+    #[test]
+    fn tls_is_asked_for_where_it_is_offered_and_once() {
+        let proof = auth::proof(Plugin::Native, &SALT, "secret");
+        let answer = Response {
+            capabilities: capability::SSL,
+            collation: 45,
+            user: b"app",
+            proof: &proof,
+            database: None,
+            plugin: Some(Plugin::Native),
+        };
+        let (mut request, mut whole, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        answer.emit_head(&mut request);
+        answer.emit(&mut whole);
+        Response { capabilities: 0, ..answer }.emit(&mut plain);
+        let error = |out: &[u8]| u16::from_le_bytes([out[5], out[6]]);
+        for tls in [Tls::Offered, Tls::Required] {
+            assert_eq!(knock(tls, &[&request]), (Entry::Secured, Vec::new()));
+            let (entry, _) = knock(tls, &[&request, &whole]);
+            assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. }, 3)), "{entry:?}");
+            // No second request inside of it, and no whole answer that claims to be.
+            let (entry, out) = knock(tls, &[&request, &request]);
+            assert_eq!((entry, error(&out)), (Entry::Refused, 1043));
+            let (entry, out) = knock(tls, &[&whole]);
+            assert_eq!((entry, error(&out)), (Entry::Refused, 1043));
+        }
+        let (entry, out) = knock(Tls::Off, &[&request]);
+        assert_eq!((entry, error(&out)), (Entry::Refused, 1043));
+        assert!(matches!(knock(Tls::Offered, &[&plain]).0, Entry::Admitted(..)));
+        let (entry, out) = knock(Tls::Required, &[&plain]);
+        assert_eq!((entry, error(&out)), (Entry::Refused, 3159), "although the proof fits");
+    }
+
+    #[test]
+    fn a_server_is_asked_for_tls_as_the_configuration_says() {
+        let greet = |tls, has_tls| {
+            let mut login = Login::new(&users()[0], 0, 45, None);
+            login.tls = tls;
+            let offer = if has_tls { Tls::Offered } else { Tls::Off };
+            let (mut hello, mut out) = (Vec::new(), Vec::new());
+            Door::new(SALT, Plugin::CachingSha2, offer).greet(
+                &facts(Plugin::CachingSha2),
+                1,
+                &mut hello,
+            );
+            let progress = login.feed(&hello, [1; 20], &mut out);
+            (login, progress, out)
+        };
+        for (tls, has_tls) in
+            [(ServerTls::Off, true), (ServerTls::Off, false), (ServerTls::Prefer, false)]
+        {
+            let (mut login, progress, out) = greet(tls, has_tls);
+            assert_eq!(progress, Progress::Waiting);
+            assert!(out.windows(4).any(|it| it == b"app\0"), "{tls:?}");
+            login.feed(b"\x02\0\0\x02\x01\x04", [1; 20], &mut Vec::new());
+            assert!(login.is_key_awaited, "in the clear the password goes under the key");
+        }
+        for tls in [ServerTls::Prefer, ServerTls::Require, ServerTls::Verify] {
+            let (mut login, progress, mut out) = greet(tls, true);
+            assert_eq!(progress, Progress::Secured);
+            let (header, payload, rest) = packet::split(&out).expect("a packet");
+            assert!(handshake::is_tls_request(payload) && rest.is_empty());
+            assert_eq!(header.sequence, 1);
+            out.clear();
+            login.respond(&mut out);
+            assert!(out[3] == 2 && out.windows(4).any(|it| it == b"app\0"));
+            out.clear();
+            login.feed(b"\x02\0\0\x03\x01\x04", [1; 20], &mut out);
+            assert_eq!(out, b"\x07\0\0\x04secret\0", "a cold cache");
+        }
+        for tls in [ServerTls::Require, ServerTls::Verify] {
+            let (_, progress, out) = greet(tls, false);
+            assert!(matches!(&progress, Progress::Failed(error) if error.code == 2026));
+            assert!(out.is_empty(), "not a word to a server without it");
+        }
+    }
+
+    #[test]
+    fn what_a_server_adds_to_its_greeting_in_the_clear_is_refused() {
+        let mut login = Login::new(&users()[0], 0, 45, None);
+        login.tls = ServerTls::Prefer;
+        let mut hello = Vec::new();
+        Door::new(SALT, Plugin::Native, Tls::Offered).greet(&facts(Plugin::Native), 1, &mut hello);
+        packet::ok(&mut hello, 3, packet::status::AUTOCOMMIT);
+        let progress = login.feed(&hello, [1; 20], &mut Vec::new());
+        assert!(matches!(progress, Progress::Failed(_)), "{progress:?}");
     }
 
     #[test]
     fn any_bytes_are_survived() {
         let mut hello = Vec::new();
-        Door::new(SALT, Plugin::CachingSha2).greet(&facts(Plugin::CachingSha2), 1, &mut hello);
+        Door::new(SALT, Plugin::CachingSha2, Tls::Off).greet(
+            &facts(Plugin::CachingSha2),
+            1,
+            &mut hello,
+        );
         hello.extend_from_slice(b"\x2c\0\0\x02\xfecaching_sha2_password\0abcdefghijklmnopqrst\0");
         hello.extend_from_slice(b"\x02\0\0\x04\x01\x03\x07\0\0\x05\0\0\0\x02\0\0\0");
         for index in 0..hello.len() * 8 {
@@ -495,7 +686,7 @@ mod tests {
             broken[index / 8] ^= 1 << (index % 8);
             let mut login = Login::new(&users()[0], 0, 45, None);
             let _ = login.feed(&broken, [1; 20], &mut Vec::new());
-            let mut door = Door::new(SALT, Plugin::Native);
+            let mut door = Door::new(SALT, Plugin::Native, Tls::Off);
             let header = Header { length: broken.len(), sequence: 1 };
             let _ = door.packet(header, &broken, &users(), "peer", &mut Vec::new());
         }

@@ -46,6 +46,19 @@ pub struct Config {
     /// The path where this host's own database listens: used instead of its address. The users
     /// must then exist there for localhost.
     pub server_socket: Option<String>,
+    /// Certificate chain and private key, files in PEM form, under which clients are offered TLS.
+    pub certificate: Option<String>,
+    pub key: Option<String>,
+    /// Certificates in PEM form: a client in TLS must have one that one of these has signed.
+    pub client_ca: Option<String>,
+    /// Refuse clients that do not come in TLS, unix sockets apart.
+    pub require_tls: bool,
+    /// Whether connections to the databases go on in TLS, `server_socket` apart.
+    pub server_tls: ServerTls,
+    /// With "verify": certificates in PEM form of which one has signed the server's, or is it.
+    pub server_ca: Option<String>,
+    /// With "verify": the name that the server's certificate must have; none: any (VERIFY_CA).
+    pub server_name: Option<String>,
     /// The users that may log in (Atlas: pwds). The same name and password must exist on both
     /// databases.
     #[serde(rename = "user")]
@@ -77,6 +90,62 @@ pub struct Config {
     pub admin_user: String,
     /// Needed with `admin_listen`.
     pub admin_password: Option<Secret>,
+}
+
+/// How much TLS the connections to the databases must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerTls {
+    Off,
+    /// Where the server offers it.
+    Prefer,
+    /// Whoever the server is: nobody can listen, somebody could still stand between.
+    Require,
+    /// And the server's certificate must be one of `server_ca` or signed by one.
+    Verify,
+}
+
+impl Config {
+    /// What can be said of the section without a look at any file.
+    pub fn check(&self) -> Result<(), String> {
+        let refuse = |text: &str| Err(text.to_owned());
+        if self.users.is_empty() {
+            return refuse("no [[sql.user]]: nobody could log in to the splitter");
+        }
+        if !self.admin_listen.is_empty() && self.admin_password.is_none() {
+            return refuse("sql.admin_listen needs sql.admin_password: anybody could hold writes");
+        }
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => return refuse("sql.certificate needs sql.key, its private key"),
+            (None, Some(_)) => return refuse("sql.key needs sql.certificate, which it belongs to"),
+            (None, None) if self.require_tls => {
+                return refuse(
+                    "sql.require_tls needs sql.certificate and sql.key, or no client gets in",
+                );
+            }
+            (None, None) if self.client_ca.is_some() => {
+                return refuse(
+                    "sql.client_ca needs sql.certificate and sql.key: without them no \
+                               client is offered TLS",
+                );
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        let is_verified = self.server_tls == ServerTls::Verify;
+        if is_verified && self.server_ca.is_none() {
+            return refuse(
+                "sql.server_tls = \"verify\" needs sql.server_ca, a file of certificates to \
+                 verify against (MySQL: ca.pem in the data directory)",
+            );
+        }
+        if !is_verified && (self.server_ca.is_some() || self.server_name.is_some()) {
+            return refuse(
+                "sql.server_ca and sql.server_name are used by server_tls = \"verify\" only: \
+                 write that, or remove them",
+            );
+        }
+        Ok(())
+    }
 }
 
 /// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
@@ -122,6 +191,13 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1234))],
             listen_socket: None,
             server_socket: None,
+            certificate: None,
+            key: None,
+            client_ca: None,
+            require_tls: false,
+            server_tls: ServerTls::Off,
+            server_ca: None,
+            server_name: None,
             users: Vec::new(),
             hold_limit: Duration::from_secs(10),
             read_own_writes: true,

@@ -29,7 +29,7 @@ use crate::wire::HostId;
 use super::Config;
 use super::handshake::{Facts, Salt, capability};
 use super::kill::Kill;
-use super::login::{Door, Guest};
+use super::login::{Door, Guest, Tls};
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
 use super::route::{Class, Effect, Reading, Verdict};
@@ -63,6 +63,8 @@ pub enum Act {
     Release(HostId, Option<Vec<u8>>),
     /// End another session or its statement, and answer with `kill_answered`.
     Kill(Kill),
+    /// Go on with the client in TLS, of which it has sent these bytes already.
+    Secure(Vec<u8>),
     /// Close the client once everything written for it is sent.
     CloseClient,
 }
@@ -103,6 +105,8 @@ pub struct Session {
     /// State was lost with a connection: the next command gets this error, then the end.
     pub(super) doom: Option<ServerError>,
     pub(super) peer: String,
+    /// What the greeting says of TLS.
+    pub tls: Tls,
     pub(super) idle_since: Instant,
 }
 
@@ -241,6 +245,7 @@ impl Session {
             last_host: None,
             doom: None,
             peer,
+            tls: Tls::Off,
             idle_since: now,
         }
     }
@@ -248,7 +253,7 @@ impl Session {
     /// Sends the greeting, if it was not sent.
     pub fn greet(&mut self, context: &Context<'_>, facts: &Facts, thread: u32, out: &mut Outbox) {
         if matches!(self.phase, Phase::Arrived) {
-            let door = Door::new(context.salt, facts.plugin);
+            let door = Door::new(context.salt, facts.plugin, self.tls);
             door.greet(facts, thread, &mut out.client);
             self.phase = Phase::Door(door);
             self.idle_since = context.now;
@@ -973,7 +978,11 @@ mod tests {
                             Act::Open(host) => self.verb(|session, context, out| {
                                 session.refused(context, host, None, out);
                             }),
-                            Act::Drop(_) | Act::Release(..) | Act::Kill(_) | Act::CloseClient => {}
+                            Act::Drop(_)
+                            | Act::Release(..)
+                            | Act::Kill(_)
+                            | Act::Secure(_)
+                            | Act::CloseClient => {}
                         }
                     }
                 }

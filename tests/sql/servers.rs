@@ -37,7 +37,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    fn start(template: &Path, name: &str) -> Self {
+    fn start(template: &Path, name: &str, more: &[String]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = base().join(format!("{name}{number}"));
@@ -52,6 +52,7 @@ impl Database {
             .args(["--log-bin=binlog", "--sync-binlog=0", "--log-bin-trust-function-creators=1"])
             .arg(format!("--server-id={}", number + 1))
             .arg(format!("--gtid-domain-id={}", number + 1))
+            .args(more)
             .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
             .arg(format!("--datadir={}", directory.display()))
@@ -67,7 +68,7 @@ impl Database {
     }
 
     /// A MySQL that `scripts/servers` has unpacked: 5.6 or 9.7, from its template.
-    fn start_mysql(home: &Path, name: &str) -> Self {
+    fn start_mysql(home: &Path, name: &str, more: &[String]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = base().join(format!("mysql{number}"));
@@ -105,6 +106,7 @@ impl Database {
             .args(["--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
             .args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=100"])
+            .args(more)
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
@@ -164,7 +166,7 @@ impl Database {
     /// Runs statements as root on this server itself.
     pub(super) fn sql(&self, text: &str) -> String {
         let output = Command::new("mariadb")
-            .args(["--no-defaults", "-N", "-uroot"])
+            .args(["--no-defaults", "--skip-ssl", "-N", "-uroot"])
             .arg(format!("--socket={}", self.directory.join("socket").display()))
             .arg("-e")
             .arg(text)
@@ -216,6 +218,11 @@ impl Pair {
 
     /// A pair of which a server may be killed.
     pub(super) fn own() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with further options of the servers.
+    pub(super) fn with(more: &[String]) -> Self {
         let mut template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
         let template = template.get_or_insert_with(|| {
             let directory = base().join("template");
@@ -228,33 +235,41 @@ impl Pair {
                 .arg(format!("--datadir={}", directory.display())));
             directory
         });
-        let start = |name| Database::start(template, name);
+        let start = |name| Database::start(template, name, more);
         Self(Database::both([start("first"), start("second")]))
     }
 
     /// A pair of MySQL 9.7, where `scripts/servers` has unpacked it.
     pub(super) fn mysql97() -> Option<Self> {
-        Self::mysql("TANDEM_MYSQL97", "/var/cache/tandem/servers/mysql97")
+        Self::mysql(MYSQL97, &[])
     }
 
     /// A pair of MySQL 5.6, where `scripts/servers` has unpacked it.
     pub(super) fn mysql56() -> Option<Self> {
-        Self::mysql("TANDEM_MYSQL56", "/var/cache/tandem/servers/mysql56")
+        Self::mysql56_with(&[])
     }
 
-    fn mysql(variable: &str, usual: &str) -> Option<Self> {
-        let home = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| usual.into()));
-        if !home.join("stamp").exists() {
-            return None;
-        }
+    /// The same, with further options of the servers.
+    pub(super) fn mysql56_with(more: &[String]) -> Option<Self> {
+        Self::mysql(MYSQL56, more)
+    }
+
+    fn mysql(place: (&str, &str), more: &[String]) -> Option<Self> {
+        let home = home(place)?;
         let _template = TEMPLATE.lock().unwrap_or_else(|it| it.into_inner());
-        let start = |name| Database::start_mysql(&home, name);
+        let start = |name| Database::start_mysql(&home, name, more);
         Some(Self(Database::both([start("first"), start("second")])))
     }
 
     pub(super) fn ports(&self) -> [u16; 2] {
         let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
         [servers[0].port, servers[1].port]
+    }
+
+    /// A file in the data directory of a MySQL.
+    pub(super) fn data_file(&self, host: usize, name: &str) -> String {
+        let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
+        servers[host].directory.join("data").join(name).to_str().expect("a plain path").to_owned()
     }
 
     /// The path where a server listens.
@@ -421,7 +436,30 @@ fn serve(mut front: ServeSql, mut plane: Plane, orders: &Receiver<Order>) {
     }
 }
 
-fn base() -> PathBuf {
+/// Where `scripts/servers` has unpacked a MySQL: the variable that says so, and the usual place.
+const MYSQL97: (&str, &str) = ("TANDEM_MYSQL97", "/var/cache/tandem/servers/mysql97");
+const MYSQL56: (&str, &str) = ("TANDEM_MYSQL56", "/var/cache/tandem/servers/mysql56");
+
+fn home((variable, usual): (&str, &str)) -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| usual.into()));
+    home.join("stamp").exists().then_some(home)
+}
+
+/// The data directory that every MySQL 9.7 starts as a copy of.
+pub(super) fn mysql97_template() -> Option<PathBuf> {
+    home(MYSQL97).map(|home| home.join("template"))
+}
+
+/// The command line client of MySQL 9.7, on its own libraries.
+pub(super) fn mysql97_client() -> Option<Command> {
+    let root = home(MYSQL97)?.join("root/usr");
+    let libraries = root.join("lib/x86_64-linux-gnu");
+    let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(&libraries).arg(root.join("bin/mysql"));
+    Some(command)
+}
+
+pub(super) fn base() -> PathBuf {
     std::env::temp_dir().join(format!("tandem-sql-{}", std::process::id()))
 }
 

@@ -4,18 +4,20 @@
 //! Must not: read from a client whose session has no use for more, or from a server whose client
 //! is slow. Read first: `plane` for the edge-triggered rule; `sql::session`.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::Shutdown;
 
 use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Ready, Turn};
+use crate::os::tls::Tls;
 use crate::sql::handshake::SALT_BYTES;
 use crate::sql::session::{Act, Context, Outbox, Session};
 use crate::time::Instant;
 use crate::wire::HostId;
 
+use super::secure;
 use super::slab::Place;
 use super::{READS_PER_TURN, ServeSql};
 
@@ -23,6 +25,7 @@ use super::{READS_PER_TURN, ServeSql};
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) socket: Socket,
+    pub(super) tls: Option<Box<Tls>>,
     pub(super) session: Session,
     /// Leased connections by host.
     pub(super) legs: [Option<u32>; 2],
@@ -73,27 +76,33 @@ impl ServeSql {
             if !is_closing && (is_full || !client.session.wants_client()) {
                 return;
             }
-            let count = match client.socket.read(turn.buffer) {
-                Ok(0) => {
+            let (socket, tls) = (&mut client.socket, &mut client.tls);
+            let outbound = &mut client.outbound;
+            let read = secure::receive(socket, tls, outbound, &mut self.sealed, turn.buffer);
+            let count = match read {
+                Ok(read) if read.is_end => {
                     self.client_left(turn, slot);
                     return;
                 }
-                Ok(count) => count,
+                Ok(read) => {
+                    if read.is_drained && !client.is_read_closed {
+                        client.is_unread = false;
+                    }
+                    read.count
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     client.is_unread = false;
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
+                Err(error) => {
+                    log::debug!("client {}: {error}", client.session.peer());
                     self.client_left(turn, slot);
                     return;
                 }
             };
-            if count < turn.buffer.len() && !client.is_read_closed {
-                client.is_unread = false;
-            }
-            if is_closing {
-                continue; // Whatever comes after the end is not looked at.
+            if is_closing || count == 0 {
+                continue; // Whatever comes after the end is not looked at; or it was TLS's own.
             }
             let now = turn.now;
             let salt = self.salt();
@@ -232,8 +241,10 @@ impl ServeSql {
                 }
             }
             Act::Kill(kill) => self.kill(turn, slot, kill),
+            Act::Secure(hello) => self.secure_client(turn, slot, &hello),
             Act::CloseClient => {
                 let Some(client) = self.clients.get_mut(slot) else { return };
+                secure::close(client, &mut self.sealed);
                 if client.outbound.is_empty() && !has_last_words {
                     self.remove_client(slot);
                     return;
@@ -252,7 +263,7 @@ impl ServeSql {
         let leg = self.clients.get(slot).and_then(|client| client.legs[host.index()]);
         let Some(leg) = leg else { return };
         if let Some(server) = self.servers.get_mut(leg) {
-            server.write(bytes);
+            server.write(&mut self.sealed, bytes);
         }
         self.postpone_server(leg);
     }
@@ -263,7 +274,8 @@ impl ServeSql {
 
     pub(super) fn write_client(&mut self, turn: &mut Turn<'_>, slot: u32, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if write(&mut client.socket, &mut client.outbound, bytes).is_err() {
+        let (socket, tls) = (&mut client.socket, &mut client.tls);
+        if secure::send(socket, tls, &mut client.outbound, &mut self.sealed, bytes).is_err() {
             client.outbound.clear();
             client.session.client_left(&mut self.out);
             client.close_by = Some(turn.now);

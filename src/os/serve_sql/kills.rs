@@ -15,7 +15,6 @@ use crate::sql::result::{Kind, Reply};
 use crate::sql::session::{Context, Session};
 
 use super::ServeSql;
-use super::clients::write;
 use super::servers::{PROBE_COLLATION, Purpose, Stage};
 
 /// A KILL that a server is asked to carry out.
@@ -89,7 +88,7 @@ impl ServeSql {
         let Some(server) = self.servers.get_mut(slot) else { return };
         let mut bytes = Vec::new();
         packet::command(&mut bytes, code::QUERY, kill::statement(errand.thread).as_bytes());
-        let is_written = write(&mut server.socket, &mut server.outbound, &bytes).is_ok();
+        let is_written = server.send(&mut self.sealed, &bytes).is_ok();
         let reply = Box::new(Reply::new(Kind::Single, false));
         server.stage = Stage::Killing { errand: Box::new(errand), reply, answer: Vec::new() };
         if !is_written {

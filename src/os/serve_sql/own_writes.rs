@@ -42,7 +42,7 @@ impl ServeSql {
         answer.clear();
         let mut bytes = Vec::new();
         packet::command(&mut bytes, code::QUERY, question.as_bytes());
-        server.write(&bytes);
+        server.write(&mut self.sealed, &bytes);
         server.deadline = Some(turn.now + limits::SQL_SERVER_SILENCE);
         self.postpone_server(slot);
         self.watch_server(slot);

@@ -3,12 +3,14 @@
 //! In: readiness, requests of sessions. Out: bytes for sessions, connections for the pool.
 //! Must not: keep a connection whose state is unknown. Read first: `sql::login`, `sql::pool`.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
+use crate::os::tls::Tls;
+use crate::sql::ServerTls;
 use crate::sql::handshake::SALT_BYTES;
 use crate::sql::login::{Login, Progress};
 use crate::sql::packet::{self, ServerError};
@@ -20,6 +22,7 @@ use crate::wire::HostId;
 
 use super::clients::write;
 use super::kills::{self, Errand};
+use super::secure::{self, NO_TLS};
 use super::slab::Place;
 use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 
@@ -27,6 +30,7 @@ use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) socket: Socket,
+    pub(super) tls: Option<Box<Tls>>,
     pub(super) host: HostId,
     key: pool::Key,
     pub(super) stage: Stage,
@@ -127,11 +131,15 @@ impl Server {
     }
 
     /// Writes; a broken connection is noticed by the read that follows.
-    pub(super) fn write(&mut self, bytes: &[u8]) {
-        if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
+    pub(super) fn write(&mut self, sealed: &mut Vec<u8>, bytes: &[u8]) {
+        if self.send(sealed, bytes).is_err() {
             self.outbound = Vec::new();
             self.is_unread = true;
         }
+    }
+
+    pub(super) fn send(&mut self, sealed: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+        secure::send(&mut self.socket, &mut self.tls, &mut self.outbound, sealed, bytes)
     }
 }
 
@@ -170,7 +178,7 @@ impl ServeSql {
 
     fn refuse(&mut self, turn: &Turn<'_>, client: u32, host: HostId, error: Option<ServerError>) {
         // A wrong database or user is this session's own trouble.
-        if error.as_ref().is_none_or(|error| FULL.contains(&error.code)) {
+        if error.as_ref().is_none_or(|error| OF_ALL.contains(&error.code)) {
             self.avoid_until[host.index()] = turn.now + limits::SQL_AVOID;
         }
         let (now, salt) = (turn.now, [0; SALT_BYTES]);
@@ -194,6 +202,8 @@ impl ServeSql {
         let mut login = Login::new(user, key.capabilities(), key.collation, database);
         let path = self.config.server_socket.as_ref().filter(|_| key.host == self.site.me);
         login.is_private = path.is_some();
+        // Nobody can listen on a path.
+        login.tls = if path.is_some() { ServerTls::Off } else { self.config.server_tls };
         let socket = match path {
             Some(path) => dial(Domain::UNIX, &SockAddr::unix(path)?)?,
             None => {
@@ -207,6 +217,7 @@ impl ServeSql {
         let deadline = Some(turn.now + self.config.connect_limit);
         self.servers.insert(Server {
             socket,
+            tls: None,
             host: key.host,
             key,
             stage: Stage::Opening { login: Box::new(login), purpose: Box::new(purpose) },
@@ -234,7 +245,7 @@ impl ServeSql {
             && server.outbound.is_empty();
         if !is_wanted
             || !server.key.clean(&mut bytes)
-            || write(&mut server.socket, &mut server.outbound, &bytes).is_err()
+            || server.send(&mut self.sealed, &bytes).is_err()
         {
             self.close_server(slot);
             return;
@@ -264,7 +275,7 @@ impl ServeSql {
             let mut quit = Vec::new();
             packet::command(&mut quit, COM_QUIT, b"");
             // Best effort, so that the server does not count an aborted client.
-            let _ = write(&mut server.socket, &mut server.outbound, &quit);
+            let _ = server.send(&mut self.sealed, &quit);
         }
     }
 
@@ -309,26 +320,33 @@ impl ServeSql {
             if is_client_full {
                 return;
             }
-            let count = match server.socket.read(turn.buffer) {
-                Ok(0) => {
+            let (socket, tls) = (&mut server.socket, &mut server.tls);
+            let outbound = &mut server.outbound;
+            let read = secure::receive(socket, tls, outbound, &mut self.sealed, turn.buffer);
+            let count = match read {
+                Ok(read) if read.is_end => {
                     self.server_lost(turn, slot);
                     return;
                 }
-                Ok(count) => count,
+                Ok(read) => {
+                    if read.is_drained && !server.is_read_closed {
+                        server.is_unread = false;
+                    }
+                    read.count
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     server.is_unread = false;
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    self.server_lost(turn, slot);
+                Err(error) => {
+                    self.server_broken(turn, slot, &error);
                     return;
                 }
             };
-            if count < turn.buffer.len() && !server.is_read_closed {
-                server.is_unread = false;
+            if count > 0 {
+                self.server_sent(turn, slot, count);
             }
-            self.server_sent(turn, slot, count);
         }
         self.postpone_server(slot);
     }
@@ -408,7 +426,14 @@ impl ServeSql {
         let purpose = Purpose::clone(purpose);
         let mut bytes = Vec::new();
         let progress = login.feed(turn.buffer.get(..count).unwrap_or(&[]), seed, &mut bytes);
-        let is_written = write(&mut server.socket, &mut server.outbound, &bytes).is_ok();
+        let is_written = secure::send(
+            &mut server.socket,
+            &mut server.tls,
+            &mut server.outbound,
+            &mut self.sealed,
+            &bytes,
+        )
+        .is_ok();
         let database = login.database.clone();
         let facts = login.facts.clone();
         let is_news = facts.is_some() && self.facts.iter().all(Option::is_none);
@@ -420,9 +445,11 @@ impl ServeSql {
         match progress {
             Progress::Waiting if is_written => {}
             Progress::Waiting => self.server_lost(turn, slot),
+            Progress::Secured => self.secure_server(turn, slot),
             Progress::Done => {
                 self.status.logins += 1;
                 self.avoid_until[host.index()] = Instant::ZERO;
+                self.security.is_told[host.index()] = false;
                 match purpose {
                     Purpose::Lease(client) => {
                         server.stage = Stage::Leased { client };
@@ -439,22 +466,29 @@ impl ServeSql {
                     Purpose::Kill(errand) => self.send_errand(turn, slot, errand),
                 }
             }
-            Progress::Failed(error) => {
-                log::debug!("{}: {error}", self.site.servers[host.index()]);
-                self.close_server(slot);
-                self.asker_lost(turn, slot, true);
-                match purpose {
-                    Purpose::Lease(client) => {
-                        self.refuse(turn, client, host, Some(error));
-                        self.settle(turn, client);
-                    }
-                    Purpose::Probe | Purpose::Ask => {}
-                    Purpose::Kill(errand) => self.finish_errand(turn, &errand, Err(error)),
-                }
-            }
+            Progress::Failed(error) => self.log_in_failed(turn, slot, error),
         }
         if is_news {
             self.greet_all(turn);
+        }
+    }
+
+    /// The server does not let the splitter in, or is not to be logged in to.
+    pub(super) fn log_in_failed(&mut self, turn: &mut Turn<'_>, slot: u32, error: ServerError) {
+        let Some(server) = self.servers.get(slot) else { return };
+        let host = server.host;
+        let Stage::Opening { purpose, .. } = &server.stage else { return };
+        let purpose = Purpose::clone(purpose);
+        log::debug!("{}: {error}", self.site.servers[host.index()]);
+        self.close_server(slot);
+        self.asker_lost(turn, slot, true);
+        match purpose {
+            Purpose::Lease(client) => {
+                self.refuse(turn, client, host, Some(error));
+                self.settle(turn, client);
+            }
+            Purpose::Probe | Purpose::Ask => {}
+            Purpose::Kill(errand) => self.finish_errand(turn, &errand, Err(error)),
         }
     }
 
@@ -548,8 +582,9 @@ fn dial(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
 
 const COM_QUIT: u8 = 1;
 
-/// Too many connections; server shutdown in progress; too many of this user's connections.
-const FULL: [u16; 3] = [1040, 1053, 1203];
+/// What the next session would be told too: too many connections; server shutdown in progress; too
+/// many of this user's connections; no TLS with it.
+const OF_ALL: [u16; 4] = [1040, 1053, 1203, NO_TLS];
 
 /// utf8mb4_general_ci, which every server since 5.5.3 has.
 pub(super) const PROBE_COLLATION: u8 = 45;
