@@ -649,6 +649,34 @@ mod tests {
     }
 
     #[test]
+    fn a_request_for_a_file_that_nobody_offered_never_reaches_the_client() {
+        let theft = b"\x0c\0\0\x01\xfb/etc/passwd";
+        let is_whole = |told: &[u8]| told.windows(theft.len()).any(|it| it == theft);
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.reply(HostId::First, theft);
+        let told = world.told();
+        assert!(!is_whole(&told) && told.windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.reply(HostId::First, b"\x07\0\0\x01\0\0\0\x0a\0\0\0");
+        world.reply(HostId::First, &[b"\x0c\0\0\x02", &theft[4..]].concat());
+        assert!(!world.told().windows(7).any(|it| it == b"/passwd"), "nor as a second result");
+        assert!(world.session.is_closed());
+        let mut world = World::new();
+        world.query("USE a");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, OK);
+        world.told();
+        world.query("DELETE FROM t");
+        world.verb(|session, context, out| session.opened(context, HostId::First, None, out));
+        world.reply(HostId::First, theft);
+        assert_eq!(world.told(), b"", "nor while the connection is told its database");
+    }
+
+    #[test]
     fn what_waits_goes_to_the_source_that_is_named_next() {
         let mut world = World::new();
         world.route(None, Flow::Flowing);
