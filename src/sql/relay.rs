@@ -236,6 +236,10 @@ impl Session {
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
         }
+        if error.is_none() && job.verdict.effect == Effect::Close {
+            self.close(out);
+            return;
+        }
         if job.upload.is_some() {
             // The server answered before it had the whole command: it is about to hang up.
             self.close(out);

@@ -103,6 +103,8 @@ pub struct Session {
     /// State was lost with a connection: the next command gets this error, then the end.
     pub(super) doom: Option<ServerError>,
     pub(super) peer: String,
+    /// The number in its greeting.
+    pub(super) number: u32,
     pub(super) idle_since: Instant,
 }
 
@@ -241,6 +243,7 @@ impl Session {
             last_host: None,
             doom: None,
             peer,
+            number: 0,
             idle_since: now,
         }
     }
@@ -251,6 +254,7 @@ impl Session {
             let door = Door::new(context.salt, facts.plugin);
             door.greet(facts, thread, &mut out.client);
             self.phase = Phase::Door(door);
+            self.number = thread;
             self.idle_since = context.now;
         }
     }
@@ -439,7 +443,7 @@ impl Session {
     /// Applies what a statement that the server accepted left behind.
     pub(super) fn apply(&mut self, effect: Effect, host: HostId, statement: &[u8]) {
         match effect {
-            Effect::None | Effect::Kill => {}
+            Effect::None | Effect::Kill | Effect::Close => {}
             Effect::Use(name) => {
                 if self.database.as_ref() != Some(&name) {
                     self.statements.iter_mut().for_each(Statement::freeze);
@@ -454,8 +458,8 @@ impl Session {
             }
             Effect::Set(setting) => {
                 self.statements.iter_mut().for_each(Statement::freeze);
-                if let Some(is_safe) = setting.is_charset_safe {
-                    self.reading.is_charset_safe = is_safe;
+                if let Some(charset) = setting.charset {
+                    self.reading.charset = charset;
                 }
                 if self.is_pinned {
                     // The source has it and nobody else will be asked.
