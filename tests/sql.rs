@@ -8,19 +8,37 @@
 
 #[path = "sql/admin.rs"]
 mod admin;
+#[path = "sql/classes.rs"]
+mod classes;
 #[path = "sql/client.rs"]
 mod client;
+#[path = "sql/differential.rs"]
+mod differential;
+#[path = "sql/failover.rs"]
+mod failover;
 #[path = "sql/kinds.rs"]
 mod kinds;
+#[path = "sql/laws.rs"]
+mod laws;
+#[path = "sql/lexing.rs"]
+mod lexing;
+#[path = "sql/middle.rs"]
+mod middle;
 #[path = "sql/own_writes.rs"]
 mod own_writes;
 #[path = "sql/prepared.rs"]
 mod prepared;
+#[path = "sql/protocol.rs"]
+mod protocol;
+#[path = "sql/raw.rs"]
+mod raw;
 #[path = "repl/pair.rs"]
 #[allow(dead_code)]
 mod replicated;
 #[path = "sql/servers.rs"]
 mod servers;
+#[path = "sql/session_state.rs"]
+mod session_state;
 #[path = "sql/state.rs"]
 mod state;
 #[path = "sql/tls.rs"]
@@ -29,6 +47,8 @@ mod tls;
 mod tls_ends;
 #[path = "sql/tls_servers.rs"]
 mod tls_servers;
+#[path = "sql/transactions.rs"]
+mod transactions;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

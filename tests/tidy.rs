@@ -38,6 +38,9 @@ const BANNED_FILES: &[&str] = &["utils", "helpers", "common", "misc", "manager"]
 
 /// Of facts/repl.md section 5.
 const SCENARIOS: usize = 66;
+/// Of facts/sql.md section 3, and of 1.7 there.
+const TRAPS: usize = 68;
+const DEFECTS: usize = 15;
 
 /// What a module may import of this crate. The ground is open to all.
 const GROUND: &[&str] = &["wire", "time", "limits", "units", "routes"];
@@ -264,22 +267,39 @@ fn banned_words_and_file_names_do_not_occur() {
     report(violations);
 }
 
-/// The table of scenarios cannot name a test that is gone, or leave a scenario out.
+/// A table of scenarios cannot name a test that is gone, or leave a scenario out.
 #[test]
 fn every_scenario_is_proved_where_the_table_says() {
-    let table = fs::read_to_string(root().join("tests/repl/scenarios.txt")).expect("the table");
-    let lines = table.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (mut violations, mut count) = (Vec::new(), 0);
+    report(unproved("tests/repl/scenarios.txt", &numbers("", SCENARIOS)));
+}
+
+#[test]
+fn every_trap_and_every_defect_of_atlas_is_proved_where_the_table_says() {
+    let expected = [numbers("", TRAPS), numbers("A", DEFECTS)].concat();
+    report(unproved("tests/sql/traps.txt", &expected));
+}
+
+fn numbers(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("{prefix}{number}")).collect()
+}
+
+/// What is wrong with a table of `number | what | tests, as file::function | what is left`, in
+/// which these numbers come in this order.
+fn unproved(table: &str, numbers: &[String]) -> Vec<String> {
+    let text = fs::read_to_string(root().join(table)).expect("the table");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (mut violations, mut expected) = (Vec::new(), numbers.iter());
     for line in lines {
-        let mut wrong = |what: &str| violations.push(format!("{line:.30}...: {what}"));
+        let mut wrong = |what: &str| violations.push(format!("{table}: {line:.30}...: {what}"));
         let columns: Vec<&str> = line.split('|').map(str::trim).collect();
         let [number, _, tests, rest] = columns[..] else {
             wrong("a line has four columns");
             continue;
         };
-        count += 1;
-        if number != count.to_string() {
-            wrong(&format!("scenario {count} comes here"));
+        match expected.next() {
+            Some(expected) if expected == number => {}
+            Some(expected) => wrong(&format!("{expected} comes here")),
+            None => wrong("one line more than the facts have"),
         }
         if tests.is_empty() && rest.is_empty() {
             wrong("neither a test nor why there is none");
@@ -292,10 +312,8 @@ fn every_scenario_is_proved_where_the_table_says() {
             }
         }
     }
-    if count != SCENARIOS {
-        violations.push(format!("{count} scenarios in the table, {SCENARIOS} in the facts"));
-    }
-    report(violations);
+    violations.extend(expected.map(|number| format!("{table}: {number} is missing")));
+    violations
 }
 
 #[test]

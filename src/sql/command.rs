@@ -124,9 +124,9 @@ fn refuse(code: u16, state: &[u8; 5], text: &str) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::route::Class;
+    use crate::sql::route::{Charset, Class};
 
-    const READING: Reading = Reading { is_charset_safe: true, has_escapes: false };
+    const READING: Reading = Reading { charset: Charset::Utf8, has_escapes: false };
 
     #[test]
     fn a_kill_never_leaves_the_splitter() {

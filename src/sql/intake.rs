@@ -10,9 +10,10 @@ use crate::wire::{HostId, Reader};
 use super::command::{self, Plan, code};
 use super::handshake::{Plugin, capability};
 use super::login::{self, Door, Entry, Guest};
+use super::number;
 use super::packet::{self, HEADER_BYTES, Header, PAYLOAD_MAX, ServerError, Walker, status};
 use super::result::Kind;
-use super::route::{self, Verdict};
+use super::route::{Charset, Verdict};
 use super::session::{Act, Context, Job, Outbox, Phase, Session};
 use super::statement::LAST_ID;
 
@@ -100,7 +101,7 @@ impl Session {
     /// The client proved who it is. If it asks for a database, a connection is taken right away,
     /// because a database that is not there must be told in place of the OK.
     fn admit(&mut self, context: &Context<'_>, guest: Guest, sequence: u8, out: &mut Outbox) {
-        self.reading.is_charset_safe = is_collation_safe(guest.collation);
+        self.reading.charset = charset(guest.collation);
         self.database.clone_from(&guest.database);
         self.guest = guest;
         self.idle_since = context.now;
@@ -172,10 +173,24 @@ impl Session {
             Plan::Forward(kind, verdict) => {
                 let upload = (!is_whole).then(Walker::default);
                 let command = payload.first().copied().unwrap_or(0);
+                let filled = self.filled(payload, &verdict);
+                let packets = filled.as_deref().unwrap_or(packets);
                 self.begin(context, packets, command, kind, verdict, upload, out);
             }
         }
         length
+    }
+
+    /// The packet with the session's own number in it, if it asks for that.
+    fn filled(&self, payload: &[u8], verdict: &Verdict) -> Option<Vec<u8>> {
+        if !verdict.asks_number {
+            return None;
+        }
+        let (&command, text) = payload.split_first()?;
+        let text = number::fill_in(text, self.number)?;
+        let mut packets = Vec::with_capacity(HEADER_BYTES + 1 + text.len());
+        packet::command(&mut packets, command, &text);
+        Some(packets)
     }
 
     fn begin(
@@ -208,6 +223,12 @@ impl Session {
                 self.unknown_statement(id, kind, upload.is_some(), out);
                 return;
             };
+            if command == code::STMT_RESET && !known.is_bound {
+                // It has no cursor and no long data on any connection.
+                let status = self.status();
+                packet::ok(&mut out.client, 1, status);
+                return;
+            }
             verdict = known.verdict(payload, is_on_source);
             statement = Some(id);
         }
@@ -290,7 +311,7 @@ impl Session {
             self.release_leg(host, out);
         }
         self.settings.clear();
-        self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
+        self.reading.charset = charset(self.guest.collation);
         self.is_pinned = false;
         self.statements = Vec::new();
         self.last_statement = 0;
@@ -326,7 +347,16 @@ const NAME_A_STATEMENT: [u8; 5] = [
     code::STMT_FETCH,
 ];
 
-fn is_collation_safe(id: u8) -> bool {
+/// The character set of a log-in. A server that does not know the collation falls back to its own
+/// default: the last one of UTF-8 is MySQL's alone.
+fn charset(id: u8) -> Charset {
     use mysql_common::collations::{Collation, CollationId};
-    route::is_charset_safe(Collation::resolve(CollationId::from(u16::from(id))).charset())
+    let collation = Collation::resolve(CollationId::from(u16::from(id)));
+    match Charset::of(collation.charset().as_bytes()) {
+        Charset::Utf8 if id == UTF8MB4_0900_AI_CI => Charset::Plain,
+        known @ (Charset::Utf8 | Charset::Plain | Charset::Unknown) => known,
+    }
 }
+
+/// Its siblings have ids of two bytes.
+const UTF8MB4_0900_AI_CI: u8 = 255;

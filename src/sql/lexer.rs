@@ -67,6 +67,9 @@ pub struct Lexer<'a> {
     pub has_source_hint: bool,
     /// A backslash stood inside quotes, so that `Mode` may change the tokens.
     pub has_backslash: bool,
+    /// A byte stood outside quotes that is white space in some character set (0xa0 of latin1), or
+    /// decides there whether `--` begins a comment.
+    pub has_doubtful_space: bool,
     /// Whether white space or a comment stood before the token that was returned last.
     pub is_spaced: bool,
 }
@@ -83,6 +86,7 @@ impl<'a> Lexer<'a> {
             has_executable: false,
             has_source_hint: false,
             has_backslash: false,
+            has_doubtful_space: false,
             is_spaced: false,
         }
     }
@@ -91,6 +95,12 @@ impl<'a> Lexer<'a> {
     #[must_use]
     pub fn lexeme(&self) -> &'a [u8] {
         self.bytes.get(self.start..self.at).unwrap_or(&[])
+    }
+
+    /// Where the token that was returned last begins and ends.
+    #[must_use]
+    pub const fn span(&self) -> (usize, usize) {
+        (self.start, self.at)
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -119,7 +129,8 @@ impl<'a> Lexer<'a> {
     }
 
     /// `--` begins a comment only before white space, a control character or the end.
-    fn is_dash_comment(&self) -> bool {
+    fn is_dash_comment(&mut self) -> bool {
+        self.has_doubtful_space |= self.peek(2).is_some_and(|byte| byte >= 0x80);
         self.peek(2).is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
     }
 
@@ -187,8 +198,10 @@ impl<'a> Lexer<'a> {
     fn word(&mut self) -> &'a [u8] {
         let rest = self.bytes.get(self.at..).unwrap_or(&[]);
         let length = rest.iter().position(|&byte| !is_word(byte)).unwrap_or(rest.len());
+        let word = rest.get(..length).unwrap_or(&[]);
+        self.has_doubtful_space |= word.iter().any(|byte| matches!(byte, 0xa0 | 0xff));
         self.at += length;
-        rest.get(..length).unwrap_or(&[])
+        word
     }
 
     fn variable(&mut self) -> Token<'a> {
@@ -238,7 +251,16 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self) -> Token<'a> {
-        // `1e5`, `0x1f`; also `1abc`, which is an identifier and as harmless as a number.
+        // `1e5`, which ends with its digits, so that `1e5INTO` is two tokens.
+        let start = self.at;
+        self.digits();
+        if matches!((self.peek(0), self.peek(1)), (Some(b'e' | b'E'), Some(b'0'..=b'9'))) {
+            self.at += 1;
+            self.digits();
+            return Token::Number;
+        }
+        self.at = start;
+        // `15`, `0x1f`; also `1abc`, which is an identifier and as harmless as a number.
         let word = self.word();
         if word.iter().any(|byte| !byte.is_ascii_alphanumeric()) {
             return Token::Word(word);
@@ -317,11 +339,11 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
 }
 
-/// Whether a byte of a multi-byte character stands before a backslash anywhere: in the character
-/// sets whose second bytes may be 0x5c nobody can tell here what that backslash is.
+/// Whether a byte of a multi-byte character stands before a backslash or a backtick anywhere: in
+/// the character sets whose second bytes may be 0x5c and 0x60 nobody can tell here what that is.
 #[must_use]
-pub fn has_trail_backslash(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| matches!(pair, [first, b'\\'] if *first >= 0x80))
+pub fn has_trail_quote(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| matches!(pair, [first, b'\\' | b'`'] if *first >= 0x80))
 }
 
 #[cfg(test)]
@@ -388,7 +410,10 @@ mod tests {
         for text in ["1e5", ".5", "0x1F", "1.5e-3", "1.5E+3", "12."] {
             assert_eq!(tokens(text.as_bytes()), [Token::Number], "{text}");
         }
-        assert_eq!(tokens(b"1.FROM"), [Token::Number, word("FROM")]);
+        for text in [&b"1.FROM"[..], b"1e5FROM", b"1E5FROM", b"1e+5FROM", b"1.5e3FROM"] {
+            assert_eq!(tokens(text), [Token::Number, word("FROM")]);
+        }
+        assert_eq!(tokens(b"1e"), [Token::Number]);
         assert_eq!(tokens(b"@`x` @'x' @x.y @\"q\""), [Token::UserVariable; 4]);
         assert_eq!(tokens(b"@@global.x"), [Token::SystemVariable(Scope::Beyond, b"x")]);
         assert_eq!(tokens(b"@@SESSION.x"), [Token::SystemVariable(Scope::Session, b"x")]);
@@ -418,6 +443,17 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_may_be_white_space_are_told_outside_of_quotes() {
+        let is_doubtful = |text: &[u8]| {
+            let mut lexer = Lexer::new(text, Mode::ALL[0]);
+            lexer.by_ref().for_each(drop);
+            lexer.has_doubtful_space
+        };
+        assert!(is_doubtful(b"FOR\xa0UPDATE") && is_doubtful(b"1 --\x85 x"));
+        assert!(!is_doubtful(b"'\xa0' `\xa0` \"\xa0\" /* \xa0 */ a\xe9 -- \xa0"));
+    }
+
+    #[test]
     fn any_bytes_end_in_tokens() {
         let mut rng = crate::time::Rng::new(7);
         let alphabet = b"'\"`\\/*!-#@.; \n0aeS(\0\x80M";
@@ -430,6 +466,7 @@ mod tests {
             }
         }
         assert_eq!(tokens(b"a\0b"), [word("a"), Token::Broken]);
-        assert!(has_trail_backslash(b"\xbf\\'") && !has_trail_backslash(b"a\\'"));
+        assert!(has_trail_quote(b"\xbf\\'") && !has_trail_quote(b"a\\'"));
+        assert!(has_trail_quote(b"\x81`"));
     }
 }

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod kill;
 pub mod lexer;
 pub mod login;
+pub mod number;
 pub mod own_writes;
 pub mod packet;
 pub mod pool;

@@ -28,6 +28,8 @@ pub mod status {
     pub const MORE_RESULTS: u16 = 0x0008;
     pub const CURSOR_EXISTS: u16 = 0x0040;
     pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
+    /// A result set of OUT parameters.
+    pub const PS_OUT_PARAMS: u16 = 0x1000;
 }
 
 /// First payload bytes that mark a packet's kind.

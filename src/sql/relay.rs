@@ -114,7 +114,9 @@ impl Session {
         let used = match &mut self.phase {
             Phase::Running { host: at, reply, held_back, is_delivered } if *at == host => {
                 let used = reply.feed(bytes);
-                let part = bytes.get(..used).unwrap_or(&[]);
+                // Of what breaks the protocol (a request for a local file, unasked) nothing is
+                // handed on that would complete it.
+                let part = bytes.get(..used).filter(|_| !reply.is_broken).unwrap_or(&[]);
                 // Only what starts with a refusal can still be asked elsewhere.
                 let is_refusal = reply.error.is_some_and(|code| REFUSALS.contains(&code))
                     && context.routes.source != Some(host);
@@ -129,7 +131,8 @@ impl Session {
                         place.copy_from_slice(&(self.last_statement + 1).to_le_bytes());
                     }
                     let is_numbered = is_prepare && !reply.is_begun;
-                    if (!can_retry && !is_numbered) || (reply.is_begun && !is_refusal) {
+                    let is_ready = (!can_retry && !is_numbered) || (reply.is_begun && !is_refusal);
+                    if is_ready && !reply.is_broken {
                         self.deliver(out);
                     }
                 }
@@ -139,7 +142,10 @@ impl Session {
             Phase::Replaying { host: at, reply, answer, .. } if *at == host => {
                 let used = reply.feed(bytes);
                 answer.extend_from_slice(bytes.get(..used).unwrap_or(&[]));
-                if reply.is_done() {
+                if reply.is_broken {
+                    out.acts.push(Act::Drop(host));
+                    self.lost(context, host, out);
+                } else if reply.is_done() {
                     self.replayed(context, out);
                 }
                 used
@@ -230,6 +236,10 @@ impl Session {
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
         }
+        if error.is_none() && job.verdict.effect == Effect::Close {
+            self.close(out);
+            return;
+        }
         if job.upload.is_some() {
             // The server answered before it had the whole command: it is about to hang up.
             self.close(out);
@@ -296,7 +306,7 @@ impl Session {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         let Phase::Replaying { host, reply, step, mut answer } = phase else { return };
         let is_source = context.routes.source == Some(host);
-        if reply.error.is_none() && !reply.is_broken {
+        if reply.error.is_none() {
             if let Some(leg) = &mut self.legs[host.index()] {
                 leg.status = reply.status.unwrap_or(leg.status);
                 match step {

@@ -49,6 +49,8 @@ pub struct Reply {
     kind: Kind,
     stage: Stage,
     is_eof_deprecated: bool,
+    /// OUT parameters are being sent, and an OK follows them.
+    has_out_parameters: bool,
     /// Status flags of the last OK or EOF packet.
     pub status: Option<u16>,
     /// Code of the ERR packet that ended the reply.
@@ -79,6 +81,7 @@ impl Reply {
                 Kind::Silent => Stage::Done,
             },
             is_eof_deprecated,
+            has_out_parameters: false,
             status: None,
             error: None,
             statement: None,
@@ -124,6 +127,7 @@ impl Reply {
             Stage::Definitions { .. } => Stage::DefinitionsEnd,
             Stage::DefinitionsEnd => {
                 self.status = eof_status(packet.head);
+                self.has_out_parameters = self.has(status::PS_OUT_PARAMS);
                 if self.has(status::CURSOR_EXISTS) { self.end() } else { Stage::Rows }
             }
             Stage::Rows => self.row(packet, first),
@@ -203,12 +207,12 @@ impl Reply {
         }
     }
 
-    fn end(&self) -> Stage {
-        if self.kind == Kind::Results && self.has(status::MORE_RESULTS) {
-            Stage::Head
-        } else {
-            Stage::Done
-        }
+    /// MySQL sets MORE_RESULTS for OUT parameters only before their row, not after it (libmysql:
+    /// cli_read_binary_rows).
+    fn end(&mut self) -> Stage {
+        let has_more =
+            std::mem::take(&mut self.has_out_parameters) || self.has(status::MORE_RESULTS);
+        if self.kind == Kind::Results && has_more { Stage::Head } else { Stage::Done }
     }
 
     fn fail(&mut self, head: &[u8]) -> Stage {
@@ -309,6 +313,12 @@ mod tests {
         let end = b"\xfe\0\0\x0a\0".as_slice();
         follow(Kind::Results, false, &[b"\x01", DEFINITION, EOF, b"\x01a", end, OK]);
         follow(Kind::Results, false, &[more, b"\xff\x28\x04#42000x"]);
+    }
+
+    #[test]
+    fn an_ok_follows_out_parameters_whatever_their_end_says() {
+        let (begin, end) = (b"\xfe\0\0\x0a\x10".as_slice(), b"\xfe\0\0\x02\0".as_slice());
+        follow(Kind::Results, false, &[b"\x01", DEFINITION, begin, b"\0\0\x05", end, OK]);
     }
 
     #[test]

@@ -28,8 +28,10 @@ pub enum Effect {
     Use(Vec<u8>),
     /// SET NAMES, SET of variables; the other connection has to repeat the text.
     Set(Setting),
-    /// KILL, which would hit whoever has that number on the server.
+    /// KILL, alone or among others, which would hit whoever has that number on the server.
     Kill,
+    /// COMMIT RELEASE: the server closes the connection, and so has the client's to be.
+    Close,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Verdict {
     pub is_dirty: bool,
     /// More than one statement, so that an error does not say that nothing was done.
     pub is_multiple: bool,
+    /// Calls CONNECTION_ID(), which is the session's own number.
+    pub asks_number: bool,
     /// On Atlas's blocklist: DELETE or UPDATE without WHERE or LIMIT, SLEEP.
     pub is_risky: bool,
     pub effect: Effect,
@@ -53,6 +57,7 @@ impl Verdict {
             is_write,
             is_dirty,
             is_multiple: false,
+            asks_number: false,
             is_risky: false,
             effect: Effect::None,
         }
@@ -71,14 +76,22 @@ impl Verdict {
 
     /// The stricter of two readings of the same bytes.
     fn stricter(self, other: Self) -> Self {
+        let is_kill = self.effect == Effect::Kill || other.effect == Effect::Kill;
         let is_same = self.effect == other.effect;
         let mut verdict = Self {
             class: self.class.max(other.class),
             is_write: self.is_write || other.is_write,
             is_dirty: self.is_dirty || other.is_dirty,
             is_multiple: self.is_multiple || other.is_multiple,
+            asks_number: self.asks_number || other.asks_number,
             is_risky: self.is_risky || other.is_risky,
-            effect: if is_same { self.effect } else { Effect::None },
+            effect: match self.effect {
+                _ if is_kill => Effect::Kill,
+                effect if is_same => effect,
+                Effect::None | Effect::Use(_) | Effect::Set(_) | Effect::Kill | Effect::Close => {
+                    Effect::None
+                }
+            },
         };
         if !is_same {
             verdict.class = Class::SourcePin;
@@ -88,12 +101,37 @@ impl Verdict {
     }
 }
 
+/// What bytes may mean in a character set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Charset {
+    /// Bytes from 0x80 up are parts of words.
+    Utf8,
+    /// A byte below 0x80 always means itself; one above may be white space.
+    Plain,
+    /// The second byte of a character may be a backslash or a backtick, or nobody knows.
+    #[default]
+    Unknown,
+}
+
+impl Charset {
+    /// The character set of this name, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        if is(name, "UTF8") || is(name, "UTF8MB3") || is(name, "UTF8MB4") {
+            Self::Utf8
+        } else if is_in(words::PLAIN_CHARSETS, name) {
+            Self::Plain
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
 /// What is known of how the server reads a statement's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// A backslash byte is always a backslash in the client's character set, as the last
-    /// `Effect::Set` or the log-in said.
-    pub is_charset_safe: bool,
+    /// Of the client's character set, as the last `Effect::Set` or the log-in said.
+    pub charset: Charset,
     /// A reply's status flags said that NO_BACKSLASH_ESCAPES is off.
     pub has_escapes: bool,
 }
@@ -101,15 +139,20 @@ pub struct Reading {
 /// Classifies the text of a COM_QUERY.
 #[must_use]
 pub fn classify(text: &[u8], reading: Reading) -> Verdict {
-    if !reading.is_charset_safe && lexer::has_trail_backslash(text) {
+    if reading.charset == Charset::Unknown && lexer::has_trail_quote(text) {
         return Verdict { is_multiple: true, ..Verdict::OPAQUE };
     }
     if let Some(setting) = Setting::parse(text) {
         return Verdict { effect: Effect::Set(setting), ..Verdict::READ };
     }
     let [default, rest @ ..] = Mode::ALL;
-    let (mut verdict, has_backslash) = Scan::run(text, default);
-    if has_backslash {
+    let (mut verdict, lexer) = Scan::run(text, default);
+    if (lexer.has_doubtful_space && reading.charset != Charset::Utf8)
+        || (lexer.has_executable && hides_more(text))
+    {
+        return Verdict { is_multiple: true, ..Verdict::OPAQUE };
+    }
+    if lexer.has_backslash {
         // sql_mode may be set globally, so every possible reading of the backslashes must agree.
         for mode in rest {
             if reading.has_escapes && !mode.escapes_in_single {
@@ -121,10 +164,14 @@ pub fn classify(text: &[u8], reading: Reading) -> Verdict {
     verdict
 }
 
-/// Whether a backslash is never part of a character of the set with this name.
-#[must_use]
-pub fn is_charset_safe(name: &str) -> bool {
-    is_in(words::SAFE_CHARSETS, name.as_bytes())
+/// Whether an executable comment may end elsewhere for a server that skips it than for one that
+/// executes it: something in the text makes a `*/` that is no end, or looks like one.
+fn hides_more(text: &[u8]) -> bool {
+    let ends = text.windows(2).filter(|pair| pair == b"*/").count();
+    let begins = text.windows(2).filter(|pair| pair == b"/*").count();
+    ends != begins
+        || text.windows(2).any(|pair| pair == b"--")
+        || text.iter().any(|byte| matches!(byte, b'\'' | b'"' | b'`' | b'#'))
 }
 
 /// What is known of a statement after looking at all its tokens.
@@ -142,7 +189,10 @@ struct Scan<'a> {
     has_unknown_function: bool,
     has_source_function: bool,
     is_multiple: bool,
+    asks_number: bool,
     is_risky: bool,
+    /// One of the statements is a KILL.
+    has_kill: bool,
     /// Of the statement at hand, among several: it deletes or updates, and what bounds it.
     is_sweeping: bool,
     is_bounded: bool,
@@ -168,7 +218,7 @@ enum Before<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn run(text: &'a [u8], mode: Mode) -> (Verdict, bool) {
+    fn run(text: &'a [u8], mode: Mode) -> (Verdict, Lexer<'a>) {
         let mut lexer = Lexer::new(text, mode);
         let mut scan = Self::default();
         let mut before = Before::Nothing;
@@ -193,7 +243,7 @@ impl<'a> Scan<'a> {
         if lexer.has_executable || lexer.has_source_hint || scan.is_broken {
             verdict.class = verdict.class.max(Class::Source);
         }
-        if scan.is_multiple {
+        if scan.is_multiple || (scan.is_broken && lexer.has_executable) {
             verdict = Verdict { is_multiple: true, ..Verdict::OPAQUE };
         }
         if scan.has_user_variable || scan.has_lock_function || scan.has_unknown_function {
@@ -205,7 +255,11 @@ impl<'a> Scan<'a> {
             verdict = Verdict::OPAQUE;
         }
         verdict.is_risky = scan.is_risky;
-        (verdict, lexer.has_backslash)
+        verdict.asks_number = scan.asks_number;
+        if scan.has_kill && !scan.nth_is(0, "CREATE") {
+            verdict.effect = Effect::Kill;
+        }
+        (verdict, lexer)
     }
 
     fn end_statement(&mut self) {
@@ -242,7 +296,7 @@ impl<'a> Scan<'a> {
             Token::Symbol(b'.') => Before::Dot,
             Token::Name(_) | Token::Ambiguous(_) => Before::Name,
             Token::UserVariable => {
-                self.has_user_variable = true;
+                self.has_user_variable |= !self.names_users();
                 Before::Nothing
             }
             Token::SystemVariable(_, name) => {
@@ -276,6 +330,7 @@ impl<'a> Scan<'a> {
         self.has_lock_function |= is_in(words::LOCKS, word);
         // The verb is the first word, or the first after the names of a WITH.
         let is_verb = self.words_of_statement == 0 || (self.is_in_with && self.depth == 0);
+        self.has_kill |= self.words_of_statement == 0 && is(word, "KILL");
         self.words_of_statement += 1;
         self.is_sweeping |= is_verb && (is(word, "DELETE") || is(word, "UPDATE"));
         self.is_bounded |= self.depth == 0 && (is(word, "WHERE") || is(word, "LIMIT"));
@@ -288,6 +343,7 @@ impl<'a> Scan<'a> {
 
     fn call(&mut self, word: &[u8], is_qualified: bool, is_spaced: bool) {
         self.is_risky |= is(word, "SLEEP");
+        self.asks_number |= is(word, "CONNECTION_ID");
         if is_qualified {
             self.unknown_function();
         } else if is_in(words::LAST_FUNCTIONS, word) {
@@ -306,8 +362,17 @@ impl<'a> Scan<'a> {
     /// A stored function may do anything, a temporary table included. In a statement that writes
     /// anyway it is more likely a table with its columns, or a type.
     fn unknown_function(&mut self) {
-        self.has_unknown_function |= !self.is_first_in(words::WRITES);
+        let is_write = self.is_first_in(words::WRITES) && !self.nth_is(0, "DO");
+        self.has_unknown_function |= !is_write;
         self.has_source_function = true;
+    }
+
+    /// GRANT and its kin, in which `user@host` is no variable.
+    fn names_users(&self) -> bool {
+        self.is_first_in(&["GRANT", "REVOKE"])
+            || (self.is_first_in(&["ALTER", "CREATE", "DROP", "RENAME", "SHOW"])
+                && matches!(self.head.get(1), Some(Token::Word(word))
+                    if is_in(&["GRANTS", "ROLE", "USER"], word)))
     }
 
     fn nth_is(&self, index: usize, keyword: &str) -> bool {
@@ -333,7 +398,10 @@ impl<'a> Scan<'a> {
             b"CHECKSUM" if self.nth_is(1, "TABLE") => self.read(),
             b"USE" => self.use_database(),
             b"SET" => self.set(),
-            b"KILL" => Verdict { effect: Effect::Kill, ..Verdict::SOURCE },
+            b"KILL" => Verdict::SOURCE,
+            b"COMMIT" | b"ROLLBACK" if self.releases() => {
+                Verdict { effect: Effect::Close, ..Verdict::WRITE }
+            }
             b"BEGIN" if self.tokens == 1 || (self.tokens == 2 && self.nth_is(1, "WORK")) => {
                 Verdict::SOURCE
             }
@@ -364,7 +432,10 @@ impl<'a> Scan<'a> {
         let Some(Token::Word(word)) = self.head.get(at) else { return Verdict::SOURCE };
         if is(word, "WARNINGS") || is(word, "ERRORS") || is(word, "COUNT") {
             Verdict::LAST
-        } else if is_in(words::SHOWS, word) && !self.has_source_variable {
+        } else if is_in(words::SHOWS, word)
+            && !self.has_source_variable
+            && !self.has_source_function
+        {
             Verdict::READ
         } else {
             Verdict::SOURCE
@@ -450,6 +521,11 @@ impl<'a> Scan<'a> {
             && self.tokens == at + 3 + colons
     }
 
+    /// COMMIT [WORK] [AND [NO] CHAIN] RELEASE.
+    fn releases(&self) -> bool {
+        (1..HEAD_TOKENS).any(|at| self.nth_is(at, "RELEASE") && !self.nth_is(at - 1, "NO"))
+    }
+
     /// CREATE, DROP, ALTER.
     fn define(&self) -> Verdict {
         let has = |keyword| (1..HEAD_TOKENS).any(|index| self.nth_is(index, keyword));
@@ -461,7 +537,8 @@ impl<'a> Scan<'a> {
         } else if has("TEMPORARY") {
             Verdict::PIN
         } else if self.nth_is(0, "DROP") && (has("DATABASE") || has("SCHEMA")) {
-            Verdict { is_dirty: true, ..Verdict::WRITE }
+            // It may be the session's own, and there is no way back to having none.
+            Verdict::OPAQUE
         } else {
             Verdict::WRITE
         }
@@ -478,8 +555,8 @@ const AFTER_WITH: &[&str] = &["DELETE", "INSERT", "REPLACE", "SELECT", "TABLE", 
 mod tests {
     use super::*;
 
-    const UNKNOWN: Reading = Reading { is_charset_safe: true, has_escapes: false };
-    const KNOWN: Reading = Reading { is_charset_safe: true, has_escapes: true };
+    const UNKNOWN: Reading = Reading { charset: Charset::Utf8, has_escapes: false };
+    const KNOWN: Reading = Reading { charset: Charset::Utf8, has_escapes: true };
 
     fn verdict(text: &str) -> Verdict {
         classify(text.as_bytes(), UNKNOWN)
@@ -587,6 +664,7 @@ mod tests {
             SHOW FULL PROCESSLIST
             SHOW ENGINE INNODB STATUS
             SHOW VARIABLES
+            SHOW TABLES WHERE LAST_INSERT_ID(5) = 1
             SHOW SLAVE STATUS
             TRUNCATE t
             CREATE TABLE t (a INT)
@@ -606,6 +684,15 @@ mod tests {
             GRANT ALL ON *.* TO u"#;
         all_are(Class::Source, &table(texts));
         all_are(Class::Source, &["", " "]);
+    }
+
+    #[test]
+    fn a_user_at_a_host_is_no_variable() {
+        let texts = "GRANT ALL ON *.* TO u@'h', `v`@h
+            REVOKE ALL ON *.* FROM u@h
+            CREATE USER u@h
+            SHOW GRANTS FOR u@h";
+        all_are(Class::Source, &table(texts));
     }
 
     #[test]
@@ -635,6 +722,9 @@ mod tests {
             LOCK TABLES t READ
             UNLOCK TABLES
             FLUSH TABLES WITH READ LOCK
+            DO my_function(1)
+            SELECT 1 /*!99999 ' */ ; DELETE FROM t -- ' */
+            SELECT 1 /*!99999 /* */ ; DELETE FROM t */
             SELECT GET_LOCK('a', 1)
             DO GET_LOCK('a', 1)
             INSERT INTO t VALUES (GET_LOCK('a', 1))
@@ -691,14 +781,24 @@ mod tests {
         }
         let safe = |text| {
             let Effect::Set(setting) = of(text) else { panic!("{text}") };
-            setting.is_charset_safe
+            setting.charset
         };
-        assert_eq!(safe("SET NAMES utf8"), Some(true));
-        assert_eq!(safe("SET NAMES gbk"), Some(false));
-        assert_eq!(safe("SET NAMES DEFAULT"), Some(false));
-        assert_eq!(safe("SET character_set_client = sjis"), Some(false));
+        assert_eq!(safe("SET NAMES utf8"), Some(Charset::Utf8));
+        assert_eq!(safe("SET NAMES latin1"), Some(Charset::Plain));
+        assert_eq!(safe("SET NAMES gbk"), Some(Charset::Unknown));
+        assert_eq!(safe("SET NAMES DEFAULT"), Some(Charset::Unknown));
+        assert_eq!(safe("SET character_set_client = sjis"), Some(Charset::Unknown));
         assert_eq!(safe("SET time_zone = '+00:00'"), None);
-        assert_eq!(of("KILL 5"), Effect::Kill);
+        for text in ["KILL 5", "SELECT 1; KILL 5", "/*!KILL 5*/", "SELECT 'a\\'; KILL 5; -- '"] {
+            assert_eq!(of(text), Effect::Kill, "{text}");
+        }
+        assert_eq!(of("CREATE PROCEDURE p() BEGIN SELECT 1; KILL 5; END"), Effect::None);
+        for text in ["COMMIT RELEASE", "ROLLBACK WORK AND NO CHAIN RELEASE"] {
+            assert_eq!(of(text), Effect::Close, "{text}");
+        }
+        assert!(verdict("SELECT 1, CONNECTION_ID()").asks_number);
+        assert_eq!(of("COMMIT AND CHAIN NO RELEASE"), Effect::None);
+        assert_eq!(of("ROLLBACK TO `release`"), Effect::None);
     }
 
     #[test]
@@ -719,8 +819,25 @@ mod tests {
     #[test]
     fn a_backslash_that_may_be_half_a_character_is_not_trusted() {
         let text = b"SELECT '\xbf\\' ; DELETE FROM t; -- '";
-        let found = classify(text, Reading { is_charset_safe: false, has_escapes: true });
+        let unknown = Reading { charset: Charset::Unknown, has_escapes: true };
+        let found = classify(text, unknown);
         assert!(found.class == Class::SourcePin && found.is_dirty);
+        let found = classify(b"SELECT 1 AS `\x81` FROM t; DELETE FROM t; -- `", unknown);
+        assert!(found.class == Class::SourcePin && found.is_dirty);
+    }
+
+    #[test]
+    fn a_byte_that_may_be_white_space_is_not_trusted() {
+        for text in
+            [&b"SELECT * FROM t FOR\xa0UPDATE"[..], b"SELECT 1 --\xa0'\n; DELETE FROM t; -- '"]
+        {
+            let plain = Reading { charset: Charset::Plain, has_escapes: true };
+            let found = classify(text, plain);
+            assert!(found.class == Class::SourcePin && found.is_dirty);
+            assert_eq!(classify(b"SELECT '\xa0'", plain).class, Class::Replica);
+        }
+        let text = "SELECT 1 AS \u{e0}".as_bytes();
+        assert_eq!(classify(text, KNOWN).class, Class::Replica);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct Session {
     pub(super) peer: String,
     /// What the greeting says of TLS.
     pub tls: Tls,
+    /// The number in its greeting.
+    pub(super) number: u32,
     pub(super) idle_since: Instant,
 }
 
@@ -246,6 +248,7 @@ impl Session {
             doom: None,
             peer,
             tls: Tls::Off,
+            number: 0,
             idle_since: now,
         }
     }
@@ -256,6 +259,7 @@ impl Session {
             let door = Door::new(context.salt, facts.plugin, self.tls);
             door.greet(facts, thread, &mut out.client);
             self.phase = Phase::Door(door);
+            self.number = thread;
             self.idle_since = context.now;
         }
     }
@@ -444,7 +448,7 @@ impl Session {
     /// Applies what a statement that the server accepted left behind.
     pub(super) fn apply(&mut self, effect: Effect, host: HostId, statement: &[u8]) {
         match effect {
-            Effect::None | Effect::Kill => {}
+            Effect::None | Effect::Kill | Effect::Close => {}
             Effect::Use(name) => {
                 if self.database.as_ref() != Some(&name) {
                     self.statements.iter_mut().for_each(Statement::freeze);
@@ -459,8 +463,8 @@ impl Session {
             }
             Effect::Set(setting) => {
                 self.statements.iter_mut().for_each(Statement::freeze);
-                if let Some(is_safe) = setting.is_charset_safe {
-                    self.reading.is_charset_safe = is_safe;
+                if let Some(charset) = setting.charset {
+                    self.reading.charset = charset;
                 }
                 if self.is_pinned {
                     // The source has it and nobody else will be asked.
@@ -651,6 +655,34 @@ mod tests {
         assert!(world.told().windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
         assert!(world.session.is_closed());
         assert_eq!(world.sent(HostId::Second), b"");
+    }
+
+    #[test]
+    fn a_request_for_a_file_that_nobody_offered_never_reaches_the_client() {
+        let theft = b"\x0c\0\0\x01\xfb/etc/passwd";
+        let is_whole = |told: &[u8]| told.windows(theft.len()).any(|it| it == theft);
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.reply(HostId::First, theft);
+        let told = world.told();
+        assert!(!is_whole(&told) && told.windows(3).any(|it| it == b"\xff\x1d\x04"), "1053");
+        let mut world = World::new();
+        world.query("DELETE FROM t");
+        world.opened(HostId::First);
+        world.reply(HostId::First, b"\x07\0\0\x01\0\0\0\x0a\0\0\0");
+        world.reply(HostId::First, &[b"\x0c\0\0\x02", &theft[4..]].concat());
+        assert!(!world.told().windows(7).any(|it| it == b"/passwd"), "nor as a second result");
+        assert!(world.session.is_closed());
+        let mut world = World::new();
+        world.query("USE a");
+        world.opened(HostId::Second);
+        world.reply(HostId::Second, OK);
+        world.told();
+        world.query("DELETE FROM t");
+        world.verb(|session, context, out| session.opened(context, HostId::First, None, out));
+        world.reply(HostId::First, theft);
+        assert_eq!(world.told(), b"", "nor while the connection is told its database");
     }
 
     #[test]

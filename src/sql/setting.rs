@@ -11,7 +11,8 @@
 use crate::limits;
 
 use super::lexer::{Lexer, Mode, Scope, Token};
-use super::words::{self, is, is_in};
+use super::route::Charset;
+use super::words::is;
 
 /// One SET, as far as repeating it needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +23,8 @@ pub struct Setting {
     is_plain: bool,
     /// SET CHARACTER SET, whose result depends on the default database.
     pub follows_database: bool,
-    /// If it sets the client's character set: a backslash byte is always a backslash in that.
-    pub is_charset_safe: Option<bool>,
+    /// The client's character set, if it sets that.
+    pub charset: Option<Charset>,
 }
 
 impl Setting {
@@ -35,7 +36,7 @@ impl Setting {
             return None;
         }
         let mut setting =
-            Self { variables: 0, is_plain: true, follows_database: false, is_charset_safe: None };
+            Self { variables: 0, is_plain: true, follows_database: false, charset: None };
         loop {
             parser.item(&mut setting)?;
             match parser.next() {
@@ -113,7 +114,7 @@ impl<'a> Parser<'a> {
             }
             let name = self.name()?;
             setting.follows_database = true;
-            setting.is_charset_safe = Some(is_in(words::SAFE_CHARSETS, name));
+            setting.charset = Some(Charset::of(name));
             return setting.add_charsets();
         }
         if self.takes_word("NAMES") {
@@ -121,7 +122,7 @@ impl<'a> Parser<'a> {
             if self.takes_word("COLLATE") {
                 self.name()?;
             }
-            setting.is_charset_safe = Some(is_in(words::SAFE_CHARSETS, name));
+            setting.charset = Some(Charset::of(name));
             return setting.add_charsets();
         }
         let is_session = self.takes_word("SESSION") || self.takes_word("LOCAL");
@@ -248,7 +249,7 @@ fn assign(variable: &str, only: Option<&[u8]>, setting: &mut Setting) -> Option<
             setting.add("TX_ISOLATION")?;
         }
         "CHARACTER_SET_CLIENT" => {
-            setting.is_charset_safe = Some(is_in(words::SAFE_CHARSETS, only?));
+            setting.charset = Some(Charset::of(only?));
         }
         "CHARACTER_SET_CONNECTION" | "COLLATION_CONNECTION" => {
             setting.add("CHARACTER_SET_CONNECTION")?;

@@ -514,12 +514,13 @@ pub const LOCKS: &[&str] = &[
     "SERVICE_RELEASE_LOCKS",
 ];
 
-/// Character sets in which a backslash is never the second byte of a character.
-pub const SAFE_CHARSETS: &[&str] = &[
+/// Character sets other than UTF-8 in which neither a backslash nor a backtick is ever the second
+/// byte of a character.
+pub const PLAIN_CHARSETS: &[&str] = &[
     "ARMSCII8", "ASCII", "BINARY", "CP1250", "CP1251", "CP1256", "CP1257", "CP850", "CP852",
     "CP866", "DEC8", "EUCJPMS", "EUCKR", "GB2312", "GEOSTD8", "GREEK", "HEBREW", "HP8", "KEYBCS2",
     "KOI8R", "KOI8U", "LATIN1", "LATIN2", "LATIN5", "LATIN7", "MACCE", "MACROMAN", "SWE7",
-    "TIS620", "UJIS", "UTF8", "UTF8MB3", "UTF8MB4",
+    "TIS620", "UJIS",
 ];
 
 /// Whether `word`, in any case, is on a sorted list of upper-case words.
@@ -551,7 +552,7 @@ mod tests {
             SHOWS,
             WRITES,
             LOCKS,
-            SAFE_CHARSETS,
+            PLAIN_CHARSETS,
         ] {
             for pair in list.windows(2) {
                 assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);

@@ -27,6 +27,8 @@ use tandem::time::Instant;
 use tandem::units::Secret;
 use tandem::wire::HostId;
 
+use super::laws::Kind;
+
 pub(super) const PASSWORD: &str = "secret";
 
 /// One mariadbd in its own directory.
@@ -53,6 +55,7 @@ impl Database {
             .arg(format!("--server-id={}", number + 1))
             .arg(format!("--gtid-domain-id={}", number + 1))
             .args(more)
+            .arg(format!("--general-log-file={}", directory.join("general").display()))
             .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
             .arg(format!("--datadir={}", directory.display()))
@@ -105,8 +108,9 @@ impl Database {
         let child = command
             .args(["--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
-            .args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=100"])
+            .args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=100", "--log-raw"])
             .args(more)
+            .arg(format!("--general-log-file={}", directory.join("general").display()))
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--tmpdir={}", directory.display()))
             .arg(format!("--port={port}"))
@@ -261,6 +265,30 @@ impl Pair {
         Some(Self(Database::both([start("first"), start("second")])))
     }
 
+    pub(super) fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::MariaDb => Some(Self::own()),
+            Kind::MySql97 => Self::mysql97(),
+            Kind::MySql56 => Self::mysql56(),
+        }
+    }
+
+    /// Lets the servers end with this process, however it ends, for a pair that nobody drops.
+    pub(super) fn keep(&self) -> Keeper {
+        let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
+        let script = "trap '' INT HUP; read _; kill -9 \"$2\" \"$3\"; sleep 0.2; rm -rf \"$1\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "keeper"]).arg(base());
+        command.args(servers.iter().map(|it| it.child.id().to_string()));
+        Keeper { _child: command.stdin(Stdio::piped()).spawn().expect("a shell") }
+    }
+
+    /// Where a server writes what it is asked, once `general_log` is on.
+    pub(super) fn general_log(&self, host: usize) -> PathBuf {
+        let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
+        servers[host].directory.join("general")
+    }
+
     pub(super) fn ports(&self) -> [u16; 2] {
         let servers = self.0.lock().unwrap_or_else(|it| it.into_inner());
         [servers[0].port, servers[1].port]
@@ -285,6 +313,11 @@ impl Pair {
     pub(super) fn kill(&self, host: usize) {
         self.0.lock().unwrap_or_else(|it| it.into_inner())[host].kill();
     }
+}
+
+/// A shell that waits for the end of its input, which is the end of this process.
+pub(super) struct Keeper {
+    _child: Child,
 }
 
 enum Order {
