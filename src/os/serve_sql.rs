@@ -10,6 +10,7 @@ macro_rules! context {
         crate::sql::session::Context {
             now: $now,
             config: &$self.config,
+            users: &$self.users,
             routes: &$self.routes,
             held_since: $self.held_since,
             avoid_until: $self.avoid_until,
@@ -45,6 +46,7 @@ use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
 use crate::sql::session::{Outbox, Session};
 use crate::time::Instant;
+use crate::sql::users::Users;
 use crate::wire::HostId;
 
 use clients::Client;
@@ -63,6 +65,8 @@ pub struct Site {
 
 pub struct ServeSql {
     config: sql::Config,
+    /// Those of the configuration, and what the admin port made of them.
+    users: Users,
     site: Site,
     /// The control plane's word, and what is left of it under the operator's mask.
     given: Routes,
@@ -107,6 +111,7 @@ impl ServeSql {
         }
         Ok(Self {
             config: config.clone(),
+            users: Users::new(&config.users),
             site,
             given: Routes::unknown(),
             routes: Routes::unknown(),

@@ -17,6 +17,7 @@ use super::lexer::{Lexer, Mode, Token};
 use super::login::{Door, Entry};
 use super::packet::{self, ServerError, status};
 use super::table::{Table, Type};
+use super::users::Users;
 use super::{Config, Status, User, atlas};
 
 /// The splitter at one moment.
@@ -372,12 +373,12 @@ fn unknown() -> Answer {
     refuse("use 'SELECT * FROM help' to see the supported commands")
 }
 
-fn admin(config: &Config) -> Vec<User> {
+fn admin(config: &Config) -> Users {
     let user = |password: &crate::units::Secret| User {
         name: config.admin_user.clone(),
         password: password.clone(),
     };
-    config.admin_password.iter().map(user).collect()
+    Users::new(&config.admin_password.iter().map(user).collect::<Vec<_>>())
 }
 
 /// What Atlas greets with, and scripts look for.

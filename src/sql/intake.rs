@@ -78,7 +78,7 @@ impl Session {
             return 0;
         };
         let Phase::Door(door) = &mut self.phase else { return 0 };
-        match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
+        match door.packet(header, payload, context.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
             Entry::Admitted(guest, sequence) => self.admit(context, guest, sequence, out),
             Entry::Refused => {
@@ -291,7 +291,7 @@ impl Session {
     fn change_user(&mut self, context: &Context<'_>, payload: &[u8], out: &mut Outbox) {
         let argument = payload.get(1..).unwrap_or(&[]);
         let capabilities = self.guest.capabilities;
-        let parsed = login::parse_change_user(argument, capabilities, &context.config.users);
+        let parsed = login::parse_change_user(argument, capabilities, context.users);
         let Some((name, guest)) = parsed else {
             self.fail(ServerError::new(1047, b"08S01", "Unknown command"), 0, out);
             return;

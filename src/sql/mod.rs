@@ -24,6 +24,7 @@ pub mod setting;
 pub mod statement;
 pub mod status;
 pub mod table;
+pub mod users;
 pub mod words;
 
 use std::net::SocketAddr;

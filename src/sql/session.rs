@@ -36,12 +36,14 @@ use super::route::{Class, Effect, Reading, Verdict};
 use super::setting::History;
 use super::statement::{Handle, Statement};
 use super::status::Tally;
+use super::users::Users;
 
 /// What every verb is told about the world.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
+    pub users: &'a Users,
     pub routes: &'a Routes,
     /// Since when `routes.writes` is held.
     pub held_since: Option<Instant>,
@@ -224,7 +226,7 @@ impl Session {
     /// A client that was accepted and has been told nothing.
     #[must_use]
     pub fn new(now: Instant, peer: String) -> Self {
-        let guest = Guest { user: usize::MAX, capabilities: 0, collation: 0, database: None };
+        let guest = Guest { user: None, capabilities: 0, collation: 0, database: None };
         Self {
             phase: Phase::Arrived,
             guest,
@@ -296,7 +298,7 @@ impl Session {
         }
     }
 
-    /// Whose connections this session leases: the user's place, capabilities, collation.
+    /// Whose connections this session leases: the user, capabilities, collation.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
         &self.guest
@@ -863,6 +865,7 @@ mod tests {
         session: Session,
         now: Instant,
         config: Config,
+        users: Users,
         routes: Routes,
         held_since: Option<Instant>,
         reached: Instant,
@@ -875,11 +878,13 @@ mod tests {
             let user = User { name: "app".into(), password: Secret::Text(String::new()) };
             let mut session = Session::new(now, "peer".into());
             session.phase = Phase::Idle;
-            session.guest.user = 0;
+            let users = Users::new(&[user]);
+            session.guest.user = users.first();
             Self {
                 session,
                 now,
-                config: Config { users: vec![user], ..Config::default() },
+                config: Config::default(),
+                users,
                 routes: Routes {
                     version: 1,
                     source: Some(HostId::First),
@@ -898,6 +903,7 @@ mod tests {
             let context = Context {
                 now: self.now,
                 config: &self.config,
+                users: &self.users,
                 routes: &self.routes,
                 held_since: self.held_since,
                 avoid_until: [Instant::ZERO; 2],

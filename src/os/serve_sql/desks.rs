@@ -106,10 +106,11 @@ impl ServeSql {
     fn rows(&self) -> Vec<Row> {
         let row = |client: &super::clients::Client| Row {
             thread: client.thread,
-            user: self
-                .config
-                .users
-                .get(client.session.guest().user)
+            user: client
+                .session
+                .guest()
+                .user
+                .and_then(|user| self.users.get(user))
                 .map(|user| user.name.clone())
                 .unwrap_or_default(),
             peer: client.session.peer().to_owned(),

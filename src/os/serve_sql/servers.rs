@@ -28,7 +28,7 @@ use super::{READS_PER_TURN, SIDE_SERVER, ServeSql};
 pub(super) struct Server {
     pub(super) socket: Socket,
     pub(super) host: HostId,
-    key: pool::Key,
+    pub(super) key: pool::Key,
     pub(super) stage: Stage,
     /// The number that the server gave to this connection.
     pub(super) thread: u32,
@@ -140,7 +140,9 @@ impl ServeSql {
     pub(super) fn lease(&mut self, turn: &mut Turn<'_>, client: u32, host: HostId) {
         let Some(lessee) = self.clients.get_mut(client) else { return };
         let guest = lessee.session.guest();
-        let key = pool::Key::new(host, guest.user, guest.capabilities, guest.collation);
+        // Who is served has proved to be somebody.
+        let Some(user) = guest.user else { return };
+        let key = pool::Key::new(host, user, guest.capabilities, guest.collation);
         let database = lessee.session.database().cloned();
         if let Some((slot, at)) = self.pool.take(key, database.as_deref())
             && let Some(server) = self.servers.get_mut(slot)
@@ -188,7 +190,7 @@ impl ServeSql {
         database: Option<Vec<u8>>,
         purpose: Purpose,
     ) -> io::Result<u32> {
-        let Some(user) = self.config.users.get(key.user) else {
+        let Some(user) = self.users.get(key.user) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
         let mut login = Login::new(user, key.capabilities(), key.collation, database);
@@ -504,16 +506,17 @@ impl ServeSql {
     pub(super) fn needs_probe(&self, host: HostId) -> bool {
         self.facts[host.index()].is_none()
             && self.routes.is_host_alive[host.index()]
-            && !self.config.users.is_empty()
+            && self.users.first().is_some()
     }
 
     /// Logs in to servers that were never seen, to learn what they are.
     pub(super) fn probe(&mut self, turn: &mut Turn<'_>) {
+        let Some(user) = self.users.first() else { return };
         for host in HostId::ALL {
             if self.needs_probe(host) && turn.now >= self.probe_at[host.index()] {
                 self.probe_at[host.index()] =
                     turn.now + limits::SQL_AVOID.max(self.config.connect_limit);
-                let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
+                let key = pool::Key::new(host, user, 0, PROBE_COLLATION);
                 if let Err(error) = self.connect(turn, key, None, Purpose::Probe) {
                     log::debug!("{}: {error}", self.site.servers[host.index()]);
                 }
