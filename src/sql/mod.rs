@@ -7,6 +7,7 @@ mod aim;
 pub mod atlas;
 pub mod auth;
 pub mod command;
+pub mod digest;
 pub mod gate;
 pub mod handshake;
 pub mod intake;
