@@ -20,6 +20,7 @@ pub mod pool;
 pub mod relay;
 pub mod result;
 pub mod route;
+pub mod saving;
 pub mod session;
 pub mod setting;
 pub mod statement;
