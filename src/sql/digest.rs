@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::limits;
+use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::lexer::{Lexer, Mode, Token};
@@ -239,6 +240,20 @@ fn is_spaced(before: Option<Piece<'_>>, piece: Piece<'_>) -> bool {
         }
         (Some(_), _) => true,
     }
+}
+
+/// A statement that was answered to its end, for digests and the slow log.
+#[derive(Debug)]
+pub struct Finished {
+    /// The packets of its command; none of one too long to keep.
+    pub packets: Vec<u8>,
+    /// The prepared statement that it ran.
+    pub statement: Option<u32>,
+    pub host: HostId,
+    pub since: Instant,
+    pub error: Option<u16>,
+    pub rows: u64,
+    pub bytes: u64,
 }
 
 /// How one statement ended.

@@ -158,6 +158,7 @@ impl Session {
             Plan::ChangeUser => self.change_user(context, payload, out),
             Plan::Refuse(error) => self.fail(error, 0, out),
             Plan::Forward(_, verdict) if verdict.is_risky && context.config.blocklist => {
+                out.tally.blocked += 1;
                 command::forbidden().emit(&mut out.client, 1);
             }
             Plan::Forward(kind, verdict) => {
@@ -282,7 +283,7 @@ impl Session {
         }
         self.settings.clear();
         self.reading.is_charset_safe = is_collation_safe(self.guest.collation);
-        self.is_pinned = false;
+        (self.is_pinned, self.pinned_by) = (false, None);
         self.statements = Vec::new();
         self.last_statement = 0;
         self.last_host = None;

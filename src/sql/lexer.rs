@@ -93,6 +93,12 @@ impl<'a> Lexer<'a> {
         self.bytes.get(self.start..self.at).unwrap_or(&[])
     }
 
+    /// What comes after the token that was returned last.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or(&[])
+    }
+
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.bytes.get(self.at + ahead).copied()
     }

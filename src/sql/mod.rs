@@ -17,12 +17,14 @@ pub mod login;
 pub mod own_writes;
 pub mod packet;
 pub mod pool;
+pub mod preamble;
 pub mod relay;
 pub mod result;
 pub mod route;
 pub mod saving;
 pub mod session;
 pub mod setting;
+pub mod show;
 pub mod statement;
 pub mod status;
 pub mod table;
@@ -75,6 +77,11 @@ pub struct Config {
     pub blocklist: bool,
     /// Relay LOAD DATA LOCAL: the server then asks the client for the file that it names.
     pub local_infile: bool,
+    /// Statements that take this long are logged; none when not written.
+    #[serde(deserialize_with = "units::some_duration")]
+    pub slow_limit: Option<Duration>,
+    /// Sum up statements for SHOW DIGESTS.
+    pub digests: bool,
     /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
     pub admin_listen: Vec<SocketAddr>,
     pub admin_user: String,
@@ -83,7 +90,7 @@ pub struct Config {
 }
 
 /// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "WrittenUser")]
 pub struct User {
     pub name: String,
@@ -135,6 +142,8 @@ impl Default for Config {
             clients: Vec::new(),
             blocklist: false,
             local_infile: false,
+            slow_limit: None,
+            digests: true,
             admin_listen: Vec::new(),
             admin_user: "admin".to_owned(),
             admin_password: None,

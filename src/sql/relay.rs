@@ -8,6 +8,7 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::command::code;
+use super::digest::Finished;
 use super::kill;
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
@@ -204,7 +205,7 @@ impl Session {
             return;
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
-        let parameters = reply.parameters;
+        let (parameters, rows, bytes) = (reply.parameters, reply.rows, reply.bytes);
         let Some(job) = self.job.take() else { return };
         if let Some(status) = status {
             self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
@@ -230,7 +231,14 @@ impl Session {
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
         }
-        if job.upload.is_some() {
+        if self.is_pinned && self.pinned_by.is_none() {
+            let start = job.bytes.get(..limits::SQL_DIGEST_BYTES_MAX).unwrap_or(&job.bytes);
+            self.pinned_by = Some(start.into());
+        }
+        let is_upload = job.upload.is_some();
+        let Job { bytes: packets, statement: run, since, .. } = job;
+        out.finished.push(Finished { packets, statement: run, host, since, error, rows, bytes });
+        if is_upload {
             // The server answered before it had the whole command: it is about to hang up.
             self.close(out);
             return;

@@ -41,6 +41,15 @@ impl Wanted {
         Ok(document.to_string())
     }
 
+    /// Whether a configuration has these clients and users and no others.
+    #[must_use]
+    pub fn is_in(&self, config: &super::Config) -> bool {
+        self.clients.len() == config.clients.len()
+            && self.clients.iter().all(|client| config.clients.contains(client))
+            && self.users.len() == config.users.len()
+            && self.users.iter().all(|(name, _)| config.users.iter().any(|it| it.name == *name))
+    }
+
     fn edit_clients(&self, section: &mut dyn TableLike) -> Result<(), String> {
         let item = section.entry("clients").or_insert_with(|| Item::Value(Array::new().into()));
         let array = item.as_array_mut().ok_or("sql.clients is not an array")?;

@@ -27,6 +27,7 @@ use crate::time::{self, Instant};
 use crate::wire::HostId;
 
 use super::Config;
+use super::digest::Finished;
 use super::handshake::{Facts, Salt, capability};
 use super::kill::Kill;
 use super::login::{Door, Guest};
@@ -78,6 +79,8 @@ pub struct Outbox {
     pub tally: Tally,
     /// A write was answered.
     pub has_written: bool,
+    /// Statements that were answered to their end.
+    pub finished: Vec<Finished>,
 }
 
 #[derive(Debug)]
@@ -95,6 +98,8 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
+    /// The start of the command's packets that did it.
+    pub(super) pinned_by: Option<Box<[u8]>>,
     pub(super) statements: Vec<Statement>,
     /// The number that the last one got.
     pub(super) last_statement: u32,
@@ -150,7 +155,7 @@ impl Phase {
     }
 
     /// The same, or the server that a connection is being opened to.
-    const fn awaited(&self) -> Option<HostId> {
+    pub(super) const fn awaited(&self) -> Option<HostId> {
         match self {
             Self::Opening(host) => Some(*host),
             Self::Arrived
@@ -237,6 +242,7 @@ impl Session {
             job: None,
             inbox: Vec::new(),
             is_pinned: false,
+            pinned_by: None,
             statements: Vec::new(),
             last_statement: 0,
             wrote_at: None,

@@ -9,12 +9,14 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
+use crate::sql::admin::Standing;
 use crate::sql::handshake::SALT_BYTES;
 use crate::sql::login::{Login, Progress};
 use crate::sql::packet::{self, ServerError};
 use crate::sql::pool::{self, CLEAN_REPLIES};
 use crate::sql::result::{Kind, Reply};
 use crate::sql::session::{Context, Session};
+use crate::sql::show::Connections;
 use crate::time::Instant;
 use crate::wire::HostId;
 
@@ -126,6 +128,16 @@ impl Server {
         }
     }
 
+    /// Counts it by what it is doing.
+    pub(super) const fn count(&self, sum: &mut Connections) {
+        match &self.stage {
+            Stage::Opening { .. } => sum.opening += 1,
+            Stage::Leased { .. } | Stage::Killing { .. } => sum.in_use += 1,
+            Stage::Cleaning { .. } => sum.cleaning += 1,
+            Stage::Idle => sum.idle += 1,
+        }
+    }
+
     /// Writes; a broken connection is noticed by the read that follows.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         if write(&mut self.socket, &mut self.outbound, bytes).is_err() {
@@ -149,6 +161,8 @@ impl ServeSql {
         {
             server.stage = Stage::Leased { client };
             server.deadline = None;
+            self.status.reused += 1;
+            self.uses.entry((host, user)).or_default().reused += 1;
             lessee.legs[host.index()] = Some(slot);
             let (now, salt) = (turn.now, [0; SALT_BYTES]);
             let context = context!(self, now, salt);
@@ -231,6 +245,8 @@ impl ServeSql {
         let mut bytes = Vec::new();
         let host = server.host;
         let is_wanted = self.routes.is_host_alive[host.index()]
+            && self.standing[host.index()] == Standing::Online
+            && self.users.is_present(server.key.user)
             && self.pool.len() < limits::SQL_POOL_IDLE_MAX
             && server.has_reset
             && server.outbound.is_empty();
@@ -424,6 +440,7 @@ impl ServeSql {
             Progress::Waiting => self.server_lost(turn, slot),
             Progress::Done => {
                 self.status.logins += 1;
+                self.uses.entry((host, server.key.user)).or_default().opened += 1;
                 self.avoid_until[host.index()] = Instant::ZERO;
                 match purpose {
                     Purpose::Lease(client) => {
