@@ -282,7 +282,9 @@ impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        if self.skip().is_none() {
+        let is_skipped = self.skip().is_some();
+        self.start = self.at;
+        if !is_skipped {
             return Some(Token::Broken);
         }
         let Some(first) = self.peek(0) else {
@@ -291,7 +293,6 @@ impl<'a> Iterator for Lexer<'a> {
             }
             return None;
         };
-        self.start = self.at;
         Some(match first {
             b'\'' => match self.quoted(first, self.mode.escapes_in_single) {
                 Some(text) => Token::Text(text),

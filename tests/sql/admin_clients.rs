@@ -124,8 +124,8 @@ fn run(command: &mut Command, front: &Front, text: &str) -> (String, String) {
 }
 
 const STATEMENTS: &str = "SELECT * FROM backends; select version; SELECT * FROM help; \
-    ADD PWD new:it-is; /* x */ REMOVE PWD new; ADD CLIENT nowhere; SHOW SESSIONS; SHOW POOL; \
-    SHOW STATS; SHOW DIGESTS; SAVE CONFIG; status";
+    ADD PWD new:it-is; /* x */ REMOVE PWD new; SHOW SESSIONS; SHOW POOL; SHOW STATS; \
+    SHOW DIGESTS; SHOW WARNINGS; SELECT VERSION(); ADD CLIENT nowhere";
 
 fn check(stdout: &str, stderr: &str) {
     for part in [
@@ -139,9 +139,7 @@ fn check(stdout: &str, stderr: &str) {
     ] {
         assert!(stdout.contains(part), "{part}:\n{stdout}\n{stderr}");
     }
-    for part in ["\"nowhere\": write", "started without a file"] {
-        assert!(stderr.contains(part), "{part}:\n{stdout}\n{stderr}");
-    }
+    assert!(stderr.contains("\"nowhere\": write"), "{stdout}\n{stderr}");
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn show_tells_sessions_pool_and_digests() {
     conn.query_drop("SET @a = 'secret'").expect("pins");
     conn.query_drop("BEGIN").expect("begins");
     let busy = thread::spawn(move || {
-        conn.query_drop("SELECT SLEEP(1.5), 'secret' FROM mark").expect("sleeps");
+        conn.query_drop("SELECT SLEEP(4), 'secret' FROM mark").expect("sleeps");
         conn
     });
     thread::sleep(Duration::from_millis(1200));
@@ -288,20 +288,11 @@ fn show_tells_sessions_pool_and_digests() {
         })
         .collect();
     let texts: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-    assert_eq!(
-        texts[1..],
-        [
-            "app",
-            "127.0.0.1",
-            "t",
-            "running",
-            "1",
-            "1,2",
-            "yes",
-            "SET @a = ?",
-            "SELECT SLEEP(?), ? FROM mark",
-        ][..]
-    );
+    let expected = ["app", "127.0.0.1", "t", "running"];
+    assert_eq!(texts[1..5], expected[..]);
+    assert!((1..5).contains(&texts[5].parse::<u32>().expect("seconds")), "{texts:?}");
+    let expected = ["1,2", "yes", "SET @a = ?", "SELECT SLEEP(?), ? FROM mark"];
+    assert_eq!(texts[6..], expected[..]);
     drop(busy.join().expect("no panic"));
     front.wait("both connections are idle", |status| status.pooled == 2);
     for _ in 0..5 {
@@ -330,7 +321,7 @@ fn show_tells_sessions_pool_and_digests() {
     };
     let sleep = is("SELECT SLEEP(?), ? FROM mark");
     assert!(sleep(&digests[0]), "the costliest is the first: {digests:?}");
-    assert!((1500..3000).contains(&value(&digests, &sleep, "total_ms")));
+    assert!((4000..20_000).contains(&value(&digests, &sleep, "total_ms")));
     assert_eq!(value(&digests, is("SELECT name FROM t.mark"), "count_2"), 5);
     assert_eq!(value(&digests, is("SELECT name FROM t.mark WHERE ? = ?"), "count"), 3);
     let wrong = is("SELECT nosuch FROM t.mark WHERE name = ?");
