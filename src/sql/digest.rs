@@ -283,6 +283,12 @@ pub struct Sum {
 pub struct Digests {
     known: BTreeMap<u64, Sum>,
     pub replaced: u64,
+    /// What the entry that was replaced last had cost: no entry is cheaper by now.
+    least: Duration,
+    /// A bit for each digest that came and found no room, so that those that come once take no
+    /// entry and cost nothing; forgotten when an eighth of the bits is taken.
+    newcomers: Vec<u64>,
+    newcomers_count: usize,
 }
 
 impl Digests {
@@ -292,6 +298,9 @@ impl Digests {
         let sum = match self.known.get_mut(&digest) {
             Some(sum) => sum,
             None => {
+                if !self.is_worth_an_entry(digest, ended.took) {
+                    return;
+                }
                 let floor = self.make_room();
                 let sum = Sum { text: normalised(text), floor, ..Sum::default() };
                 self.known.entry(digest).or_insert(sum)
@@ -301,6 +310,23 @@ impl Digests {
         sum.errors += u64::from(ended.is_error);
         sum.total += ended.took;
         sum.longest = sum.longest.max(ended.took);
+    }
+
+    fn is_worth_an_entry(&mut self, digest: u64, took: Duration) -> bool {
+        if self.known.len() < limits::SQL_DIGESTS_MAX || took > self.least {
+            return true;
+        }
+        if self.newcomers.is_empty() || self.newcomers_count >= NEWCOMER_BITS / 8 {
+            self.newcomers = vec![0; NEWCOMER_BITS / 64];
+            self.newcomers_count = 0;
+        }
+        let place = usize::try_from(digest % 0x1_0000).unwrap_or(0) % NEWCOMER_BITS;
+        let bit = 1 << (place % 64);
+        let Some(word) = self.newcomers.get_mut(place / 64) else { return false };
+        let has_come = *word & bit != 0;
+        *word |= bit;
+        self.newcomers_count += usize::from(!has_come);
+        has_come
     }
 
     /// Returns what the entry had cost that had to go.
@@ -315,6 +341,7 @@ impl Digests {
         };
         self.known.remove(&digest);
         self.replaced += 1;
+        self.least = floor;
         floor
     }
 
@@ -336,6 +363,9 @@ impl Digests {
         all
     }
 }
+
+/// 512 bytes.
+const NEWCOMER_BITS: usize = 4096;
 
 /// Words that are values where a value of a list may stand.
 const VALUES: &[&str] = &["DEFAULT", "FALSE", "NULL", "TRUE"];
