@@ -165,7 +165,7 @@ impl ServeSql {
                 Outcome::Done(save::unsaved())
             }
             Order::RemoveUser(name) => {
-                self.remove_user(&name);
+                self.remove_user(turn.now, &name);
                 Outcome::Done(save::unsaved())
             }
             Order::Save => {
@@ -189,12 +189,13 @@ impl ServeSql {
 
     fn stand(&mut self, turn: &mut Turn<'_>, host: HostId, standing: Standing) {
         self.standing[host.index()] = standing;
+        self.replace_askers(turn.now);
         let given = self.given.clone();
         self.set_routes(turn, &given);
     }
 
     /// The user's sessions go on, as in Atlas; its idle connections are closed.
-    fn remove_user(&mut self, name: &str) {
+    fn remove_user(&mut self, now: Instant, name: &str) {
         let Some(user) = self.users.remove(name) else { return };
         for slot in self.servers.slots() {
             let is_idle = |server: &Server| server.key.user == user && server.is_spare();
@@ -202,6 +203,7 @@ impl ServeSql {
                 self.close_server(slot);
             }
         }
+        self.replace_askers(now);
         self.sweep_users();
     }
 

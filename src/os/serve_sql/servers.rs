@@ -132,7 +132,7 @@ impl Server {
     pub(super) const fn count(&self, sum: &mut Connections) {
         match &self.stage {
             Stage::Opening { .. } => sum.opening += 1,
-            Stage::Leased { .. } | Stage::Killing { .. } => sum.in_use += 1,
+            Stage::Leased { .. } | Stage::Killing { .. } | Stage::Asking { .. } => sum.in_use += 1,
             Stage::Cleaning { .. } => sum.cleaning += 1,
             Stage::Idle => sum.idle += 1,
         }
