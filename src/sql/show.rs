@@ -85,9 +85,9 @@ impl Session {
     /// The text that a command runs, where it is known.
     #[must_use]
     pub fn text_of<'a>(&'a self, packets: &'a [u8], statement: Option<u32>) -> Option<&'a [u8]> {
-        match packets.get(HEADER_BYTES)? {
-            &(code::QUERY | code::STMT_PREPARE) => packets.get(HEADER_BYTES + 1..),
-            &code::STMT_EXECUTE => {
+        match *packets.get(HEADER_BYTES)? {
+            code::QUERY | code::STMT_PREPARE => packets.get(HEADER_BYTES + 1..),
+            code::STMT_EXECUTE => {
                 let known = self.statements.iter().find(|it| Some(it.id) == statement)?;
                 known.text.as_ref()?.get(1..)
             }

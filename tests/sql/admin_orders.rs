@@ -321,7 +321,7 @@ fn show_tells_sessions_pool_and_digests() {
     };
     let sleep = is("SELECT SLEEP(?), ? FROM mark");
     assert!(sleep(&digests[0]), "the costliest is the first: {digests:?}");
-    assert!((4000..20_000).contains(&value(&digests, &sleep, "total_ms")));
+    assert!((4000..20_000).contains(&value(&digests, sleep, "total_ms")));
     assert_eq!(value(&digests, is("SELECT name FROM t.mark"), "count_2"), 5);
     assert_eq!(value(&digests, is("SELECT name FROM t.mark WHERE ? = ?"), "count"), 3);
     let wrong = is("SELECT nosuch FROM t.mark WHERE name = ?");
