@@ -86,7 +86,7 @@ impl ServeSql {
         }
     }
 
-    /// They are not to be used any longer; what they were asked is asked again, if it still matters.
+    /// They are not to be used any longer; what they were asked is asked again if it matters.
     pub(super) fn replace_askers(&mut self, now: Instant) {
         if self.askers.iter().any(Option::is_some) {
             self.dismiss_askers();

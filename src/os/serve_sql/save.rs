@@ -72,9 +72,8 @@ impl ServeSql {
     /// The thread has done its work.
     pub(super) fn saved(&mut self, turn: &mut Turn<'_>) {
         let Some(saving) = &mut self.saving else { return };
-        let mut byte = [0];
-        if matches!(saving.bell.read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-        {
+        let is_early = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if saving.bell.read(&mut [0]).is_err_and(|error| is_early(&error)) {
             return;
         }
         let Some(saving) = self.saving.take() else { return };
