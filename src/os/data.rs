@@ -151,6 +151,7 @@ impl Data {
             is_web_drained: self.routes.web == WebIntake::Draining && self.web.is_drained(),
             is_sql_quiet: self.routes.writes != Flow::Flowing && self.sql.is_quiet(),
             is_php_down: self.web.is_php_down(),
+            saved_digest: self.sql.saved_digest(),
         }
     }
 }

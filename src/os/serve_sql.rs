@@ -107,6 +107,7 @@ pub struct ServeSql {
     /// Connections opened and reused, by host and user.
     uses: BTreeMap<(HostId, UserId), Connections>,
     saving: Option<Saving>,
+    saved_digest: Option<[u8; 8]>,
     started_at: Option<Instant>,
 }
 
@@ -152,6 +153,7 @@ impl ServeSql {
             digests: config.digests.then(Digests::default),
             uses: BTreeMap::new(),
             saving: None,
+            saved_digest: None,
             started_at: None,
         })
     }

@@ -69,6 +69,12 @@ impl ServeSql {
         None
     }
 
+    /// The digest of the configuration, once SAVE CONFIG has changed it.
+    #[must_use]
+    pub fn saved_digest(&self) -> Option<[u8; 8]> {
+        self.saved_digest
+    }
+
     /// The thread has done its work.
     pub(super) fn saved(&mut self, turn: &mut Turn<'_>) {
         let Some(saving) = &mut self.saving else { return };
@@ -82,6 +88,7 @@ impl ServeSql {
             Ok(Ok(digest)) => {
                 let path = self.site.source.as_mut().map(|source| {
                     source.digest = digest;
+                    self.saved_digest = Some(digest);
                     source.path.display().to_string()
                 });
                 let path = path.unwrap_or_default();
