@@ -60,6 +60,30 @@ fn set_offline_holds_the_source_and_spares_the_replica() {
 }
 
 #[test]
+fn set_offline_gives_an_open_transaction_its_time_and_no_more() {
+    let pair = Pair::shared();
+    let front = Front::start(pair.ports(), |config| {
+        with_admin(config);
+        config.hold_limit = Duration::from_millis(1500);
+    });
+    let mut desk = Conn::new(desk_options(&front)).expect("logs in");
+    pair.sql(0, "CREATE TABLE t.offline (a INT) ENGINE=InnoDB");
+    let (mut quick, mut slow) = (connect(&front), connect(&front));
+    for conn in [&mut quick, &mut slow] {
+        conn.query_drop("BEGIN").expect("begins");
+        conn.query_drop("INSERT INTO t.offline VALUES (1)").expect("inserts");
+    }
+    desk.query_drop("SET OFFLINE 1").expect("masks");
+    quick.query_drop("COMMIT").expect("has its time");
+    assert_eq!(code(quick.query_drop("INSERT INTO t.offline VALUES (2)")), 1205, "held, then told");
+    front.wait("the other one is ended", |_| front.is_quiet());
+    assert_eq!(code(slow.query_drop("COMMIT")), 1053);
+    assert_eq!(pair.sql(0, "SELECT a FROM t.offline"), "1");
+    desk.query_drop("SET ONLINE 1").expect("unmasks");
+    quick.query_drop("INSERT INTO t.offline VALUES (3)").expect("flows");
+}
+
+#[test]
 fn the_admin_port_lets_in_its_user_and_nobody_else() {
     let pair = Pair::shared();
     let front = front(&pair);

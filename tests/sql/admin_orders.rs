@@ -303,6 +303,7 @@ fn show_tells_sessions_pool_and_digests() {
         code(connect(&front).query_drop("SELECT nosuch FROM t.mark WHERE name = 'x'")),
         1054
     );
+    front.wait("it comes back", |it| it.pooled == 3);
     let mut ready = connect(&front);
     for number in 0..3 {
         let name: Option<String> =
