@@ -329,6 +329,11 @@ fn show_tells_sessions_pool_and_digests() {
     assert_eq!(value(&digests, wrong, "errors"), 1);
     assert!(digests.iter().all(|row| !format!("{row:?}").contains("secret")));
 
+    check_stats(&mut desk);
+}
+
+/// Of the sessions before, one of which is still there.
+fn check_stats(desk: &mut Conn) {
     let stats: Vec<Row> = desk.query("SHOW STATS").expect("lists");
     let named =
         |name: &'static str| move |row: &Row| row.get::<String, _>("name").as_deref() == Some(name);
