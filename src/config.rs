@@ -101,6 +101,13 @@ impl<'de> Deserialize<'de> for Vip {
     }
 }
 
+/// What both hosts compare: the first 8 bytes of the SHA-256 of the text.
+#[must_use]
+pub fn digest(text: &str) -> [u8; 8] {
+    let digest = Sha256::digest(text.as_bytes());
+    *digest.first_chunk().expect("SHA-256 is longer than 8 bytes")
+}
+
 /// The file as it is written; `Config` is what passed the checks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,7 +151,6 @@ impl Config {
         let hosts: [Host; 2] = written.host.try_into().map_err(|hosts: Vec<Host>| {
             Error(format!("{} [[host]] sections: write exactly two", hosts.len()))
         })?;
-        let digest = Sha256::digest(text.as_bytes());
         let config = Self {
             hosts,
             links: [written.link.outside, written.link.inside],
@@ -153,7 +159,7 @@ impl Config {
             repl: written.repl,
             sql: written.sql,
             web: written.web,
-            digest: *digest.first_chunk().expect("SHA-256 is longer than 8 bytes"),
+            digest: digest(text),
         };
         config.check()?;
         Ok(config)

@@ -264,3 +264,18 @@ pub const SQL_SETTINGS_MAX: usize = 32;
 /// Bytes of such statements, one of them or all together; beyond them the session stays on the
 /// source. Two kilobytes hold what any framework sets.
 pub const SQL_SETTINGS_BYTES_MAX: usize = 2048;
+
+/// Digests of statements that SHOW DIGESTS knows; one more takes the place of the cheapest one. No
+/// application has more statements that matter, and the texts stay below 64 KiB.
+pub const SQL_DIGESTS_MAX: usize = 200;
+
+/// Bytes of a normalised statement that are kept and shown; the rest is left out.
+pub const SQL_DIGEST_BYTES_MAX: usize = 256;
+
+/// Bytes of a statement that its digest is made of, so that a long one costs no more than a long
+/// line; statements that begin alike up to there share a digest.
+pub const SQL_DIGEST_INPUT_BYTES_MAX: usize = 4096;
+
+/// Users of the splitter, and addresses that may connect to it, with those of the admin port; one
+/// more is refused. Every log-in looks through them.
+pub const SQL_USERS_MAX: usize = 1000;

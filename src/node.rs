@@ -313,6 +313,7 @@ impl Node {
                 if data != self.data {
                     self.peer.hurry(now);
                 }
+                self.config.digest = data.saved_digest.unwrap_or(self.config.digest);
                 self.data = data;
             }
             Input::Control { client, request, sql, web } => {
@@ -513,5 +514,17 @@ mod tests {
         assert_eq!(requests(&mut node), 1, "at the start");
         node.handle(Instant::from_nanos(1), Input::NetlinkLost);
         assert_eq!(requests(&mut node), 1);
+    }
+
+    #[test]
+    fn a_saved_configuration_is_what_the_other_host_is_told() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        let started = config.digest;
+        let mut node = Node::new(config, HostId::First, 1, Persistent::default());
+        for (saved_digest, told) in [(None, started), (Some([9; 8]), [9; 8])] {
+            let data = DataPlane { saved_digest, ..DataPlane::default() };
+            node.handle(Instant::from_nanos(1), Input::DataPlane(data));
+            assert_eq!(node.config.digest, told, "what beacons carry");
+        }
     }
 }

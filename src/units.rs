@@ -22,6 +22,13 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     parse_duration(&text).map_err(D::Error::custom)
 }
 
+/// `duration` where none is a value too.
+pub fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let milliseconds_per_unit = match unit {

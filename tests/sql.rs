@@ -8,6 +8,10 @@
 
 #[path = "sql/admin.rs"]
 mod admin;
+#[path = "sql/admin_clients.rs"]
+mod admin_clients;
+#[path = "sql/admin_orders.rs"]
+mod admin_orders;
 #[path = "sql/classes.rs"]
 mod classes;
 #[path = "sql/client.rs"]

@@ -78,6 +78,8 @@ pub struct DataPlane {
     pub is_sql_quiet: bool,
     /// This host's php-fpm does not answer pings.
     pub is_php_down: bool,
+    /// The splitter's admin port has saved what it changed: the configuration's digest by now.
+    pub saved_digest: Option<[u8; 8]>,
 }
 
 /// What the node orders.

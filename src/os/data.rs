@@ -43,7 +43,7 @@ pub struct Turned {
 }
 
 impl Data {
-    pub fn open(config: &Config, me: HostId) -> io::Result<Self> {
+    pub fn open(config: &Config, path: &str, me: HostId) -> io::Result<Self> {
         let plane = Plane::new()?;
         let inside = HostId::ALL.map(|host| config.host(host).inside_address());
         let names = HostId::ALL.map(|host| config.host(host).name.clone());
@@ -62,7 +62,9 @@ impl Data {
         let site = serve_web::Site { me, listen, php, php_status, server_names: names };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
-        let sql = ServeSql::new(&config.sql, serve_sql::Site { me, servers }, &plane)?;
+        let source = Some(serve_sql::Source { path: path.into(), digest: config.digest });
+        let site = serve_sql::Site { me, servers, source };
+        let sql = ServeSql::new(&config.sql, site, &plane)?;
         Ok(Self {
             plane,
             web,
@@ -149,6 +151,7 @@ impl Data {
             is_web_drained: self.routes.web == WebIntake::Draining && self.web.is_drained(),
             is_sql_quiet: self.routes.writes != Flow::Flowing && self.sql.is_quiet(),
             is_php_down: self.web.is_php_down(),
+            saved_digest: self.sql.saved_digest(),
         }
     }
 }

@@ -66,7 +66,7 @@ impl Hands {
         let name = config.host(me).name.clone();
         let own_arguments = ["--config", config_path, "--host", &name].map(str::to_owned);
         let unlogged = database.unlogged();
-        let data = Rc::new(RefCell::new(Data::open(config, me)?));
+        let data = Rc::new(RefCell::new(Data::open(config, config_path, me)?));
         let hands = Self {
             executor,
             inputs,

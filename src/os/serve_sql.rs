@@ -10,6 +10,7 @@ macro_rules! context {
         crate::sql::session::Context {
             now: $now,
             config: &$self.config,
+            users: &$self.users,
             routes: &$self.routes,
             held_since: $self.held_since,
             avoid_until: $self.avoid_until,
@@ -21,14 +22,16 @@ macro_rules! context {
 
 mod clients;
 mod desks;
+mod journal;
 mod kills;
 mod listen;
 mod own_writes;
+mod save;
 mod secure;
 mod servers;
 mod slab;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +42,8 @@ use crate::limits;
 use crate::os::plane::{Key, Plane, Ready, Service, Turn};
 use crate::routes::{Flow, Routes};
 use crate::sql;
+use crate::sql::admin::Standing;
+use crate::sql::digest::Digests;
 use crate::sql::gate;
 use crate::sql::handshake::{self, Facts, SALT_BYTES, Salt};
 use crate::sql::login;
@@ -46,12 +51,17 @@ use crate::sql::own_writes::OwnWrites;
 use crate::sql::packet::ServerError;
 use crate::sql::pool::Pool;
 use crate::sql::session::{Outbox, Session};
+use crate::sql::show::Connections;
+use crate::sql::users::{UserId, Users};
 use crate::time::Instant;
 use crate::wire::HostId;
+
+pub use save::Source;
 
 use clients::Client;
 use desks::Visitor;
 use listen::Port;
+use save::Saving;
 use secure::Security;
 use servers::Server;
 use slab::{Place, Slab, Timers};
@@ -64,15 +74,19 @@ pub struct Site {
     pub me: HostId,
     /// The database of each host.
     pub servers: [SocketAddr; 2],
+    /// Where SAVE CONFIG writes.
+    pub source: Option<Source>,
 }
 
 pub struct ServeSql {
     config: sql::Config,
+    /// Those of the configuration, and what the admin port made of them.
+    users: Users,
     site: Site,
     /// The control plane's word, and what is left of it under the operator's mask.
     given: Routes,
     routes: Routes,
-    is_offline: [bool; 2],
+    standing: [Standing; 2],
     held_since: Option<Instant>,
     listeners: Vec<(Socket, Port)>,
     clients: Slab<Client>,
@@ -97,6 +111,12 @@ pub struct ServeSql {
     sealed: Vec<u8>,
     out: Outbox,
     status: sql::Status,
+    digests: Option<Digests>,
+    /// Connections opened and reused, by host and user.
+    uses: BTreeMap<(HostId, UserId), Connections>,
+    saving: Option<Saving>,
+    saved_digest: Option<[u8; 8]>,
+    started_at: Option<Instant>,
 }
 
 impl fmt::Debug for ServeSql {
@@ -116,10 +136,11 @@ impl ServeSql {
         }
         Ok(Self {
             config: config.clone(),
+            users: Users::new(&config.users),
             site,
             given: Routes::unknown(),
             routes: Routes::unknown(),
-            is_offline: [false; 2],
+            standing: [Standing::Online; 2],
             held_since: None,
             listeners,
             clients: Slab::new(),
@@ -140,6 +161,11 @@ impl ServeSql {
             sealed: Vec::new(),
             out: Outbox::default(),
             status: sql::Status::default(),
+            digests: config.digests.then(Digests::default),
+            uses: BTreeMap::new(),
+            saving: None,
+            saved_digest: None,
+            started_at: None,
         })
     }
 
@@ -154,6 +180,7 @@ impl ServeSql {
 
     /// The control plane's word on who is what.
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
+        self.started_at.get_or_insert(turn.now);
         self.given = routes.clone();
         let masked = self.masked(routes);
         let old = std::mem::replace(&mut self.routes, masked);
@@ -168,7 +195,8 @@ impl ServeSql {
             let has_new_role = routes.source.is_some()
                 && (old.source == Some(host)) != (routes.source == Some(host));
             let is_gone = !routes.is_host_alive[host.index()];
-            if server.is_spare() && (has_new_role || is_gone) {
+            let is_out = self.standing[host.index()] != Standing::Online;
+            if server.is_spare() && (has_new_role || is_gone || is_out) {
                 self.close_server(slot);
             }
         }
@@ -177,6 +205,11 @@ impl ServeSql {
         }
         for slot in self.clients.slots() {
             self.with_session(turn, slot, Session::rerouted);
+            for host in HostId::ALL {
+                if self.standing[host.index()] != Standing::Online {
+                    self.with_session(turn, slot, |session, _, out| session.retire(host, out));
+                }
+            }
         }
         self.probe(turn);
     }
@@ -195,6 +228,7 @@ impl ServeSql {
             SIDE_SERVER if self.servers.is_current(slot, generation) => {
                 self.server_ready(turn, slot, ready);
             }
+            SIDE_SAVE => self.saved(turn),
             _ => {}
         }
     }
@@ -412,6 +446,7 @@ const SIDE_LISTENER: u8 = 0;
 const SIDE_CLIENT: u8 = 1;
 const SIDE_SERVER: u8 = 2;
 const SIDE_DESK: u8 = 3;
+const SIDE_SAVE: u8 = 4;
 
 /// Reads from one socket before the others get their turn.
 const READS_PER_TURN: usize = 16;

@@ -9,7 +9,7 @@ use crate::wire::HostId;
 
 use super::result::Kind;
 use super::route::Class;
-use super::session::{Context, Leg, Session};
+use super::session::{Context, Leg, Outbox, Session};
 use super::statement::Statement;
 
 impl Session {
@@ -57,5 +57,16 @@ impl Session {
                     || leg.has_transaction()
                     || !leg.has_autocommit())
         })
+    }
+
+    /// The host is to be left: a connection to it is given up as soon as nothing of the session
+    /// lives on it and no statement runs there.
+    pub fn retire(&mut self, host: HostId, out: &mut Outbox) {
+        if let Some(leg) = &mut self.legs[host.index()] {
+            leg.is_stale = true;
+        }
+        if self.phase.awaited() != Some(host) && !self.has_state_on(host) {
+            self.drop_leg(host, out);
+        }
     }
 }

@@ -27,6 +27,18 @@ impl TryFrom<String> for Network {
     }
 }
 
+impl Network {
+    /// The same, or the front of an address as Atlas takes it: "192.168.3", "192.168".
+    pub fn of_atlas(text: &str) -> Result<Self, String> {
+        let whole = match text.split('.').count() {
+            2 => format!("{text}.0.0/16"),
+            3 => format!("{text}.0/24"),
+            _ => text.to_owned(),
+        };
+        Self::try_from(whole).or_else(|_| Self::try_from(text.to_owned()))
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.prefix == 32 { write!(f, "{}", self.0.address) } else { write!(f, "{}", self.0) }
@@ -65,5 +77,12 @@ mod tests {
             assert!(is_allowed(&[], peer));
         }
         assert!(parse("192.168").is_err());
+        for (text, expected) in [("192.168", "192.168.0.0/16"), ("10.1.2", "10.1.2.0/24")] {
+            assert_eq!(Network::of_atlas(text).map(|it| it.to_string()).as_deref(), Ok(expected));
+        }
+        for wrong in ["", "10", "10.1.2.3.4", "10.1.2.256", "10.1/8", "localhost", "10..1"] {
+            let error = Network::of_atlas(wrong).expect_err(wrong);
+            assert!(error.contains(&format!("{wrong:?}")), "{error}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Session {
             return 0;
         };
         let Phase::Door(door) = &mut self.phase else { return 0 };
-        match door.packet(header, payload, &context.config.users, &self.peer, &mut out.client) {
+        match door.packet(header, payload, context.users, &self.peer, &mut out.client) {
             Entry::Waiting => {}
             Entry::Secured => {
                 // Never taken for a packet: it was not inside of TLS.
@@ -168,6 +168,7 @@ impl Session {
             Plan::ChangeUser => self.change_user(context, payload, out),
             Plan::Refuse(error) => self.fail(error, 0, out),
             Plan::Forward(_, verdict) if verdict.is_risky && context.config.blocklist => {
+                out.tally.blocked += 1;
                 command::forbidden().emit(&mut out.client, 1);
             }
             Plan::Forward(kind, verdict) => {
@@ -312,7 +313,7 @@ impl Session {
         }
         self.settings.clear();
         self.reading.charset = charset(self.guest.collation);
-        self.is_pinned = false;
+        (self.is_pinned, self.pinned_by) = (false, None);
         self.statements = Vec::new();
         self.last_statement = 0;
         self.last_host = None;
@@ -321,7 +322,7 @@ impl Session {
     fn change_user(&mut self, context: &Context<'_>, payload: &[u8], out: &mut Outbox) {
         let argument = payload.get(1..).unwrap_or(&[]);
         let capabilities = self.guest.capabilities;
-        let parsed = login::parse_change_user(argument, capabilities, &context.config.users);
+        let parsed = login::parse_change_user(argument, capabilities, context.users);
         let Some((name, guest)) = parsed else {
             self.fail(ServerError::new(1047, b"08S01", "Unknown command"), 0, out);
             return;

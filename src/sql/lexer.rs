@@ -103,6 +103,12 @@ impl<'a> Lexer<'a> {
         (self.start, self.at)
     }
 
+    /// What comes after the token that was returned last.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or(&[])
+    }
+
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.bytes.get(self.at + ahead).copied()
     }
@@ -298,7 +304,9 @@ impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        if self.skip().is_none() {
+        let is_skipped = self.skip().is_some();
+        self.start = self.at;
+        if !is_skipped {
             return Some(Token::Broken);
         }
         let Some(first) = self.peek(0) else {
@@ -307,7 +315,6 @@ impl<'a> Iterator for Lexer<'a> {
             }
             return None;
         };
-        self.start = self.at;
         Some(match first {
             b'\'' => match self.quoted(first, self.mode.escapes_in_single) {
                 Some(text) => Token::Text(text),

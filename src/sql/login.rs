@@ -16,12 +16,13 @@ use super::auth;
 use super::handshake::{self, Facts, Greeting, OFFERED, Plugin, Response, Salt, capability};
 use super::packet::{self, Header, ServerError, mark};
 use super::{ServerTls, User};
+use super::users::{UserId, Users};
 
 /// Who came in, and how the session is to be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
-    /// Place of the user in the configuration.
-    pub user: usize,
+    /// `None` where there is nobody of that name.
+    pub user: Option<UserId>,
     pub capabilities: u32,
     pub collation: u8,
     pub database: Option<Vec<u8>>,
@@ -101,12 +102,14 @@ impl Door {
         &mut self,
         header: Header,
         payload: &[u8],
-        users: &[User],
+        users: &Users,
         peer: &str,
         out: &mut Vec<u8>,
     ) -> Entry {
         let sequence = header.sequence.wrapping_add(1);
-        if let Some(Claim { name, guest }) = self.switched.take() {
+        if let Some(Claim { name, mut guest }) = self.switched.take() {
+            // Meanwhile somebody else may have the name.
+            guest.user = users.find(&name).map(|(id, _)| id);
             let is_admitted = self.admits(self.plugin, &name, payload, users);
             return self.answer(
                 is_admitted,
@@ -124,10 +127,7 @@ impl Door {
         }
         let Some(response) = self.parse(payload, sequence, out) else { return Entry::Refused };
         let guest = Guest {
-            user: users
-                .iter()
-                .position(|user| user.name.as_bytes() == response.user)
-                .unwrap_or(usize::MAX),
+            user: users.find(response.user).map(|(id, _)| id),
             capabilities: response.capabilities & OFFERED,
             collation: response.collation,
             database: response.database.map(<[u8]>::to_vec),
@@ -174,10 +174,9 @@ impl Door {
         response
     }
 
-    fn admits(&self, plugin: Plugin, name: &[u8], given: &[u8], users: &[User]) -> bool {
-        users.iter().any(|user| {
-            user.name.as_bytes() == name
-                && auth::is_proved(plugin, &self.salt, user.password.reveal(), given)
+    fn admits(&self, plugin: Plugin, name: &[u8], given: &[u8], users: &Users) -> bool {
+        users.find(name).is_some_and(|(_, user)| {
+            auth::is_proved(plugin, &self.salt, user.password.reveal(), given)
         })
     }
 
@@ -213,7 +212,7 @@ impl Door {
 pub fn parse_change_user(
     argument: &[u8],
     capabilities: u32,
-    users: &[User],
+    users: &Users,
 ) -> Option<(Vec<u8>, Guest)> {
     let mut reader = Reader::new(argument);
     let name = reader.until_nul().ok()?;
@@ -222,7 +221,7 @@ pub fn parse_change_user(
     let database = reader.until_nul().ok()?;
     let [collation, _] = reader.array().unwrap_or([45, 0]);
     let guest = Guest {
-        user: users.iter().position(|user| user.name.as_bytes() == name).unwrap_or(usize::MAX),
+        user: users.find(name).map(|(id, _)| id),
         capabilities,
         collation,
         database: Some(database.to_vec()).filter(|name| !name.is_empty()),
@@ -466,6 +465,10 @@ mod tests {
         vec![user("app", "secret"), user("open", "")]
     }
 
+    fn roster() -> Users {
+        Users::new(&users())
+    }
+
     fn facts(plugin: Plugin) -> Facts {
         Facts { plugin, capabilities: OFFERED, ..Facts::unknown() }
     }
@@ -484,7 +487,7 @@ mod tests {
             let bytes = std::mem::take(&mut to_server);
             if let Some((header, payload, rest)) = packet::split(&bytes) {
                 assert!(rest.is_empty());
-                entry = door.packet(header, payload, &users(), "peer", &mut to_client);
+                entry = door.packet(header, payload, &roster(), "peer", &mut to_client);
                 if let Entry::Admitted(_, sequence) = entry {
                     packet::ok(&mut to_client, sequence, packet::status::AUTOCOMMIT);
                 }
@@ -535,13 +538,13 @@ mod tests {
         }
         .emit(&mut answer);
         let header = Header { length: answer.len(), sequence: 1 };
-        assert_eq!(door.packet(header, &answer, &users(), "peer", &mut out), Entry::Waiting);
+        assert_eq!(door.packet(header, &answer, &roster(), "peer", &mut out), Entry::Waiting);
         assert!(out.windows(21).any(|it| it == b"caching_sha2_password"));
         let given = auth::proof(Plugin::CachingSha2, &SALT, "secret");
         let header = Header { length: given.len(), sequence: 3 };
         out.clear();
-        let entry = door.packet(header, &given, &users(), "peer", &mut out);
-        assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. }, 5)));
+        let entry = door.packet(header, &given, &roster(), "peer", &mut out);
+        assert!(matches!(entry, Entry::Admitted(Guest { user: Some(UserId(0)), .. }, 5)));
         assert_eq!(&out[..6], b"\x02\0\0\x04\x01\x03", "fast authentication, then OK");
     }
 
@@ -578,7 +581,7 @@ mod tests {
         let (mut entry, mut out) = (Entry::Waiting, Vec::new());
         for (sequence, payload) in (1..).zip(packets) {
             let header = Header { length: payload.len(), sequence };
-            entry = door.packet(header, payload, &users(), "peer", &mut out);
+            entry = door.packet(header, payload, &roster(), "peer", &mut out);
         }
         (entry, out)
     }
@@ -602,7 +605,8 @@ mod tests {
         for tls in [Tls::Offered, Tls::Required] {
             assert_eq!(knock(tls, &[&request]), (Entry::Secured, Vec::new()));
             let (entry, _) = knock(tls, &[&request, &whole]);
-            assert!(matches!(entry, Entry::Admitted(Guest { user: 0, .. }, 3)), "{entry:?}");
+            let is_in = matches!(entry, Entry::Admitted(Guest { user: Some(UserId(0)), .. }, 3));
+            assert!(is_in, "{entry:?}");
             // No second request inside of it, and no whole answer that claims to be.
             let (entry, out) = knock(tls, &[&request, &request]);
             assert_eq!((entry, error(&out)), (Entry::Refused, 1043));
@@ -688,13 +692,13 @@ mod tests {
             let _ = login.feed(&broken, [1; 20], &mut Vec::new());
             let mut door = Door::new(SALT, Plugin::Native, Tls::Off);
             let header = Header { length: broken.len(), sequence: 1 };
-            let _ = door.packet(header, &broken, &users(), "peer", &mut Vec::new());
+            let _ = door.packet(header, &broken, &roster(), "peer", &mut Vec::new());
         }
         let argument = b"app\0\x03abcdb\0\x2d\0";
         for cut in 0..argument.len() {
-            let _ = parse_change_user(&argument[..cut], 0, &users());
+            let _ = parse_change_user(&argument[..cut], 0, &roster());
         }
-        let (name, guest) = parse_change_user(argument, 0, &users()).expect("parses");
+        let (name, guest) = parse_change_user(argument, 0, &roster()).expect("parses");
         assert_eq!((name.as_slice(), guest.database.as_deref()), (&b"app"[..], Some(&b"db"[..])));
     }
 }

@@ -7,6 +7,7 @@ mod aim;
 pub mod atlas;
 pub mod auth;
 pub mod command;
+pub mod digest;
 pub mod gate;
 pub mod handshake;
 pub mod intake;
@@ -17,14 +18,18 @@ pub mod number;
 pub mod own_writes;
 pub mod packet;
 pub mod pool;
+pub mod preamble;
 pub mod relay;
 pub mod result;
 pub mod route;
+pub mod saving;
 pub mod session;
 pub mod setting;
+pub mod show;
 pub mod statement;
 pub mod status;
 pub mod table;
+pub mod users;
 pub mod words;
 
 use std::net::SocketAddr;
@@ -86,6 +91,11 @@ pub struct Config {
     pub blocklist: bool,
     /// Relay LOAD DATA LOCAL: the server then asks the client for the file that it names.
     pub local_infile: bool,
+    /// Statements that take this long are logged; none when not written.
+    #[serde(deserialize_with = "units::some_duration")]
+    pub slow_limit: Option<Duration>,
+    /// Sum up statements for SHOW DIGESTS.
+    pub digests: bool,
     /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
     pub admin_listen: Vec<SocketAddr>,
     pub admin_user: String,
@@ -110,6 +120,11 @@ impl Config {
     /// What can be said of the section without a look at any file.
     pub fn check(&self) -> Result<(), String> {
         let refuse = |text: &str| Err(text.to_owned());
+        for (place, user) in self.users.iter().enumerate() {
+            if self.users.iter().skip(place + 1).any(|it| it.name == user.name) {
+                return Err(format!("[[sql.user]]: {:?} stands there twice", user.name));
+            }
+        }
         if self.users.is_empty() {
             return refuse("no [[sql.user]]: nobody could log in to the splitter");
         }
@@ -150,7 +165,7 @@ impl Config {
 }
 
 /// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "WrittenUser")]
 pub struct User {
     pub name: String,
@@ -209,6 +224,8 @@ impl Default for Config {
             clients: Vec::new(),
             blocklist: false,
             local_infile: false,
+            slow_limit: None,
+            digests: true,
             admin_listen: Vec::new(),
             admin_user: "admin".to_owned(),
             admin_password: None,

@@ -14,19 +14,20 @@ use crate::wire::HostId;
 use super::command::code;
 use super::handshake::RELAYED;
 use super::packet;
+use super::users::UserId;
 
 /// What two sessions must have in common to use one connection after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub host: HostId,
-    pub user: usize,
+    pub user: UserId,
     capabilities: u32,
     pub collation: u8,
 }
 
 impl Key {
     #[must_use]
-    pub const fn new(host: HostId, user: usize, capabilities: u32, collation: u8) -> Self {
+    pub const fn new(host: HostId, user: UserId, capabilities: u32, collation: u8) -> Self {
         Self { host, user, capabilities: capabilities & RELAYED, collation }
     }
 
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     fn key(collation: u8) -> Key {
-        Key::new(HostId::First, 0, 0, collation)
+        Key::new(HostId::First, UserId(0), 0, collation)
     }
 
     #[test]
@@ -135,7 +136,7 @@ mod tests {
         assert!(pool.put(key(45), 2, Some(b"a".to_vec())));
         assert!(pool.put(key(45), 3, Some(b"b".to_vec())));
         assert_eq!(pool.take(key(33), None), None, "another character set");
-        assert_eq!(pool.take(Key { user: 1, ..key(45) }, None), None, "another user");
+        assert_eq!(pool.take(Key { user: UserId(1), ..key(45) }, None), None, "another user");
         assert_eq!(pool.take(key(45), Some(b"a")), Some((2, Some(b"a".to_vec()))));
         assert_eq!(pool.take(key(45), None), Some((1, None)));
         assert_eq!(pool.take(key(45), None), None, "no way back from a database");

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::command::code;
+use super::digest::Finished;
 use super::kill;
 use super::packet::{self, HEADER_BYTES, ServerError, Walker, status};
 use super::result::{Kind, Reply};
@@ -210,7 +211,7 @@ impl Session {
             return;
         }
         let (status, error, statement) = (reply.status, reply.error, reply.statement);
-        let parameters = reply.parameters;
+        let (parameters, rows, bytes) = (reply.parameters, reply.rows, reply.bytes);
         let Some(job) = self.job.take() else { return };
         if let Some(status) = status {
             self.reading.has_escapes = status & status::NO_BACKSLASH_ESCAPES == 0;
@@ -236,11 +237,19 @@ impl Session {
         if error.is_none() && job.verdict.effect != Effect::None {
             self.apply(job.verdict.effect.clone(), host, &job.bytes);
         }
-        if error.is_none() && job.verdict.effect == Effect::Close {
+        let is_closing = error.is_none() && job.verdict.effect == Effect::Close;
+        if self.is_pinned && self.pinned_by.is_none() {
+            let start = job.bytes.get(..limits::SQL_DIGEST_BYTES_MAX).unwrap_or(&job.bytes);
+            self.pinned_by = Some(start.into());
+        }
+        let is_upload = job.upload.is_some();
+        let Job { bytes: packets, statement: run, since, .. } = job;
+        out.finished.push(Finished { packets, statement: run, host, since, error, rows, bytes });
+        if is_closing {
             self.close(out);
             return;
         }
-        if job.upload.is_some() {
+        if is_upload {
             // The server answered before it had the whole command: it is about to hang up.
             self.close(out);
             return;

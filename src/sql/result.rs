@@ -57,6 +57,9 @@ pub struct Reply {
     pub error: Option<u16>,
     /// The id that COM_STMT_PREPARE gave out.
     pub statement: Option<u32>,
+    /// Rows and bytes so far, for the slow log.
+    pub rows: u64,
+    pub bytes: u64,
     /// How many parameters that statement has.
     pub parameters: u16,
     /// Whether at least one packet of the reply is complete.
@@ -86,6 +89,8 @@ impl Reply {
             error: None,
             statement: None,
             parameters: 0,
+            rows: 0,
+            bytes: 0,
             is_begun: false,
             may_ask_for_file: false,
             is_file_wanted: false,
@@ -113,6 +118,7 @@ impl Reply {
             }
         }
         self.walker = walker;
+        self.bytes += u64::try_from(used).unwrap_or(0);
         used
     }
 
@@ -187,7 +193,10 @@ impl Reply {
                 self.status = eof_status(packet.head);
                 self.end()
             }
-            Some(_) | None => Stage::Rows,
+            Some(_) | None => {
+                self.rows += 1;
+                Stage::Rows
+            }
         }
     }
 

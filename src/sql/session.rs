@@ -27,6 +27,7 @@ use crate::time::{self, Instant};
 use crate::wire::HostId;
 
 use super::Config;
+use super::digest::Finished;
 use super::handshake::{Facts, Salt, capability};
 use super::kill::Kill;
 use super::login::{Door, Guest, Tls};
@@ -36,12 +37,14 @@ use super::route::{Class, Effect, Reading, Verdict};
 use super::setting::History;
 use super::statement::{Handle, Statement};
 use super::status::Tally;
+use super::users::Users;
 
 /// What every verb is told about the world.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub now: Instant,
     pub config: &'a Config,
+    pub users: &'a Users,
     pub routes: &'a Routes,
     /// Since when `routes.writes` is held.
     pub held_since: Option<Instant>,
@@ -78,6 +81,8 @@ pub struct Outbox {
     pub tally: Tally,
     /// A write was answered.
     pub has_written: bool,
+    /// Statements that were answered to their end.
+    pub finished: Vec<Finished>,
 }
 
 #[derive(Debug)]
@@ -95,6 +100,8 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// Everything goes to the source until the session ends.
     pub(super) is_pinned: bool,
+    /// The start of the command's packets that did it.
+    pub(super) pinned_by: Option<Box<[u8]>>,
     pub(super) statements: Vec<Statement>,
     /// The number that the last one got.
     pub(super) last_statement: u32,
@@ -154,7 +161,7 @@ impl Phase {
     }
 
     /// The same, or the server that a connection is being opened to.
-    const fn awaited(&self) -> Option<HostId> {
+    pub(super) const fn awaited(&self) -> Option<HostId> {
         match self {
             Self::Opening(host) => Some(*host),
             Self::Arrived
@@ -230,7 +237,7 @@ impl Session {
     /// A client that was accepted and has been told nothing.
     #[must_use]
     pub fn new(now: Instant, peer: String) -> Self {
-        let guest = Guest { user: usize::MAX, capabilities: 0, collation: 0, database: None };
+        let guest = Guest { user: None, capabilities: 0, collation: 0, database: None };
         Self {
             phase: Phase::Arrived,
             guest,
@@ -241,6 +248,7 @@ impl Session {
             job: None,
             inbox: Vec::new(),
             is_pinned: false,
+            pinned_by: None,
             statements: Vec::new(),
             last_statement: 0,
             wrote_at: None,
@@ -305,7 +313,7 @@ impl Session {
         }
     }
 
-    /// Whose connections this session leases: the user's place, capabilities, collation.
+    /// Whose connections this session leases: the user, capabilities, collation.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
         &self.guest
@@ -900,6 +908,7 @@ mod tests {
         session: Session,
         now: Instant,
         config: Config,
+        users: Users,
         routes: Routes,
         held_since: Option<Instant>,
         reached: Instant,
@@ -912,11 +921,13 @@ mod tests {
             let user = User { name: "app".into(), password: Secret::Text(String::new()) };
             let mut session = Session::new(now, "peer".into());
             session.phase = Phase::Idle;
-            session.guest.user = 0;
+            let users = Users::new(&[user]);
+            session.guest.user = users.first();
             Self {
                 session,
                 now,
-                config: Config { users: vec![user], ..Config::default() },
+                config: Config::default(),
+                users,
                 routes: Routes {
                     version: 1,
                     source: Some(HostId::First),
@@ -935,6 +946,7 @@ mod tests {
             let context = Context {
                 now: self.now,
                 config: &self.config,
+                users: &self.users,
                 routes: &self.routes,
                 held_since: self.held_since,
                 avoid_until: [Instant::ZERO; 2],

@@ -14,12 +14,18 @@ pub struct Status {
     pub pooled: usize,
     /// Connections to servers that were opened with a log-in.
     pub logins: u64,
+    /// Sessions that were given an idle connection.
+    pub reused: u64,
     pub queries_to_source: u64,
     pub queries_to_replica: u64,
     /// Statements that ever waited.
     pub held_total: u64,
     /// Reads that a replica did not answer and the source did.
     pub retried: u64,
+    /// Statements that the blocklist refused.
+    pub blocked: u64,
+    /// Statements that took `slow_limit` or longer.
+    pub slow: u64,
     pub errors: u64,
     /// Clients that were refused: wrong password, too many.
     pub refused: u64,
@@ -32,6 +38,7 @@ pub struct Tally {
     pub to_replica: u32,
     pub held: u32,
     pub retried: u32,
+    pub blocked: u32,
     pub errors: u32,
     pub refused: u32,
 }
@@ -42,6 +49,7 @@ impl Status {
         self.queries_to_replica += u64::from(tally.to_replica);
         self.held_total += u64::from(tally.held);
         self.retried += u64::from(tally.retried);
+        self.blocked += u64::from(tally.blocked);
         self.errors += u64::from(tally.errors);
         self.refused += u64::from(tally.refused);
     }

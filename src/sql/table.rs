@@ -9,6 +9,8 @@ use super::packet::{self, mark, status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Long,
+    /// A counter: LONGLONG.
+    Wide,
     Text,
 }
 
@@ -16,6 +18,7 @@ impl Type {
     const fn code(self) -> u8 {
         match self {
             Self::Long => 0x03,
+            Self::Wide => 0x08,
             Self::Text => 0xfe,
         }
     }
@@ -41,8 +44,9 @@ impl Table {
         self
     }
 
-    /// Writes all packets; the first one is number 1.
-    pub fn emit(&self, out: &mut Vec<u8>) {
+    /// Writes all packets, the first one being number 1; the last one says how many warnings there
+    /// are.
+    pub fn emit(&self, warnings: u16, out: &mut Vec<u8>) {
         let mut sequence = 0u8;
         let mut next = || {
             sequence = sequence.wrapping_add(1);
@@ -60,7 +64,7 @@ impl Table {
                 out.extend_from_slice(&[0x0c, 8, 0, 32, 0, 0, 0, kind.code(), 2, 0, 0, 0, 0]);
             });
         }
-        eof(out, next());
+        eof(out, next(), warnings);
         for row in &self.rows {
             packet::frame(out, next(), |out| {
                 for value in row {
@@ -71,13 +75,14 @@ impl Table {
                 }
             });
         }
-        eof(out, next());
+        eof(out, next(), warnings);
     }
 }
 
-fn eof(out: &mut Vec<u8>, sequence: u8) {
+fn eof(out: &mut Vec<u8>, sequence: u8, warnings: u16) {
+    let [few, many] = warnings.to_le_bytes();
     let [low, high] = status::AUTOCOMMIT.to_le_bytes();
-    packet::frame(out, sequence, |out| out.extend_from_slice(&[mark::EOF, 0, 0, low, high]));
+    packet::frame(out, sequence, |out| out.extend_from_slice(&[mark::EOF, few, many, low, high]));
 }
 
 /// A length-encoded string; longer than any name here it is cut.
@@ -110,13 +115,13 @@ mod tests {
             .row(["1".to_owned(), "x".repeat(300)]);
         table.rows.push(vec![None, Some(String::new())]);
         let mut out = Vec::new();
-        table.emit(&mut out);
+        table.emit(1, &mut out);
         assert!(out.starts_with(b"\x01\0\0\x01\x02"));
         let definition = b"\x17\0\0\x02\x03def\0\0\0\x01a\0\x0c\x08\0\x20\0\0\0\x03\x02\0\0\0\0";
         assert_eq!(&out[5..5 + definition.len()], definition);
         let mut reply = Reply::new(Kind::Results, false);
         assert_eq!(reply.feed(&out), out.len());
         assert!(reply.is_done() && !reply.is_broken);
-        assert!(out.ends_with(b"\x02\0\0\x06\xfb\0\x05\0\0\x07\xfe\0\0\x02\0"));
+        assert!(out.ends_with(b"\x02\0\0\x06\xfb\0\x05\0\0\x07\xfe\x01\0\x02\0"));
     }
 }

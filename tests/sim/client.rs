@@ -55,6 +55,7 @@ impl Data {
             is_web_drained: self.routes.web == WebIntake::Draining && self.is_drained,
             is_sql_quiet: self.routes.writes != Flow::Flowing && self.open.is_empty(),
             is_php_down: self.is_php_down,
+            saved_digest: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 use tandem::limits;
 use tandem::os::plane::{Plane, Turn};
-use tandem::os::serve_sql::{ServeSql, Site};
+use tandem::os::serve_sql::{ServeSql, Site, Source};
 use tandem::routes::{Flow, Routes, WebIntake};
 use tandem::sql;
 use tandem::time::Instant;
@@ -337,10 +337,27 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn start(ports: [u16; 2], change: impl FnOnce(&mut sql::Config)) -> Self {
-        Self::before(ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), change)
+        Self::of_file(ports, None, change)
     }
 
     pub(super) fn before(servers: [SocketAddr; 2], change: impl FnOnce(&mut sql::Config)) -> Self {
+        Self::with(servers, None, change)
+    }
+
+    /// One that has a file to save in.
+    pub(super) fn of_file(
+        ports: [u16; 2],
+        source: Option<Source>,
+        change: impl FnOnce(&mut sql::Config),
+    ) -> Self {
+        Self::with(ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))), source, change)
+    }
+
+    fn with(
+        servers: [SocketAddr; 2],
+        source: Option<Source>,
+        change: impl FnOnce(&mut sql::Config),
+    ) -> Self {
         let user = |name: &str, password: &str| sql::User {
             name: name.to_owned(),
             password: Secret::Text(password.to_owned()),
@@ -352,7 +369,7 @@ impl Front {
             ..sql::Config::default()
         };
         change(&mut config);
-        let site = Site { me: HostId::First, servers };
+        let site = Site { me: HostId::First, servers, source };
         let (orders, inbox) = mpsc::channel();
         let (bound, binding) = mpsc::channel();
         let thread = Some(thread::spawn(move || {

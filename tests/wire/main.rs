@@ -94,6 +94,26 @@ fn a_node_that_serves_keeps_its_laws_on_any_inputs() {
     survives("serving", 600);
 }
 
+#[test]
+fn packets_of_sql_keep_their_laws_on_any_bytes() {
+    survives("sql_packets", 100_000);
+}
+
+#[test]
+fn log_ins_of_sql_keep_their_laws_on_any_bytes() {
+    survives("sql_login", 20_000);
+}
+
+#[test]
+fn statements_keep_their_laws_on_any_bytes() {
+    survives("sql_statement", 20_000);
+}
+
+#[test]
+fn the_admin_port_keeps_its_laws_on_any_bytes() {
+    survives("sql_admin", 20_000);
+}
+
 /// Whatever failed once, by whichever of the two generators it was found.
 #[test]
 fn inputs_that_failed_once_keep_the_laws() {

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tandem::net::nd::Neighbour;
 use tandem::net::netlink;
+use tandem::sql::handshake::{Facts, Plugin, RELAYED, Response, SALT_BYTES};
+use tandem::sql::login::{Door, Tls};
+use tandem::sql::packet;
 
 use super::targets::{LIKE_SENDER, MEND, beacon_body, link_message};
 
@@ -91,9 +94,107 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             (0..8).flat_map(|choice| datagrams().map(move |it| router(choice, &it))).collect()
         }
         "node" | "serving" => scenes(),
+        "sql_packets" => replies(),
+        "sql_login" => log_ins(),
+        "sql_statement" => STATEMENTS.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "sql_admin" => {
+            let one = COMMANDS.lines().map(|line| behind(0, line.as_bytes().to_vec()));
+            let frames = COMMANDS.lines().flat_map(|line| framed(0, &[b"\x03", line.as_bytes()]));
+            let all = [behind(0xa0, COMMANDS.into()), behind(2, frames.collect())];
+            one.chain(all).chain([behind(1, COMMANDS.into())]).collect()
+        }
         other => panic!("no target {other}"),
     }
 }
+
+/// A packet of MySQL.
+fn framed(sequence: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet::frame(&mut bytes, sequence, |out| out.extend(parts.concat()));
+    bytes
+}
+
+/// One of each kind, and cut in several ways.
+fn replies() -> Vec<Vec<u8>> {
+    let definition = framed(2, &[b"\x03def\0\0\0\x01a\0\x0c\x08\0\x20\0\0\0\x03\0\0\0\0\0"]);
+    let eof = framed(3, &[b"\xfe\0\0\x02\0"]);
+    let rows = [framed(4, &[b"\x01a"]), framed(5, &[b"\xfb"])].concat();
+    let ok = framed(1, &[b"\0\0\0\x02\0\0\0"]);
+    let table = [framed(1, &[b"\x01"]), definition.clone()].concat();
+    let new_eof = framed(5, &[b"\xfe\0\0\x02\0\0\0"]);
+    let more = framed(1, &[b"\0\0\0\x0a\0\0\0"]);
+    let prepared = framed(1, &[b"\0\x07\0\0\0\x01\0\x01\0\0\0\0"]);
+    [
+        (0, [&ok[..]].concat()),
+        (0x08, [&table, &eof[..], &rows, &eof].concat()),
+        (0x58, [&table, &rows[..], &new_eof].concat()),
+        (0x0a, [&more, &table[..], &eof, &eof].concat()),
+        (0x81, framed(1, &[b"\xfb/etc/passwd"])),
+        (0x15, framed(1, &[b"\xff\x15\x04#28000Access denied"])),
+        (0x11, [&prepared, &definition[..], &eof, &definition, &eof].concat()),
+        (0x02, [&definition, &eof[..]].concat()),
+    ]
+    .into_iter()
+    .map(|(control, bytes)| [&[control][..], &bytes].concat())
+    .collect()
+}
+
+/// Clients by either plugin, one that switches; servers that greet, switch, want a full proof.
+fn log_ins() -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
+    for plugin in [Plugin::Native, Plugin::CachingSha2] {
+        for (user, proof) in [(&b"app"[..], &[7; 20][..]), (b"open", b""), (b"nobody", b"x")] {
+            let mut bytes = vec![u8::from(plugin == Plugin::CachingSha2)];
+            packet::frame(&mut bytes, 1, |out| {
+                let response = Response {
+                    capabilities: RELAYED,
+                    collation: 45,
+                    user,
+                    proof,
+                    database: Some(b"t"),
+                    plugin: Some(plugin),
+                };
+                response.emit(out);
+            });
+            bytes.extend(framed(3, &[&[9; 32]]));
+            inputs.push(bytes);
+        }
+        let mut bytes = vec![0];
+        let facts = Facts { plugin, ..Facts::unknown() };
+        Door::new([b'a'; SALT_BYTES], plugin, Tls::Off).greet(&facts, 1, &mut bytes);
+        bytes.extend(framed(2, &[b"\xfecaching_sha2_password\0abcdefghijklmnopqrst\0"]));
+        bytes.extend(framed(4, &[b"\x01\x04"]));
+        bytes.extend(framed(6, &[b"\x01-----BEGIN PUBLIC KEY-----\nMIIB"]));
+        inputs.push(bytes);
+    }
+    inputs.push(b"\0app\0\x03abcdb\0\x2d\0mysql_native_password\0".to_vec());
+    inputs
+}
+
+const STATEMENTS: [&str; 14] = [
+    "SELECT a, `b c` FROM t.u WHERE id = 5 AND x IN (1, -2, 'it''s', NULL) -- why",
+    "/*!40001 SELECT */ 1 /* master */",
+    "INSERT INTO t (a) VALUES (1, 2), (3, 'x\\'y'), (DEFAULT, NOW())",
+    "WITH x (a) AS (SELECT 1) UPDATE t SET a = @b := @b + 1 LIMIT 1",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin, @@session.sql_mode = 'ANSI_QUOTES', autocommit = 0",
+    "SELECT \"a\", _utf8mb4'x', x'00', 0x1f, 1e5, .5, 1.FROM",
+    "BEGIN; DELETE FROM t; COMMIT;",
+    "KILL QUERY 7",
+    "USE `a``b`",
+    "EXPLAIN ANALYZE SELECT * FROM t FOR UPDATE",
+    "SELECT GET_LOCK('a', 1), LAST_INSERT_ID(), NEXTVAL(s), f(1)",
+    "SHOW FULL COLUMNS FROM t; SHOW WARNINGS",
+    "SELECT 5--1, a->>'$.x', @`x`, @'y', @@global.z # c",
+    "CREATE TEMPORARY TABLE t (a INT) /*M!100100 ENGINE=InnoDB */",
+];
+
+const COMMANDS: &str = "SELECT * FROM help\nSELECT * FROM backends;\nSET OFFLINE 1\nset online 2;
+ADD MASTER 127.0.0.1:1\nADD SLAVE 10.0.0.1:3306\nREMOVE BACKEND 2\nSELECT * FROM clients
+ADD CLIENT 192.168.3\nREMOVE CLIENT '10.0.0.1';\nSELECT * FROM pwds\nADD PWD u:it's /* x */
+ADD PWD 'u v:a''b;';\nADD ENPWD u:KsWNCR6qyNk=\nREMOVE PWD open\nSAVE CONFIG\nSELECT VERSION
+SHOW SESSIONS\nSHOW POOL\nSHOW STATS\nSHOW DIGESTS\nSHOW WARNINGS\nSET NAMES utf8
+SELECT @@version_comment, @@session.x AS `y`, DATABASE() LIMIT 1\nSHOW VARIABLES LIKE 'a%'
+/* mysql-connector-java-8 */SELECT  @@license AS license, CONNECTION_ID()";
 
 /// Fields of a report, where it is bent and how, then a body to be signed, which is also the steps
 /// of several runs.

@@ -22,12 +22,15 @@ use tandem::wire::{Reader, internet_checksum};
 
 #[path = "machines.rs"]
 mod machines;
+#[path = "sql.rs"]
+mod sql;
 pub use machines::{beacon, beacon_body, link_message, node, router, serving};
+pub use sql::{sql_admin, sql_login, sql_packets, sql_statement};
 
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as in tests/fuzz/fuzz_targets.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 13] = [
     ("vrrp", vrrp),
     ("router", router),
     ("arp", arp),
@@ -37,6 +40,10 @@ pub const ALL: [(&str, Target); 9] = [
     ("beacon", beacon),
     ("node", node),
     ("serving", serving),
+    ("sql_packets", sql_packets),
+    ("sql_login", sql_login),
+    ("sql_statement", sql_statement),
+    ("sql_admin", sql_admin),
 ];
 
 /// Bits of the first byte: the receiver is set up like the sender; the checksum is set right, so

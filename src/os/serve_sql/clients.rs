@@ -189,6 +189,7 @@ impl ServeSql {
             if std::mem::take(&mut out.has_written) {
                 self.own_writes.wrote(turn.now);
             }
+            self.note_finished(turn.now, slot, &mut out.finished);
             let has_bytes = !out.client.is_empty() || out.servers.iter().any(|it| !it.is_empty());
             if !has_bytes && out.acts.is_empty() {
                 self.out = out;

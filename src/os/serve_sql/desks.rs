@@ -4,21 +4,40 @@
 //! answer says (that is `sql::admin`). A desk's client is a person or a script: few, and slow.
 //! Read first: `sql::admin`; `plane` for the edge-triggered rule.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use socket2::Socket;
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
 use crate::routes::{Flow, Routes};
-use crate::sql::admin::{Desk, Order, Row, View};
+use crate::sql::admin::{Desk, HERE_ONLY, Order, Outcome, Standing, View};
+use crate::sql::show::{self, Connections, Row};
+use crate::sql::users::UserId;
 use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::clients::write;
+use super::save;
+use super::servers::Server;
 use super::slab::Place;
 use super::{READS_PER_TURN, SIDE_DESK, ServeSql};
+
+/// The splitter as a desk is told of it. A macro, so that only the fields it names are borrowed.
+macro_rules! view {
+    ($self:ident) => {
+        View {
+            config: &$self.config,
+            users: &$self.users,
+            routes: &$self.given,
+            standing: $self.standing,
+            servers: $self.site.servers,
+        }
+    };
+}
 
 /// A client of the admin port.
 #[derive(Debug)]
@@ -76,23 +95,29 @@ impl ServeSql {
     }
 
     fn desk_sent(&mut self, turn: &mut Turn<'_>, slot: u32, count: usize) {
-        let sessions = self.rows();
-        let view = View {
-            config: &self.config,
-            routes: &self.given,
-            is_offline: self.is_offline,
-            servers: self.site.servers,
-            status: self.status(),
-            sessions,
-        };
+        let view = view!(self);
         let Some(visitor) = self.desks.get_mut(slot) else { return };
         visitor.heard_at = turn.now;
         let bytes = turn.buffer.get(..count).unwrap_or(&[]);
-        let mut out = Vec::new();
-        let orders = visitor.desk.client_sent(bytes, &view, &mut out);
-        visitor.outbound.extend_from_slice(&out);
-        for order in orders {
-            self.obey(turn, order);
+        let order = visitor.desk.client_sent(bytes, view, &mut visitor.outbound);
+        self.obey_all(turn, slot, order);
+    }
+
+    /// An order was carried out later.
+    pub(super) fn tell_desk(&mut self, turn: &mut Turn<'_>, slot: u32, outcome: Outcome) {
+        let view = view!(self);
+        let Some(visitor) = self.desks.get_mut(slot) else { return };
+        let order = visitor.desk.done(outcome, view, &mut visitor.outbound);
+        self.obey_all(turn, slot, order);
+    }
+
+    /// One order after the other, each answered under what the one before it made true.
+    fn obey_all(&mut self, turn: &mut Turn<'_>, slot: u32, mut order: Option<Order>) {
+        while let Some(next) = order.take() {
+            let Some(outcome) = self.obey(turn, slot, next) else { break };
+            let view = view!(self);
+            let Some(visitor) = self.desks.get_mut(slot) else { return };
+            order = visitor.desk.done(outcome, view, &mut visitor.outbound);
         }
         self.flush_desk(slot);
         let Some(visitor) = self.desks.get(slot) else { return };
@@ -103,36 +128,129 @@ impl ServeSql {
         }
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let row = |client: &super::clients::Client| Row {
-            thread: client.thread,
-            user: self
-                .config
-                .users
-                .get(client.session.guest().user)
-                .map(|user| user.name.clone())
-                .unwrap_or_default(),
-            peer: client.session.peer().to_owned(),
-            state: client.session.state(),
+    /// `None`: the outcome comes later.
+    fn obey(&mut self, turn: &mut Turn<'_>, slot: u32, order: Order) -> Option<Outcome> {
+        let is_change = !matches!(
+            order,
+            Order::ShowSessions | Order::ShowPool | Order::ShowStats | Order::ShowDigests
+        );
+        if is_change {
+            log::info!("sql: {order:?} by the admin port");
+        }
+        Some(match order {
+            Order::Set(host, standing) => {
+                self.stand(turn, host, standing);
+                Outcome::Backend(host)
+            }
+            Order::Stand(host, standing) => {
+                self.stand(turn, host, standing);
+                Outcome::Done(format!("{HERE_ONLY}; a restart lists both hosts again"))
+            }
+            Order::AddClient(client) => {
+                let was_open = self.config.clients.is_empty();
+                self.config.clients.push(client);
+                let warning = "the list was empty, which let everybody in; ";
+                Outcome::Done(format!("{}{}", if was_open { warning } else { "" }, save::unsaved()))
+            }
+            Order::RemoveClient(client) => {
+                self.config.clients.retain(|it| *it != client);
+                let is_open = self.config.clients.is_empty();
+                let warning = "the list is empty, which lets everybody in; ";
+                Outcome::Done(format!("{}{}", if is_open { warning } else { "" }, save::unsaved()))
+            }
+            Order::AddUser(user) => {
+                self.sweep_users();
+                self.users.add(user);
+                self.probe(turn);
+                Outcome::Done(save::unsaved())
+            }
+            Order::RemoveUser(name) => {
+                self.remove_user(turn.now, &name);
+                Outcome::Done(save::unsaved())
+            }
+            Order::Save => {
+                let generation = self.desks.generation(slot)?;
+                return self.save(turn, (slot, generation));
+            }
+            Order::ShowSessions => Outcome::Shown(show::sessions(&self.rows(turn.now))),
+            Order::ShowPool => Outcome::Shown(show::pool(&self.connections())),
+            Order::ShowStats => {
+                let up = self.started_at.map_or(Duration::ZERO, |at| turn.now.since(at));
+                Outcome::Shown(show::stats(self.status(), up))
+            }
+            Order::ShowDigests => match &self.digests {
+                Some(digests) => Outcome::Shown(show::digests(digests)),
+                None => Outcome::Refused(
+                    "digests are off: write digests = true below [sql] in tandem.toml".to_owned(),
+                ),
+            },
+        })
+    }
+
+    fn stand(&mut self, turn: &mut Turn<'_>, host: HostId, standing: Standing) {
+        self.standing[host.index()] = standing;
+        self.replace_askers(turn.now);
+        let given = self.given.clone();
+        self.set_routes(turn, &given);
+    }
+
+    /// The user's sessions go on, as in Atlas; its idle connections are closed.
+    fn remove_user(&mut self, now: Instant, name: &str) {
+        let Some(user) = self.users.remove(name) else { return };
+        for slot in self.servers.slots() {
+            let is_idle = |server: &Server| server.key.user == user && server.is_spare();
+            if self.servers.get(slot).is_some_and(is_idle) {
+                self.close_server(slot);
+            }
+        }
+        self.replace_askers(now);
+        self.sweep_users();
+    }
+
+    /// Forgets the removed users of whom nothing is left.
+    fn sweep_users(&mut self) {
+        let (clients, servers) = (&self.clients, &self.servers);
+        self.users.sweep(|user| {
+            clients.iter().any(|client| client.session.guest().user == Some(user))
+                || servers.iter().any(|server| server.key.user == user)
+        });
+        let users = &self.users;
+        self.uses.retain(|(_, user), _| users.get(*user).is_some());
+    }
+
+    pub(super) fn name_of(&self, user: Option<UserId>) -> &str {
+        user.and_then(|user| self.users.get(user)).map_or("", |user| &user.name)
+    }
+
+    fn rows(&self, now: Instant) -> Vec<Row> {
+        let row = |client: &super::clients::Client| {
+            let session = &client.session;
+            session.row(now, client.thread, self.name_of(session.guest().user))
         };
         self.clients.iter().filter(|client| !client.session.is_closed()).map(row).collect()
     }
 
-    fn obey(&mut self, turn: &mut Turn<'_>, order: Order) {
-        match order {
-            Order::SetOffline(host) => self.is_offline[host.index()] = true,
-            Order::SetOnline(host) => self.is_offline[host.index()] = false,
+    fn connections(&self) -> BTreeMap<(HostId, String), Connections> {
+        let mut all: BTreeMap<(HostId, String), Connections> = BTreeMap::new();
+        for (&(host, user), uses) in &self.uses {
+            let sum = all.entry((host, self.name_of(Some(user)).to_owned())).or_default();
+            sum.opened += uses.opened;
+            sum.reused += uses.reused;
         }
-        log::info!("sql: {order:?} by the admin port");
-        let given = self.given.clone();
-        self.set_routes(turn, &given);
+        for server in self.servers.iter() {
+            let name = self.name_of(Some(server.key.user)).to_owned();
+            server.count(all.entry((server.host, name)).or_default());
+        }
+        all
     }
 
     /// The control plane's routes under the operator's mask: a source that is offline holds its
     /// statements and lets open transactions end, a replica that is offline gets no reads.
     pub(super) fn masked(&self, given: &Routes) -> Routes {
         let mut routes = given.clone();
-        for host in HostId::ALL.into_iter().filter(|host| self.is_offline[host.index()]) {
+        for host in
+            HostId::ALL.into_iter().filter(|host| self.standing[host.index()] != Standing::Online)
+        {
             routes.is_replica_fit[host.index()] = false;
             if routes.source == Some(host) && routes.writes == Flow::Flowing {
                 routes.writes = Flow::Held { open_limit: self.config.hold_limit };

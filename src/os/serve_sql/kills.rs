@@ -32,7 +32,9 @@ impl ServeSql {
     /// A session asks for the end of one.
     pub(super) fn kill(&mut self, turn: &mut Turn<'_>, slot: u32, kill: Kill) {
         let Some(asker) = self.clients.get(slot) else { return };
-        let (user, asker) = (asker.session.guest().user, (slot, asker.thread));
+        let (Some(user), asker) = (asker.session.guest().user, (slot, asker.thread)) else {
+            return;
+        };
         let found = self.clients.slots().into_iter().find(|&other| {
             self.clients.get(other).is_some_and(|client| {
                 client.thread == kill.thread
@@ -46,7 +48,9 @@ impl ServeSql {
             return;
         };
         let target = (place, client.thread);
-        let is_own = client.session.guest().user == user;
+        // By name: whoever was removed and added again is the same person.
+        let name = |user| self.users.get(user).map(|user| &user.name);
+        let is_own = client.session.guest().user.and_then(name) == name(user);
         if place == slot {
             self.carry_out(turn, target, kill);
             self.answer_kill(turn, asker, Err(kill::interrupted()));

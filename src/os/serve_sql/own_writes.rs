@@ -9,6 +9,7 @@ use crate::sql::command::code;
 use crate::sql::packet;
 use crate::sql::pool;
 use crate::sql::result::{self, Kind, Reply};
+use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::ServeSql;
@@ -21,7 +22,8 @@ impl ServeSql {
         match self.askers[host.index()] {
             Some(slot) => self.ask(turn, host, slot),
             None => {
-                let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
+                let Some(user) = self.users.first() else { return };
+                let key = pool::Key::new(host, user, 0, PROBE_COLLATION);
                 match self.connect(turn, key, None, Purpose::Ask) {
                     Ok(slot) => self.askers[host.index()] = Some(slot),
                     Err(error) => {
@@ -81,6 +83,14 @@ impl ServeSql {
                     self.own_writes.failed(turn.now);
                 }
             }
+        }
+    }
+
+    /// They are not to be used any longer; what they were asked is asked again if it matters.
+    pub(super) fn replace_askers(&mut self, now: Instant) {
+        if self.askers.iter().any(Option::is_some) {
+            self.dismiss_askers();
+            self.own_writes.failed(now);
         }
     }
 

@@ -11,12 +11,14 @@ use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
 use crate::os::tls::Tls;
 use crate::sql::ServerTls;
+use crate::sql::admin::Standing;
 use crate::sql::handshake::SALT_BYTES;
 use crate::sql::login::{Login, Progress};
 use crate::sql::packet::{self, ServerError};
 use crate::sql::pool::{self, CLEAN_REPLIES};
 use crate::sql::result::{Kind, Reply};
 use crate::sql::session::{Context, Session};
+use crate::sql::show::Connections;
 use crate::time::Instant;
 use crate::wire::HostId;
 
@@ -32,7 +34,7 @@ pub(super) struct Server {
     pub(super) socket: Socket,
     pub(super) tls: Option<Box<Tls>>,
     pub(super) host: HostId,
-    key: pool::Key,
+    pub(super) key: pool::Key,
     pub(super) stage: Stage,
     /// The number that the server gave to this connection.
     pub(super) thread: u32,
@@ -130,6 +132,16 @@ impl Server {
         }
     }
 
+    /// Counts it by what it is doing.
+    pub(super) const fn count(&self, sum: &mut Connections) {
+        match &self.stage {
+            Stage::Opening { .. } => sum.opening += 1,
+            Stage::Leased { .. } | Stage::Killing { .. } | Stage::Asking { .. } => sum.in_use += 1,
+            Stage::Cleaning { .. } => sum.cleaning += 1,
+            Stage::Idle => sum.idle += 1,
+        }
+    }
+
     /// Writes; a broken connection is noticed by the read that follows.
     pub(super) fn write(&mut self, sealed: &mut Vec<u8>, bytes: &[u8]) {
         if self.send(sealed, bytes).is_err() {
@@ -148,13 +160,17 @@ impl ServeSql {
     pub(super) fn lease(&mut self, turn: &mut Turn<'_>, client: u32, host: HostId) {
         let Some(lessee) = self.clients.get_mut(client) else { return };
         let guest = lessee.session.guest();
-        let key = pool::Key::new(host, guest.user, guest.capabilities, guest.collation);
+        // Who is served has proved to be somebody.
+        let Some(user) = guest.user else { return };
+        let key = pool::Key::new(host, user, guest.capabilities, guest.collation);
         let database = lessee.session.database().cloned();
         if let Some((slot, at)) = self.pool.take(key, database.as_deref())
             && let Some(server) = self.servers.get_mut(slot)
         {
             server.stage = Stage::Leased { client };
             server.deadline = None;
+            self.status.reused += 1;
+            self.uses.entry((host, user)).or_default().reused += 1;
             lessee.legs[host.index()] = Some(slot);
             let (now, salt) = (turn.now, [0; SALT_BYTES]);
             let context = context!(self, now, salt);
@@ -196,7 +212,7 @@ impl ServeSql {
         database: Option<Vec<u8>>,
         purpose: Purpose,
     ) -> io::Result<u32> {
-        let Some(user) = self.config.users.get(key.user) else {
+        let Some(user) = self.users.get(key.user) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
         let mut login = Login::new(user, key.capabilities(), key.collation, database);
@@ -240,6 +256,8 @@ impl ServeSql {
         let mut bytes = Vec::new();
         let host = server.host;
         let is_wanted = self.routes.is_host_alive[host.index()]
+            && self.standing[host.index()] == Standing::Online
+            && self.users.is_present(server.key.user)
             && self.pool.len() < limits::SQL_POOL_IDLE_MAX
             && server.has_reset
             && server.outbound.is_empty();
@@ -448,6 +466,7 @@ impl ServeSql {
             Progress::Secured => self.secure_server(turn, slot),
             Progress::Done => {
                 self.status.logins += 1;
+                self.uses.entry((host, server.key.user)).or_default().opened += 1;
                 self.avoid_until[host.index()] = Instant::ZERO;
                 self.security.is_told[host.index()] = false;
                 match purpose {
@@ -538,16 +557,17 @@ impl ServeSql {
     pub(super) fn needs_probe(&self, host: HostId) -> bool {
         self.facts[host.index()].is_none()
             && self.routes.is_host_alive[host.index()]
-            && !self.config.users.is_empty()
+            && self.users.first().is_some()
     }
 
     /// Logs in to servers that were never seen, to learn what they are.
     pub(super) fn probe(&mut self, turn: &mut Turn<'_>) {
+        let Some(user) = self.users.first() else { return };
         for host in HostId::ALL {
             if self.needs_probe(host) && turn.now >= self.probe_at[host.index()] {
                 self.probe_at[host.index()] =
                     turn.now + limits::SQL_AVOID.max(self.config.connect_limit);
-                let key = pool::Key::new(host, 0, 0, PROBE_COLLATION);
+                let key = pool::Key::new(host, user, 0, PROBE_COLLATION);
                 if let Err(error) = self.connect(turn, key, None, Purpose::Probe) {
                     log::debug!("{}: {error}", self.site.servers[host.index()]);
                 }

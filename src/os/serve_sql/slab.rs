@@ -31,6 +31,12 @@ impl<T> Slab<T> {
         (slot, self.slots.get(index(slot)).map_or(0, |(generation, _)| *generation))
     }
 
+    /// The slot's generation, where somebody is in it.
+    pub(super) fn generation(&self, slot: u32) -> Option<u16> {
+        let (generation, thing) = self.slots.get(index(slot))?;
+        thing.as_ref().map(|_| *generation)
+    }
+
     pub(super) fn insert(&mut self, thing: T) -> u32 {
         let (slot, _) = self.next();
         self.free.pop();
