@@ -22,6 +22,7 @@ macro_rules! context {
 
 mod clients;
 mod desks;
+mod dial;
 mod journal;
 mod kills;
 mod listen;
@@ -36,6 +37,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 
 use crate::limits;
@@ -313,17 +316,18 @@ impl ServeSql {
         for _ in 0..ACCEPTS_PER_TURN {
             let at = usize::try_from(slot).unwrap_or(usize::MAX);
             let Some((listener, port)) = self.listeners.get(at) else { return };
-            match listener.accept() {
+            match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, peer)) => {
-                    let peer = peer.as_socket().map(|peer| peer.ip());
+                    let (socket, port) = (Socket::from(socket), *port);
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    let peer = peer.map(|peer| peer.ip());
                     match port {
                         Port::Client => self.admit(turn, socket, peer),
                         Port::Admin => self.admit_desk(turn, socket, peer),
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
                     // Out of descriptors or memory: later, not at once.
                     log::debug!("accept: {error}");
@@ -336,9 +340,6 @@ impl ServeSql {
     }
 
     fn admit(&mut self, turn: &mut Turn<'_>, mut socket: Socket, peer: Option<IpAddr>) {
-        if socket.set_nonblocking(true).is_err() {
-            return;
-        }
         let name = match peer {
             Some(peer) => {
                 let _ = socket.set_tcp_nodelay(true);

@@ -15,8 +15,8 @@ use crate::wire::Reader;
 use super::auth;
 use super::handshake::{self, Facts, Greeting, OFFERED, Plugin, Response, Salt, capability};
 use super::packet::{self, Header, ServerError, mark};
-use super::{ServerTls, User};
 use super::users::{UserId, Users};
+use super::{ServerTls, User};
 
 /// Who came in, and how the session is to be served.
 #[derive(Debug, Clone, PartialEq, Eq)]

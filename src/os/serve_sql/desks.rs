@@ -51,7 +51,7 @@ pub(super) struct Visitor {
 
 impl ServeSql {
     pub(super) fn admit_desk(&mut self, turn: &mut Turn<'_>, socket: Socket, peer: Option<IpAddr>) {
-        if self.desks.len() >= limits::SQL_DESKS_MAX || socket.set_nonblocking(true).is_err() {
+        if self.desks.len() >= limits::SQL_DESKS_MAX {
             return;
         }
         let (slot, generation) = self.desks.next();

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use crate::limits;
 use crate::os::plane::{Key, Ready, Service, Turn};
@@ -23,6 +23,7 @@ use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::clients::write;
+use super::dial::dial;
 use super::kills::{self, Errand};
 use super::secure::{self, NO_TLS};
 use super::slab::Place;
@@ -573,30 +574,6 @@ impl ServeSql {
                 }
             }
         }
-    }
-}
-
-/// Begins to connect.
-fn dial(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    if domain != Domain::UNIX {
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
-        // A host that lost power in the middle of a statement has nothing left to acknowledge.
-        let keepalive = TcpKeepalive::new()
-            .with_time(limits::SQL_SERVER_SILENCE)
-            .with_interval(limits::SQL_SERVER_SILENCE / 3);
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
-    match socket.connect(address) {
-        Ok(()) => Ok(socket),
-        Err(error)
-            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-        {
-            Ok(socket)
-        }
-        Err(error) => Err(error),
     }
 }
 
