@@ -16,6 +16,8 @@ mod admin_orders;
 mod classes;
 #[path = "sql/client.rs"]
 mod client;
+#[path = "sql/crowd.rs"]
+mod crowd;
 #[path = "sql/differential.rs"]
 mod differential;
 #[path = "sql/failover.rs"]
@@ -406,19 +408,11 @@ fn a_slow_client_stops_its_server_and_nobody_else() {
     let front = Front::start(pair.ports(), |_| {});
     let mut slow = RawClient::connect(&front);
     slow.send_query(b"SELECT seq, REPEAT('x', 1000) FROM t.seq_1_to_1000000");
-    let writing = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'other' \
-        AND state LIKE '%net%'";
-    let since = Clock::now();
-    while pair.sql(1, writing) != "1" {
-        assert!(since.elapsed() < Duration::from_secs(10), "the server is not stopped");
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(pair.sql(1, writing), "1", "it stays stopped");
+    wait_until_stopped(&pair);
     assert_eq!(mark(&mut connect(&front)), "second");
     drop(slow);
     let since = Clock::now();
-    while pair.sql(1, writing) != "0" {
+    while pair.sql(1, WRITING) != "0" {
         assert!(since.elapsed() < Duration::from_secs(10), "the query outlives its client");
         thread::sleep(Duration::from_millis(20));
     }

@@ -33,6 +33,22 @@ pub(super) fn code<T>(result: Result<T, Error>) -> u16 {
     }
 }
 
+/// How many statements of `other` are being written to a client, asked of a server.
+pub(super) const WRITING: &str = "SELECT COUNT(*) FROM information_schema.processlist \
+    WHERE user = 'other' AND state LIKE '%net%'";
+
+/// Waits until the replica cannot write on, because somebody behind it does not read, and sees
+/// that it stays so: whoever stood between them and took everything would let it end.
+pub(super) fn wait_until_stopped(pair: &Pair) {
+    let since = Clock::now();
+    while pair.sql(1, WRITING) != "1" {
+        assert!(since.elapsed() < Duration::from_secs(10), "the server is not stopped");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(pair.sql(1, WRITING), "1", "it stays stopped");
+}
+
 /// A client that writes the bytes of the protocol itself.
 pub(super) struct RawClient {
     pub(super) socket: TcpStream,
