@@ -96,11 +96,13 @@ impl Node {
         Position::parse(self.engine.observation().flavour?, position).ok()
     }
 
-    /// Executed here, or waiting to be.
+    /// Executed here, or waiting to be. What a database that went down had received and not applied
+    /// may be gone with it.
     fn own_and_received(&self) -> Option<Position> {
         let repl::Observation { position, replica, .. } = self.engine.observation();
         let own = self.parse(position.as_deref()?)?;
-        let received = replica.as_ref().and_then(|replica| self.parse(&replica.retrieved));
+        let kept = replica.as_ref().filter(|_| self.is_database_up());
+        let received = kept.and_then(|replica| self.parse(&replica.retrieved));
         Some(received.map_or_else(|| own.clone(), |it| own.union(&it)))
     }
 
