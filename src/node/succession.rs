@@ -141,6 +141,16 @@ impl Node {
         })
     }
 
+    /// The peer did not wait for the end of the handover: it was forced, or did not hear us. It has
+    /// the addresses and the newer epoch, and may need long to open.
+    pub(super) fn judge_taken(&self, now: Instant) -> Option<Found> {
+        let peer = self.fresh(now)?;
+        let is_serving = matches!(peer.role, Role::Promoting | Role::Active);
+        let has_taken = is_serving && peer.holds_vips && peer.epoch > self.persistent.epoch;
+        let why = || format!("{} has taken over with epoch {}", self.peer_name(), peer.epoch);
+        has_taken.then(|| (Event::Outranked, why()))
+    }
+
     /// A standby is about to serve, because its peer does not.
     pub(super) fn succeed(&mut self, found: Found) -> Option<Found> {
         let Some(missing) = self.shortfall() else { return self.unless_ordered(found) };
