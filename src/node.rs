@@ -366,6 +366,7 @@ impl Node {
         self.troubles.turn(now, (self.config.vrrp.interval / 2).max(find::LATE_MIN));
         let stalled = self.last_turn.map(|last| now.since(last));
         self.last_turn = Some(now);
+        self.was_late(stalled.unwrap_or_default());
         // A fast peer takes over sooner; a slow one does not make a late loop any better.
         let interval = self.config.vrrp.interval;
         let limit = (interval * 3 / 2).clamp(limits::STALL_MIN, limits::STALL_MAX);

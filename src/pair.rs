@@ -29,7 +29,7 @@ pub enum Event {
     /// The peer serves too, with an older epoch (or the tie decided for us): it will step down.
     PeerServesWrongly,
     /// The peer does not serve, and has what we lack: it did after us (its epoch is newer), or our
-    /// database is not open yet.
+    /// database is not open yet. Or it took the addresses in the middle of our handover.
     Outranked,
     /// The peer does not serve, its epoch is newer, and it has nothing that we lack.
     EpochOvertaken,
@@ -267,14 +267,14 @@ const fn demoting(event: Event) -> Next {
         E::CloseFailed | E::HandoverOverdue | E::PeerRefused => GIVE_UP_HANDOVER,
         // The peer died before it was open: nobody else serves.
         E::PeerGone | E::PeerResigned => GIVE_UP_HANDOVER,
-        E::Isolated | E::DatabaseLost => YIELD,
+        E::Isolated | E::DatabaseLost | E::Outranked => YIELD,
         E::Stalled => {
             (Role::Joining, &[Act::HoldWrites, Act::DropVips, Act::Fence, Act::ListenAgain])
         }
         // The handover under way turns into a leave; node remembers it.
         E::Terminated | E::LinkLost => (STAY, &[]),
         E::PeerServesWrongly | E::PeerHandsOver | E::PeerClosed | E::PeerReleased => (STAY, &[]),
-        E::Outranked | E::EpochOvertaken => (STAY, &[]),
+        E::EpochOvertaken => (STAY, &[]),
         E::ElectionWon | E::AloneEntitled | E::Followed | E::Diverged => (STAY, &[]),
         E::ReplicaStopped | E::Promoted | E::PromotionFailed | E::CatchUpFailed => (STAY, &[]),
         E::SwitchoverAsked | E::FailoverForced | E::ForeignServes => (STAY, &[]),

@@ -76,6 +76,13 @@ impl Node {
         self.jobs.push_back(Job::SemiSync { is_source, is_replica });
     }
 
+    /// This host did not run for `span`: what it heard last says nothing of that time.
+    pub(super) fn was_late(&mut self, span: Duration) {
+        if span >= PATIENCE {
+            self.guard.has_all_since = None;
+        }
+    }
+
     pub(super) fn halves_set(&mut self, now: Instant) {
         self.guard.retry_at = now + LOOK_DELAY;
     }

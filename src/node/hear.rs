@@ -182,6 +182,7 @@ impl Node {
                 self.group.set_peer(link, Family::V6, theirs);
                 self.hear_hold(now);
                 self.hear_refusal();
+                self.count_beacons(now);
                 self.hear_source(now);
             }
             Err(refusal) => ears.beacon_refused = Some((now, refusal)),

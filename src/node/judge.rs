@@ -515,7 +515,7 @@ impl Node {
     }
 
     fn judge_demoting(&mut self, now: Instant) -> Option<Found> {
-        if let Some(found) = self.judge_isolation(now) {
+        if let Some(found) = self.judge_isolation(now).or_else(|| self.judge_taken(now)) {
             return Some(found);
         }
         match self.stage {

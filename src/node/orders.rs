@@ -4,6 +4,8 @@
 //! Must not: keep a host from yielding: what protects data is done in spite of a hold.
 //! Read first: `wire::Orders`.
 
+use std::time::Duration;
+
 use super::judge::Found;
 use super::{Node, Persistent};
 use crate::console::finding::HostTrouble;
@@ -11,6 +13,9 @@ use crate::console::message::Response;
 use crate::pair::{Event, Role};
 use crate::time::Instant;
 use crate::wire::{Hold, Orders};
+
+/// How long an operator's force waits for a database that is being closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) const IN_MAINTENANCE: &str =
     "this host is in maintenance: `tandem maintenance off` ends it";
@@ -22,6 +27,11 @@ impl Node {
 
     pub(super) const fn is_ordered_to_wait(&self) -> bool {
         self.is_held() || self.persistent.orders.in_maintenance
+    }
+
+    /// A database that a former run left open is closed before anything is taken, forced or not.
+    pub(super) fn closes_first(&self, now: Instant) -> bool {
+        !self.is_fenced && !self.is_free() && now.since(self.role_since) < CLOSE_PATIENCE
     }
 
     fn order(&mut self, now: Instant, orders: Orders) {

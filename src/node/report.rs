@@ -204,6 +204,9 @@ impl Node {
                     Role::Active | Role::Promoting => Some("this host serves already"),
                     Role::Demoting => Some("a handover is under way"),
                     _ if peer_serves => Some("the peer serves: use `tandem switchover`"),
+                    Role::Joining if self.closes_first(now) => {
+                        Some("this host is closing its database: ask again in a moment")
+                    }
                     Role::Joining | Role::Standby | Role::Refused => None,
                 };
                 match refusal {

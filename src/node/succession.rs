@@ -28,6 +28,10 @@ const BEHIND_MAX: Duration = Duration::from_secs(10);
 /// it stands, and to send what is missing.
 const VACANCY_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How much more time than here must have passed for the peer, by its beacons. Those that are sent
+/// out of turn make it seem more.
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 pub(super) struct Succession {
     /// The source's word, oldest first.
@@ -40,19 +44,35 @@ pub(super) struct Succession {
     caught_up_at: Option<Instant>,
     /// Since when the peer lives and does not serve.
     vacant_since: Option<Instant>,
+    /// The peer's run, the number of its last beacon, and when that came.
+    beat: Option<(u64, u64, Instant)>,
 }
 
 impl Node {
     /// This host has just become a standby: when it had all is not known.
     pub(super) fn begin_succession(&mut self) {
-        let Succession { last, heard_from, .. } = std::mem::take(&mut self.succession);
-        self.succession = Succession { last, heard_from, ..Succession::default() };
+        let Succession { last, heard_from, beat, .. } = std::mem::take(&mut self.succession);
+        self.succession = Succession { last, heard_from, beat, ..Succession::default() };
     }
 
     /// This host did not run for a while: what it hears first was said long ago.
     pub(super) fn suspend_succession(&mut self, now: Instant) {
         self.begin_succession();
         self.succession.heard_from = now + SAMPLE_INTERVAL;
+    }
+
+    /// A beacon of the peer came in. Where it has sent many more than there was time for here, this
+    /// machine stood still and its clock with it (a virtual machine that was paused): what it knew
+    /// is older than it thinks.
+    pub(super) fn count_beacons(&mut self, now: Instant) {
+        let Some(report) = self.peer.report() else { return };
+        let (boot_id, sequence) = (report.boot_id, report.sequence);
+        let Some(last) = self.succession.beat.replace((boot_id, sequence, now)) else { return };
+        let sent = u32::try_from(sequence.saturating_sub(last.1)).unwrap_or(u32::MAX);
+        let span = self.config.peer.interval.saturating_mul(sent);
+        if boot_id == last.0 && span > now.since(last.2) + PAUSE_MIN {
+            self.suspend_succession(now);
+        }
     }
 
     /// A beacon of the source came in.
@@ -96,11 +116,13 @@ impl Node {
         Position::parse(self.engine.observation().flavour?, position).ok()
     }
 
-    /// Executed here, or waiting to be.
+    /// Executed here, or waiting to be. What a database that went down had received and not applied
+    /// may be gone with it.
     fn own_and_received(&self) -> Option<Position> {
         let repl::Observation { position, replica, .. } = self.engine.observation();
         let own = self.parse(position.as_deref()?)?;
-        let received = replica.as_ref().and_then(|replica| self.parse(&replica.retrieved));
+        let kept = replica.as_ref().filter(|_| self.is_database_up());
+        let received = kept.and_then(|replica| self.parse(&replica.retrieved));
         Some(received.map_or_else(|| own.clone(), |it| own.union(&it)))
     }
 
@@ -117,6 +139,16 @@ impl Node {
         (missing.transactions > 0).then(|| {
             format!("{} transactions are not here ({})", missing.transactions, missing.text)
         })
+    }
+
+    /// The peer did not wait for the end of the handover: it was forced, or did not hear us. It has
+    /// the addresses and the newer epoch, and may need long to open.
+    pub(super) fn judge_taken(&self, now: Instant) -> Option<Found> {
+        let peer = self.fresh(now)?;
+        let is_serving = matches!(peer.role, Role::Promoting | Role::Active);
+        let has_taken = is_serving && peer.holds_vips && peer.epoch > self.persistent.epoch;
+        let why = || format!("{} has taken over with epoch {}", self.peer_name(), peer.epoch);
+        has_taken.then(|| (Event::Outranked, why()))
     }
 
     /// A standby is about to serve, because its peer does not.

@@ -39,6 +39,8 @@ pub struct Checks {
     /// Since when a host sees neither peer nor witness, and when it had not for long.
     alone_since: [Option<Instant>; 2],
     cut_off_at: [Option<Instant>; 2],
+    /// By host: when a beacon of the other came in.
+    pub heard_peer_at: [Option<Instant>; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
     /// Since when both hosts are whole under a standing order.
@@ -170,8 +172,11 @@ impl World {
         let is_forced = self.plan.kinds.contains(&Kind::Force);
         for host in HostId::ALL {
             let [own, other] = [host.index(), host.other().index()];
+            // A daemon that ran between two samples and spoke was heard.
+            let heard_at = self.checks.heard_peer_at[own];
             let is_heard = self.links.iter().any(|link| link.passes(other, own))
-                && self.hosts[other].is_running();
+                && self.hosts[other].is_running()
+                || heard_at.is_some_and(|at| self.now.since(at) <= SAMPLE_INTERVAL);
             let is_cut_off = !self.config.peer.witnesses.is_empty()
                 && !self.sees_witness(host)
                 && !is_heard

@@ -396,6 +396,9 @@ impl World {
     pub fn go_on(&mut self, host: HostId) {
         let now = self.now;
         let target = self.host(host);
+        if target.frozen_since.is_some() {
+            return self.after(Duration::ZERO, Event::GoOn { host });
+        }
         let local = target.clock.local(now);
         let Some(process) = &mut target.process else { return };
         let Some(backlog) = process.stalled.take() else { return };

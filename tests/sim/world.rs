@@ -245,6 +245,15 @@ impl World {
             }
             Event::Query(query) => self.query(query),
             Event::LeaseEnds { host, key } => self.lease_ends(host, key),
+            // A machine that stands still runs nothing: what is due in it waits until it goes on.
+            Event::CarryOut { host, .. }
+            | Event::StartNode { host, .. }
+            | Event::KillLeaver { host, .. }
+            | Event::GoOn { host }
+                if self.hosts[host.index()].frozen_since.is_some() =>
+            {
+                self.after(REPLICATE_INTERVAL, event);
+            }
             Event::CarryOut { host, run } => self.carry_out(host, run),
             Event::StartNode { host, guard_run } => self.start_node(host, guard_run),
             Event::StartDaemon { host } => self.start_daemon(host),
