@@ -239,7 +239,8 @@ impl Node {
         }
         let name = self.peer_name();
         // A foreign peer's resignation leaves the skew time on the timer, as the protocol has it.
-        if std::mem::take(&mut self.vrrp_resigned) && !self.has_foreign_peer() {
+        let has_resigned = std::mem::take(&mut self.vrrp_resigned) && !self.has_foreign_peer();
+        if has_resigned && self.hears_the_present(now) {
             let is_handing_over =
                 self.fresh(now).is_some_and(|peer| peer.handover != Handover::None);
             if !is_handing_over {

@@ -61,6 +61,11 @@ impl Node {
         self.succession.heard_from = now + SAMPLE_INTERVAL;
     }
 
+    /// Whether what comes in was sent just now, and not before this host stood still.
+    pub(super) fn hears_the_present(&self, now: Instant) -> bool {
+        now >= self.succession.heard_from
+    }
+
     /// A beacon of the peer came in. Where it has sent many more than there was time for here, this
     /// machine stood still and its clock with it (a virtual machine that was paused): what it knew
     /// is older than it thinks.
@@ -166,6 +171,9 @@ impl Node {
     /// there is: this host comes up to it and serves, or leaves the choice to the election, which
     /// is won by whoever has more.
     pub(super) fn judge_vacancy(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        if !self.hears_the_present(now) {
+            return None;
+        }
         let name = self.peer_name();
         let found = (Event::PeerResigned, format!("{name} does not serve any more"));
         if peer.is_leaving || !peer.database.is_up {

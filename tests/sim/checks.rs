@@ -41,6 +41,8 @@ pub struct Checks {
     cut_off_at: [Option<Instant>; 2],
     /// By host: when a beacon of the other came in.
     pub heard_peer_at: [Option<Instant>; 2],
+    /// By host: it lacks what was acknowledged long ago, and nobody has served for a while.
+    pub waits_rightly: [bool; 2],
     errant_since: [Option<Instant>; 2],
     healthy_since: [Option<Instant>; 2],
     /// Since when both hosts are whole under a standing order.
@@ -91,12 +93,14 @@ impl World {
     pub fn sample(&mut self) {
         self.after(SAMPLE_INTERVAL, Event::Sample);
         self.checks.samples += 1;
+        self.note_lives();
         self.one_writer();
         self.one_holder();
         self.no_dead_holder();
         self.cut_off_yields();
         self.served();
         if self.checks.samples.is_multiple_of(20) {
+            self.note_waiting();
             self.writes_go_to_writer();
             self.never_standby_while_errant();
         }
@@ -245,7 +249,8 @@ impl World {
     }
 
     /// L4: a host that is whole, and was standby or serving, keeps the service up whatever the
-    /// other host does: writes are acknowledged again within `OUTAGE_MAX`.
+    /// other host does: writes are acknowledged again within `OUTAGE_MAX`. Not a standby that lacks
+    /// what was acknowledged long ago: by `old_writes_kept` it waits for the source.
     fn served(&mut self) {
         let is_network_whole = self.links.iter().all(|link| {
             link.cut == [[false; 3]; 3]
@@ -269,6 +274,7 @@ impl World {
                 && !self.may_wait();
             let is_whole = is_sound
                 && !self.are_ordered()
+                && !self.checks.waits_rightly[host.index()]
                 && !matches!(target.role, Role::Joining | Role::Refused);
             // Orders keep a role from being taken, not the last source from going on with its own.
             let may_go_on = target.disk.was_source && !target.disk.orders.in_maintenance;

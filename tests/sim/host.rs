@@ -135,6 +135,14 @@ impl Host {
         self.is_awake() && self.process.as_ref().is_some_and(|process| process.stalled.is_none())
     }
 
+    /// What is sent to the node gets to it, now or once its process goes on.
+    pub fn takes_input(&self) -> bool {
+        let has_room = |process: &Process| {
+            process.stalled.as_ref().is_none_or(|backlog| backlog.len() < BACKLOG_MAX)
+        };
+        self.is_awake() && self.process.as_ref().is_some_and(has_room)
+    }
+
     pub fn wake_at(&self) -> Option<Instant> {
         if self.is_running() { self.process.as_ref()?.wake_at } else { None }
     }

@@ -20,7 +20,7 @@ use tandem::repl::{Dialect, Durability};
 use tandem::time::Instant;
 use tandem::wire::{HostId, Role};
 
-use super::mysqld::{Gtid, Mysqld};
+use super::mysqld::{Gtid, Life, Mysqld};
 use super::world::World;
 
 #[derive(Debug, Default)]
@@ -30,8 +30,10 @@ pub struct Promises {
     claimed_since: [Option<Instant>; 2],
     /// By host: when its source's half was turned off for writes that the other host has.
     let_go_at: [Option<Instant>; 2],
-    /// By host: when it heard its peer last, as a source.
+    /// By host: when it was told by its peer last where that stands, as a source.
     pub heard_source_at: [Option<Instant>; 2],
+    /// By host: when its database lived last.
+    lived_at: [Option<Instant>; 2],
     /// Acknowledged rows that some takeover has gone without.
     given_up: BTreeSet<u64>,
 }
@@ -50,6 +52,8 @@ const CLAIM_AGE_MAX: Duration = Duration::from_secs(3);
 /// What an unplanned failover may cost is younger, when the source was heard last: ten seconds, a
 /// sample, a look.
 const OLD: Duration = Duration::from_secs(13);
+/// And this much a successor may lack, by what it can know: a sample and a look less than ten.
+const YOUNG: Duration = Duration::from_secs(8);
 /// A look, and the job that it leads to.
 const LET_GO_MAX: Duration = Duration::from_millis(700);
 
@@ -145,25 +149,59 @@ impl World {
         }
     }
 
-    /// S2 `old_writes_kept`: a standby that takes over by itself has what was acknowledged long
-    /// ago, whatever the durability: a replica that lags or has just come waits for the source.
-    pub fn old_writes_kept(&mut self, host: HostId, from: Role, why: &str) {
+    pub fn note_lives(&mut self) {
+        for host in HostId::ALL {
+            let target = &self.hosts[host.index()];
+            if target.is_awake() && target.database.life == Life::Up {
+                self.checks.promises.lived_at[host.index()] = Some(self.now);
+            }
+        }
+    }
+
+    /// Acknowledged rows that a host has not, which no takeover has gone without yet.
+    fn lost_writes(&self, host: HostId) -> Vec<(u64, Instant)> {
         let database = &self.hosts[host.index()].database;
         let lost = self.client.acknowledged.iter().filter(|(row, (gtid, _))| {
             !database.has_or_received(*gtid) && !self.checks.promises.given_up.contains(*row)
         });
-        let lost: Vec<(u64, Instant)> = lost.map(|(row, (_, at))| (*row, *at)).collect();
+        lost.map(|(row, (_, at))| (*row, *at)).collect()
+    }
+
+    /// The first of the rows that was acknowledged long before the source could be asked for it
+    /// last. A database that is dead sends nothing, however long its daemon is heard: what it took
+    /// along was young when it died.
+    fn old_write(&self, host: HostId, lost: &[(u64, Instant)], old: Duration) -> Option<usize> {
+        let Promises { heard_source_at, lived_at, .. } = &self.checks.promises;
+        let heard_at = heard_source_at[host.index()]?.min(lived_at[host.other().index()]?);
+        lost.iter().position(|(_, at)| heard_at.since(*at) > old)
+    }
+
+    /// Whether a standby waits rightly for the source, or for the operator.
+    pub fn note_waiting(&mut self) {
+        let is_idle = self.now.since(self.client.last_acknowledged_at) > OLD;
+        self.checks.waits_rightly = HostId::ALL.map(|host| {
+            is_idle
+                && self.hosts[host.index()].role == Role::Standby
+                && self.old_write(host, &self.lost_writes(host), YOUNG).is_some()
+        });
+    }
+
+    /// S2 `old_writes_kept`: a standby that takes over by itself has what was acknowledged long
+    /// ago, whatever the durability: a replica that lags or has just come waits for the source.
+    pub fn old_writes_kept(&mut self, host: HostId, from: Role, why: &str) {
+        let lost = self.lost_writes(host);
         let is_by_hand = why.starts_with("forced") || why.ends_with("hands over");
         let is_by_itself = from == Role::Standby && !is_by_hand;
-        let heard_at = self.checks.promises.heard_source_at[host.index()];
-        let is_old = |at: Instant| heard_at.is_some_and(|heard| heard.since(at) > OLD);
-        let old = lost.iter().find(|(_, at)| is_old(*at));
+        let old = self.old_write(host, &lost, OLD).map(|index| lost[index]);
         if let Some((row, at)) = old.filter(|_| is_by_itself) {
             let name = self.name(host).to_owned();
             let what = format!("{name} takes over without row {row}, acknowledged at {at:?}");
             return self.fail("S2 old_writes_kept", what);
         }
-        self.checks.promises.given_up.extend(lost.iter().map(|(row, _)| *row));
+        // The taker of a handover comes up to the giver, or gives the role back.
+        if !why.ends_with("hands over") {
+            self.checks.promises.given_up.extend(lost.iter().map(|(row, _)| *row));
+        }
     }
 
     /// After a statement of the node.

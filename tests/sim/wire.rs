@@ -145,12 +145,15 @@ impl World {
         if let Frame::Arp(bytes) = &frame {
             self.answer_arp(host, link, from, bytes);
         }
-        if matches!(frame, Frame::Beacon(_)) && self.hosts[to].is_running() {
-            self.checks.heard_peer_at[to] = Some(self.now);
-        }
-        let is_of_source = self.hosts[from.min(1)].role == Role::Active;
-        if matches!(frame, Frame::Beacon(_)) && is_of_source && self.hosts[to].is_running() {
-            self.checks.promises.heard_source_at[to] = Some(self.now);
+        if matches!(frame, Frame::Beacon(_)) {
+            if self.hosts[to].is_running() {
+                self.checks.heard_peer_at[to] = Some(self.now);
+            }
+            let is_of_source =
+                matches!(self.hosts[from.min(1)].role, Role::Active | Role::Demoting);
+            if is_of_source && self.hosts[to].takes_input() {
+                self.checks.promises.heard_source_at[to] = Some(self.now);
+            }
         }
         self.deliver(host, frame.input(link));
     }
