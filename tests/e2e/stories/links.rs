@@ -23,9 +23,7 @@ pub fn all() -> Vec<Story> {
         Story::new("the active host's outside cable is pulled", Moves, |it| {
             pulled_moves(it, &[Link::Outside])
         }),
-        Story::new("the active host's inside cable is pulled", Moves, |it| {
-            pulled_moves(it, &[Link::Inside])
-        }),
+        Story::new("the active host's inside cable is pulled", Either, source_is_cut_from_replica),
         Story::new("both cables of the active host are pulled", Moves, |it| pulled_moves(it, both)),
         Story::new("the standby host's outside cable is pulled", Stays, |it| {
             pulled_stays(it, &[Link::Outside])
@@ -68,6 +66,22 @@ fn pulled_moves(scene: &mut Scene<'_>, links: &[Link]) -> Outcome<()> {
     });
     scene.pair.replug(active, links)?;
     let_go
+}
+
+/// The role moves, unless a write was on its way: what only the source's binlog has would be lost
+/// by a handover, so then it goes on alone, and says so.
+fn source_is_cut_from_replica(scene: &mut Scene<'_>) -> Outcome<()> {
+    let at = Instant::now();
+    let active = scene.active;
+    scene.pair.pull(active, &[Link::Inside])?;
+    let ended = scene.taken_over(at, MOVED).or_else(|why| {
+        scene.writes_go_on(at, TAKEN)?;
+        let status = scene.pair.servers[active].status()?;
+        let durability = status["database"]["durability"].to_string();
+        check(durability.contains("by this host alone"), || format!("{why}; {durability}"))
+    });
+    scene.pair.replug(active, &[Link::Inside])?;
+    ended
 }
 
 fn pulled_stays(scene: &mut Scene<'_>, links: &[Link]) -> Outcome<()> {
