@@ -1,7 +1,7 @@
 //! The data plane: the web front and the SQL splitter on one epoll.
 //!
-//! In: `Routes`, readiness. Out: what it has come to, its status. Must not: wait
-//! longer than it is told.
+//! In: `Routes`, readiness. Out: what it has come to, its status.
+//! Must not: wait longer than it is told.
 //! Read first: `plane`; design section 6.
 
 use std::io;

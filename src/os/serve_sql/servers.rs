@@ -445,20 +445,13 @@ impl ServeSql {
         let purpose = Purpose::clone(purpose);
         let mut bytes = Vec::new();
         let progress = login.feed(turn.buffer.get(..count).unwrap_or(&[]), seed, &mut bytes);
-        let is_written = secure::send(
-            &mut server.socket,
-            &mut server.tls,
-            &mut server.outbound,
-            &mut self.sealed,
-            &bytes,
-        )
-        .is_ok();
-        let database = login.database.clone();
-        let facts = login.facts.clone();
+        let (database, facts) = (login.database.clone(), login.facts.clone());
+        let thread = login.thread;
+        let is_written = server.send(&mut self.sealed, &bytes).is_ok();
         let is_news = facts.is_some() && self.facts.iter().all(Option::is_none);
         if let Some(facts) = facts {
             server.has_reset = facts.has_reset();
-            server.thread = login.thread;
+            server.thread = thread;
             self.facts[host.index()] = Some(facts);
         }
         match progress {
