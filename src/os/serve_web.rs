@@ -18,6 +18,7 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
+use crate::web::access::UserFiles;
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
 use crate::web::reply::{Pages, Stamp};
@@ -86,17 +87,19 @@ struct Settings {
     config: Config,
     sites: Sites,
     pages: Pages,
+    users: UserFiles,
     /// By the site's number.
     roots: RefCell<Vec<Root>>,
 }
 
 impl Settings {
-    fn new(config: &Config) -> Rc<Self> {
+    fn new(config: &Config) -> Result<Rc<Self>, String> {
         let sites = Sites::new(config);
         let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
         let roots = RefCell::new(roots);
-        Rc::new(Self { config: config.clone(), sites, pages: pages(config), roots })
+        let (users, pages) = (users(&sites)?, pages(config));
+        Ok(Rc::new(Self { config: config.clone(), sites, pages, users, roots }))
     }
 }
 
@@ -127,10 +130,11 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let unix_seconds = unix_seconds();
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
-            settings: Settings::new(config),
+            settings: Settings::new(config).map_err(invalid)?,
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -178,11 +182,12 @@ impl ServeWeb {
                 ));
             }
         }
+        let settings = Settings::new(config)?;
         self.upstream.configure(config.php_requests_max, config.slow_start);
         if old.access_log != config.access_log {
             self.journal = Journal::new(config.access_log.clone());
         }
-        self.settings = Settings::new(config);
+        self.settings = settings;
         for slot in &mut self.slots {
             if let Some(connection) = &mut slot.connection
                 && !connection.session.is_in_flight()
@@ -545,6 +550,7 @@ impl ServeWeb {
             config: &settings.config,
             sites: &settings.sites,
             pages: &settings.pages,
+            users: &settings.users,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }
@@ -569,6 +575,23 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
+}
+
+/// Whether the files of users that the section names can be used; why not, and what to do.
+pub fn check_files(config: &Config) -> Result<(), String> {
+    users(&Sites::new(config)).map(drop)
+}
+
+fn users(sites: &Sites) -> Result<UserFiles, String> {
+    let mut users = UserFiles::default();
+    for path in sites.user_files() {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        if text.len() > limits::WEB_USER_FILE_BYTES_MAX {
+            return Err(format!("{path}: larger than {} bytes", limits::WEB_USER_FILE_BYTES_MAX));
+        }
+        users.add(path, &text)?;
+    }
+    Ok(users)
 }
 
 /// The operator's error pages; one that cannot be read is told and does without.
