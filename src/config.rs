@@ -327,7 +327,8 @@ impl Config {
         }
         self.check_witnesses().map_err(|why| Error(format!("peer.witnesses: {why}")))?;
         self.sql.check().map_err(Error)?;
-        self.web.check().map_err(Error)
+        let inside = self.hosts.each_ref().map(|host| host.inside_address().into());
+        self.web.check(&inside).map_err(Error)
     }
 
     fn check_witnesses(&self) -> Result<(), String> {

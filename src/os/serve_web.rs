@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
@@ -18,6 +18,7 @@ use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
+use crate::web::place::Place;
 use crate::web::reply::{Pages, Stamp};
 use crate::web::session::{Context, Input, Output};
 use crate::web::site::Sites;
@@ -47,6 +48,9 @@ pub struct Site {
     pub me: HostId,
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
+    /// The FastCGI port, and the pair's addresses on the inside link, which may use it.
+    pub fastcgi: Vec<Place>,
+    pub inside: [IpAddr; 2],
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
@@ -102,9 +106,12 @@ const REQUEST_COST_BYTES: usize = 8 * 1024;
 
 impl ServeWeb {
     pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(site.listen.len());
-        for &(address, is_virtual) in &site.listen {
-            let listener = Listener::new(address, is_virtual)?;
+        let mut listeners = Vec::with_capacity(site.listen.len() + site.fastcgi.len());
+        let front =
+            site.listen.iter().map(|&(address, is_virtual)| Listener::new(address, is_virtual));
+        let port = site.fastcgi.iter().map(|place| Listener::of_port(place, &config.fastcgi_group));
+        for listener in front.chain(port) {
+            let listener = listener?;
             let slot = u32::try_from(listeners.len()).map_err(io::Error::other)?;
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);

@@ -3,12 +3,13 @@
 //! In: readable listeners. Out: connections in slots. Must not: serve them (that is `pump`).
 //! Read first: `listen`; routes::WebIntake.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use crate::limits;
 use crate::os::plane::Turn;
 use crate::web::params::Ends;
+use crate::web::place;
 use crate::web::session::{Input, Session};
 
 use super::connection::Connection;
@@ -36,8 +37,7 @@ impl ServeWeb {
             }
             match listener.accept() {
                 Accepted::Connection(socket, client) => {
-                    let (local, is_virtual) = (listener.address, listener.is_virtual);
-                    self.admit(turn, socket, client, local, is_virtual);
+                    self.admit(turn, socket, client, index);
                 }
                 Accepted::Nothing => listener.is_readable = false,
                 Accepted::Exhausted => {
@@ -47,16 +47,13 @@ impl ServeWeb {
         }
     }
 
-    fn admit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        socket: OwnedFd,
-        client: SocketAddr,
-        mut local: SocketAddr,
-        is_virtual: bool,
-    ) {
-        // Dropping the socket closes it: one too many.
-        if self.open >= self.config.connections_max {
+    fn admit(&mut self, turn: &mut Turn<'_>, socket: OwnedFd, client: SocketAddr, index: u32) {
+        let Some(listener) = self.listener_mut(index) else { return };
+        let (mut local, is_virtual) = (listener.address, listener.is_virtual);
+        let is_port = listener.is_port;
+        let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
+        // Dropping the socket closes it: one too many, or nobody we know.
+        if self.open >= self.config.connections_max || is_strange {
             return;
         }
         if local.ip().is_unspecified() {
@@ -69,7 +66,12 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
+        let ends = Ends { client, local, is_https: false };
+        let session = if is_port {
+            Session::of_port(turn.now, &self.config, ends)
+        } else {
+            Session::new(turn.now, &self.config, ends)
+        };
         let connection = Connection::new(session, socket, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
@@ -83,6 +85,14 @@ impl ServeWeb {
             self.feed(turn.now, slot, Input::Drain);
         }
         self.arm(slot);
+    }
+
+    fn may_use_port(&self, client: IpAddr) -> bool {
+        let is_allowed = place::is_allowed(client, &self.site.inside, &self.config.fastcgi_allow);
+        if !is_allowed {
+            log::debug!("FastCGI port: {client} is not in fastcgi_allow");
+        }
+        is_allowed
     }
 
     /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
