@@ -111,8 +111,8 @@ impl Forward {
         self.stage = Stage::Sent { status };
     }
 
-    /// The script is done; `app_status` is its exit code, or `None` if php-fpm closed the connection
-    /// without END_REQUEST, which the front then sees as well.
+    /// The script is done; `app_status` is its exit code, or `None` if php-fpm closed the
+    /// connection without END_REQUEST, which the front then sees as well.
     pub fn finish(&self, app_status: Option<u32>, out: &mut Vec<u8>) -> Ending {
         let Some(app_status) = app_status else { return Ending::Close };
         let complete = ProtocolStatus::RequestComplete;

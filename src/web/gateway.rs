@@ -94,7 +94,7 @@ impl Session {
                 }
                 Err(error) => {
                     log::debug!("FastCGI port: {error}");
-                    self.abandon(cx);
+                    self.out_of_step(cx);
                     return;
                 }
             }
@@ -171,6 +171,21 @@ impl Session {
             self.order(Output::Spool);
         }
         self.acquire(cx);
+    }
+
+    /// The front's records make no sense: what was answered goes out, and the connection is over.
+    fn out_of_step(&mut self, cx: Context<'_>) {
+        self.let_go();
+        if let Some(running) = &mut self.running {
+            running.status = 400;
+            running.terms.is_keep_alive = false;
+            running.is_lingering = true;
+            self.finish(cx);
+        } else if self.pending().is_empty() {
+            self.close();
+        } else {
+            self.linger();
+        }
     }
 
     /// ABORT_REQUEST: the peer is let go, and the front has its END_REQUEST.
@@ -251,5 +266,225 @@ impl Asked {
             client: client.map(|address| (address, port).into()),
             words,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::web::reply::{Pages, Stamp};
+    use crate::web::session::Input;
+    use crate::web::site::Sites;
+    use HostId::{First, Second};
+
+    /// A session at the port, with the hands played by the test.
+    struct Desk {
+        config: Config,
+        sites: Sites,
+        pages: Pages,
+        stamp: Stamp,
+        now: Instant,
+        session: Session,
+        statuses: Vec<u16>,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let config = Config::default();
+            let client = "127.0.0.1:1".parse().expect("an address");
+            let ends = Ends { client, local: client, is_https: false };
+            Self {
+                session: Session::of_port(Instant::ZERO, &config, ends),
+                sites: Sites::new(&config),
+                pages: Pages::new(),
+                stamp: Stamp::new(0),
+                now: Instant::ZERO,
+                statuses: Vec::new(),
+                config,
+            }
+        }
+
+        /// What the session orders upon this, but for `Finished`.
+        fn feed(&mut self, input: Input<'_>) -> Vec<Output> {
+            let cx = Context {
+                now: self.now,
+                config: &self.config,
+                sites: &self.sites,
+                pages: &self.pages,
+                stamp: &self.stamp,
+                is_draining: false,
+            };
+            self.session.handle(cx, input);
+            let orders: Vec<Output> = std::iter::from_fn(|| self.session.poll_output()).collect();
+            if orders.contains(&Output::Finished) {
+                self.statuses.push(self.session.take_finished().expect("an entry").status);
+            }
+            orders.into_iter().filter(|&order| order != Output::Finished).collect()
+        }
+
+        fn receive(&mut self, bytes: &[u8]) -> Vec<Output> {
+            self.feed(Input::Received(bytes))
+        }
+
+        fn talk(&mut self, host: HostId) {
+            assert_eq!(self.feed(Input::Assigned(host)), [Output::Connect(host)]);
+            self.feed(Input::Connected);
+            let count = self.session.exchange().map_or(0, |exchange| exchange.pending().len());
+            self.feed(Input::UpstreamWrote(count));
+        }
+
+        fn pass(&mut self, span: Duration) -> Vec<Output> {
+            self.now = self.now + span;
+            let is_due = self.session.deadline().is_some_and(|deadline| deadline <= self.now);
+            if is_due { self.feed(Input::Expired) } else { Vec::new() }
+        }
+
+        /// Everything pending goes out.
+        fn write(&mut self) -> (Vec<u8>, Vec<Output>) {
+            let bytes = self.session.pending().to_vec();
+            let orders = self.feed(Input::Wrote(bytes.len()));
+            (bytes, orders)
+        }
+    }
+
+    fn record(kind: u8, content: &[u8]) -> Vec<u8> {
+        let [high, low] = u16::try_from(content.len()).expect("one record").to_be_bytes();
+        [&[1, kind, 0, 1, high, low, 0, 0], content].concat()
+    }
+
+    fn begin() -> Vec<u8> {
+        [record(1, &[0, 1, 1, 0, 0, 0, 0, 0]), record(4, b"\x0e\x03REQUEST_METHODGET")].concat()
+    }
+
+    fn get() -> Vec<u8> {
+        [begin(), record(4, b""), record(5, b"")].concat()
+    }
+
+    const ACQUIRE: Output = Output::Acquire { tried: [false; 2], is_charged: false };
+    const END: &[u8] = &[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn an_answer_is_read_no_faster_than_it_is_taken() {
+        let mut desk = Desk::new();
+        assert_eq!(desk.receive(&get()), [ACQUIRE]);
+        desk.talk(First);
+        let piece = [record(6, b"A: b\r\n\r\n"), record(6, &[b'x'; 64 * 1024 - 100])].concat();
+        let mut answered = 0;
+        while desk.session.wants_upstream() {
+            desk.feed(Input::Answered { bytes: &piece, is_closing: false });
+            answered += 1;
+            assert!(answered < 10, "it would read for ever");
+        }
+        assert!(desk.session.pending().len() < limits::OUTBOUND_BYTES_MAX + piece.len() + 64);
+        // It is the front who is slow, for which the peer is not to blame; then its time is over.
+        assert_eq!(desk.feed(Input::Wrote(1)), []);
+        let orders = desk.pass(desk.config.request_limit);
+        assert_eq!(orders, [Output::Release(First, None), Output::Close]);
+    }
+
+    #[test]
+    fn the_end_frees_the_peer_before_the_front_has_taken_it() {
+        let mut desk = Desk::new();
+        desk.receive(&get());
+        desk.talk(Second);
+        let answer = [record(6, b"A: b\r\n\r\nhi"), record(3, &[0; 8])].concat();
+        let orders = desk.feed(Input::Answered { bytes: &answer, is_closing: false });
+        assert_eq!(orders, [Output::Release(Second, None)]);
+        let (bytes, orders) = desk.write();
+        assert!(bytes.ends_with(END) && orders.is_empty());
+        assert!(desk.session.wants_client() && !desk.session.is_in_flight());
+        assert_eq!(desk.pass(desk.config.idle_limit), [Output::Close]);
+    }
+
+    #[test]
+    fn what_is_behind_a_request_waits_until_its_order_is_carried_out() {
+        let mut desk = Desk::new();
+        let orders = desk.receive(&[get(), record(2, b"")].concat());
+        assert_eq!(orders, [ACQUIRE], "no place is left before it is taken");
+        assert!(desk.session.is_head_due() && !desk.session.wants_client());
+        assert_eq!(desk.feed(Input::Proceed), [Output::LeaveQueue]);
+        assert_eq!(desk.write().0, END);
+        assert_eq!(desk.statuses, [499]);
+        assert!(desk.session.wants_client());
+    }
+
+    #[test]
+    fn an_abort_gives_back_the_peer_at_once() {
+        let mut desk = Desk::new();
+        desk.receive(&get());
+        desk.talk(First);
+        desk.feed(Input::Answered { bytes: &record(6, b"A: b\r\n\r\nhi"), is_closing: false });
+        assert_eq!(desk.receive(&record(2, b"")), [Output::Release(First, None)]);
+        assert!(desk.write().0.ends_with(END));
+        assert_eq!(desk.receive(&get()), [ACQUIRE], "the next one may come");
+    }
+
+    #[test]
+    fn a_large_body_goes_to_the_file_piece_by_piece() {
+        let mut desk = Desk::new();
+        desk.receive(&[begin(), record(4, b"")].concat());
+        let piece = record(5, &[b'x'; 60_000]);
+        let mut spooled = 0;
+        for _ in 0..9 {
+            for order in desk.receive(&piece) {
+                assert_eq!(order, Output::Spool);
+                spooled += desk.session.take_stored().len();
+            }
+            while desk.session.is_head_due() {
+                desk.feed(Input::Proceed);
+            }
+        }
+        assert!(spooled >= limits::WEB_BODY_MEMORY_BYTES);
+        assert_eq!(desk.receive(&record(5, b"")), [Output::Spool, ACQUIRE]);
+        assert_eq!(spooled + desk.session.take_stored().len(), 540_000);
+    }
+
+    #[test]
+    fn a_full_disk_is_507() {
+        let mut desk = Desk::new();
+        desk.receive(&[begin(), record(4, b"")].concat());
+        desk.receive(&record(5, b"x"));
+        desk.feed(Input::SpoolFailed);
+        let (bytes, orders) = desk.write();
+        assert!(String::from_utf8_lossy(&bytes).contains("Status: 507 "));
+        assert_eq!(orders, [Output::Shutdown]);
+    }
+
+    #[test]
+    fn half_a_request_ends_in_time() {
+        let mut desk = Desk::new();
+        desk.receive(&begin());
+        assert_eq!(desk.pass(desk.config.request_limit), [Output::Close]);
+        let mut desk = Desk::new();
+        desk.receive(&[begin(), record(4, b""), record(5, b"x")].concat());
+        desk.pass(desk.config.request_limit);
+        assert!(String::from_utf8_lossy(&desk.write().0).contains("Status: 408 "));
+    }
+
+    #[test]
+    fn records_without_sense_close_after_what_was_answered() {
+        let mut desk = Desk::new();
+        let answer = [record(6, b"A: b\r\n\r\nhi"), record(3, &[0; 8])].concat();
+        desk.receive(&get());
+        desk.talk(First);
+        desk.feed(Input::Answered { bytes: &answer, is_closing: false });
+        assert_eq!(desk.receive(b"GET / HTTP/1.1\r\n"), []);
+        let (bytes, orders) = desk.write();
+        assert!(bytes.ends_with(END));
+        assert_eq!(orders, [Output::Shutdown]);
+        assert_eq!(Desk::new().receive(b"GET / HTTP/1.1\r\n"), [Output::Close]);
+    }
+
+    #[test]
+    fn a_lost_host_gives_back_its_gets_at_once() {
+        let mut desk = Desk::new();
+        desk.receive(&get());
+        desk.talk(First);
+        // What it logged is no answer yet.
+        desk.feed(Input::Answered { bytes: &record(7, b"log"), is_closing: false });
+        let acquire = Output::Acquire { tried: [true, false], is_charged: false };
+        assert_eq!(desk.feed(Input::HostLost(First)), [Output::Release(First, None), acquire]);
     }
 }

@@ -514,7 +514,7 @@ impl Session {
     }
 
     /// The client is gone, or cannot be answered properly: everything is let go.
-    pub(super) fn abandon(&mut self, cx: Context<'_>) {
+    fn abandon(&mut self, cx: Context<'_>) {
         self.let_go();
         if let Some(mut running) = self.running.take() {
             // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.

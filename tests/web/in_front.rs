@@ -212,6 +212,10 @@ fn failover(kind: Kind) {
         assert!(!chain.front.status().peers[0].is_up);
     }
     chain.pools.iter().for_each(|pool| pool.signal(Signal::SIGKILL));
+    // A worker that is about to end may still take a connection.
+    while chain.pools.iter().any(|pool| TcpStream::connect(pool.address).is_ok()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let answer = get(chain.server.address, "/t.php");
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
 }
