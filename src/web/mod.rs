@@ -1,8 +1,10 @@
-//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
+//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI; and
+//! the FastCGI port, by which a web server in front has the second part alone.
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
 //! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
-//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it; `port`
+//! and `gateway` for the FastCGI port.
 
 pub mod answer;
 pub mod body;
