@@ -34,5 +34,7 @@ mod port;
 mod proxied;
 #[path = "web/records.rs"]
 mod records;
+#[path = "web/reload.rs"]
+mod reload;
 #[path = "web/sites.rs"]
 mod sites;

@@ -322,7 +322,7 @@ impl Session {
     #[must_use]
     pub const fn is_in_flight(&self) -> bool {
         match &self.state {
-            State::Head => !self.has_served || !self.inbound.is_empty(),
+            State::Head => !self.has_served || !self.inbound.is_empty() || self.running.is_some(),
             State::Looking { .. } | State::Php(_) | State::File(_) | State::Discarding(_) => true,
             State::Closing { .. } => self.written < self.outbound.len(),
             State::Lingering | State::Closed => false,

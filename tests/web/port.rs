@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use tandem::limits;
+use tandem::web::place::Place;
 
 use crate::backend::{self, Backend, Mode, end, stdout};
 use crate::front::Front;
@@ -447,4 +448,19 @@ fn the_access_log_has_the_fronts_requests() {
     assert!(lines[0].starts_with("192.0.2.7 - - ["), "{text}");
     assert!(lines[0].contains("\"GET /a?b HTTP/2.0\" 201 5 \"-\" \"me\" "), "{text}");
     assert!(lines[1].contains("HTTP/2.0\" 502 ") && lines[1].ends_with(" 2"), "{text}");
+}
+
+#[test]
+fn a_reload_reaches_kept_connections_and_listens_nowhere_else() {
+    let (front, _backends) = front();
+    let mut caller = Caller::connect(front.port);
+    let params = [("REQUEST_METHOD", "GET"), ("PHP_VALUE", "a=b")];
+    let mut is_passed = || caller.ask(request(1, &params, b""), 1).text().contains("PHP_VALUE");
+    assert!(!is_passed());
+    front.reload(|config| config.fastcgi_php_value = true).unwrap();
+    assert!(is_passed());
+    let place: Place = "127.0.0.1:9001".parse().unwrap();
+    let why = front.reload(|config| config.fastcgi_listen = vec![place]);
+    assert!(why.is_err_and(|why| why.contains("web.fastcgi_listen") && why.contains("restart")));
+    assert!(is_passed(), "nothing was taken");
 }

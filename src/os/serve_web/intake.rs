@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
@@ -53,7 +54,7 @@ impl ServeWeb {
         let is_port = listener.is_port;
         let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
         // Dropping the socket closes it: one too many, or nobody we know.
-        if self.open >= self.config.connections_max || is_strange {
+        if self.open >= self.settings.config.connections_max || is_strange {
             return;
         }
         if local.ip().is_unspecified() {
@@ -66,13 +67,14 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
+        let settings = Rc::clone(&self.settings);
         let ends = Ends { client, local, is_https: false };
         let session = if is_port {
-            Session::of_port(turn.now, &self.config, ends)
+            Session::of_port(turn.now, &settings.config, ends)
         } else {
-            Session::new(turn.now, &self.config, ends)
+            Session::new(turn.now, &settings.config, ends)
         };
-        let connection = Connection::new(session, socket, is_virtual);
+        let connection = Connection::new(session, settings, socket, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
@@ -88,7 +90,8 @@ impl ServeWeb {
     }
 
     fn may_use_port(&self, client: IpAddr) -> bool {
-        let is_allowed = place::is_allowed(client, &self.site.inside, &self.config.fastcgi_allow);
+        let is_allowed =
+            place::is_allowed(client, &self.site.inside, &self.settings.config.fastcgi_allow);
         if !is_allowed {
             log::debug!("FastCGI port: {client} is not in fastcgi_allow");
         }
