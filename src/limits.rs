@@ -163,6 +163,10 @@ pub const WEB_PROBE_SUCCESSES: u8 = 2;
 /// Bytes of one request's head; a longer one gets 431 (nginx: large_client_header_buffers 4 8k).
 pub const WEB_HEAD_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of one request's parameters at the FastCGI port; more get 431 (nginx and Apache send one
+/// record of 64 KiB at most).
+pub const WEB_PARAMS_BYTES_MAX: usize = 128 * 1024;
+
 /// Bytes of a request body in memory; beyond them it goes to an unlinked file in pieces this large.
 pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 

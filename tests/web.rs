@@ -22,12 +22,18 @@ mod exhaustion;
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/in_front.rs"]
+mod in_front;
 #[path = "web/inside.rs"]
 mod inside;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
+#[path = "web/port.rs"]
+mod port;
 #[path = "web/proxied.rs"]
 mod proxied;
+#[path = "web/records.rs"]
+mod records;
 #[path = "web/reload.rs"]
 mod reload;
 #[path = "web/sites.rs"]

@@ -59,7 +59,19 @@ impl Data {
             .collect();
         let port = config.web.php_status_port;
         let php_status = php.map(|php: SocketAddr| Some((php.ip(), port?).into()));
-        let site = serve_web::Site { me, listen, php, php_status, server_names: names };
+        let other = config.host(me.other());
+        let others = LinkId::ALL.map(|link| IpAddr::from(other.address(link).address));
+        let fastcgi = config.web.fastcgi_listen.iter();
+        let fastcgi = fastcgi.filter(|place| place.is_of_host(others)).cloned().collect();
+        let site = serve_web::Site {
+            me,
+            listen,
+            fastcgi,
+            inside: inside.map(IpAddr::from),
+            php,
+            php_status,
+            server_names: names,
+        };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
         let source = Some(serve_sql::Source::new(path, config));

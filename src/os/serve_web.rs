@@ -6,10 +6,9 @@
 //! One slot of the slab is one client's connection with its upstream socket and its files. Events
 //! only set flags; `pump` then does what the flags and the session allow, within a budget.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,12 +17,11 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
-use crate::web::access::UserFiles;
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
-use crate::web::reply::{Pages, Stamp};
+use crate::web::place::Place;
+use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output};
-use crate::web::site::Sites;
 use crate::web::upstream::{Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
@@ -37,12 +35,16 @@ mod journal;
 mod listen;
 mod ping;
 mod root;
+mod settings;
 
 use connection::{Connection, Moved};
 use journal::Journal;
 use listen::Listener;
 use ping::{Ping, connect_to, evidence_of};
-use root::{Root, Source};
+use root::Source;
+use settings::Settings;
+
+pub use settings::check_files;
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -50,6 +52,9 @@ pub struct Site {
     pub me: HostId,
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
+    /// The FastCGI port, and the pair's addresses on the inside link, which may use it.
+    pub fastcgi: Vec<Place>,
+    pub inside: [IpAddr; 2],
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
@@ -81,28 +86,6 @@ pub struct ServeWeb {
     by_class: [u64; 5],
 }
 
-/// What a reload replaces. A request ends under those that it began under.
-#[derive(Debug)]
-struct Settings {
-    config: Config,
-    sites: Sites,
-    pages: Pages,
-    users: UserFiles,
-    /// By the site's number.
-    roots: RefCell<Vec<Root>>,
-}
-
-impl Settings {
-    fn new(config: &Config) -> Result<Rc<Self>, String> {
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
-        let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
-        let roots = RefCell::new(roots);
-        let (users, pages) = (users(&sites)?, pages(config));
-        Ok(Rc::new(Self { config: config.clone(), sites, pages, users, roots }))
-    }
-}
-
 #[derive(Debug, Default)]
 struct Slot {
     generation: u16,
@@ -123,9 +106,12 @@ const REQUEST_COST_BYTES: usize = 8 * 1024;
 
 impl ServeWeb {
     pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(site.listen.len());
-        for &(address, is_virtual) in &site.listen {
-            let listener = Listener::new(address, is_virtual)?;
+        let mut listeners = Vec::with_capacity(site.listen.len() + site.fastcgi.len());
+        let front =
+            site.listen.iter().map(|&(address, is_virtual)| Listener::new(address, is_virtual));
+        let port = site.fastcgi.iter().map(|place| Listener::of_port(place, &config.fastcgi_group));
+        for listener in front.chain(port) {
+            let listener = listener?;
             let slot = u32::try_from(listeners.len()).map_err(io::Error::other)?;
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
@@ -165,38 +151,6 @@ impl ServeWeb {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
-    }
-
-    /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
-    /// has other ports.
-    pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
-        let old = &self.settings.config;
-        for (key, is_changed) in [
-            ("port", old.port != config.port),
-            ("php_port", old.php_port != config.php_port),
-            ("php_status_port", old.php_status_port != config.php_status_port),
-        ] {
-            if is_changed {
-                return Err(format!(
-                    "web.{key} changed, which takes a restart of the daemon; nothing was taken"
-                ));
-            }
-        }
-        let settings = Settings::new(config)?;
-        self.upstream.configure(config.php_requests_max, config.slow_start);
-        if old.access_log != config.access_log {
-            self.journal = Journal::new(config.access_log.clone());
-        }
-        self.settings = settings;
-        for slot in &mut self.slots {
-            if let Some(connection) = &mut slot.connection
-                && !connection.session.is_in_flight()
-            {
-                connection.settings = Rc::clone(&self.settings);
-            }
-        }
-        self.settle(turn);
-        Ok(())
     }
 
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
@@ -575,41 +529,6 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
-}
-
-/// Whether the files of users that the section names can be used; why not, and what to do.
-pub fn check_files(config: &Config) -> Result<(), String> {
-    users(&Sites::new(config)).map(drop)
-}
-
-fn users(sites: &Sites) -> Result<UserFiles, String> {
-    let mut users = UserFiles::default();
-    for path in sites.user_files() {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-        if text.len() > limits::WEB_USER_FILE_BYTES_MAX {
-            return Err(format!("{path}: larger than {} bytes", limits::WEB_USER_FILE_BYTES_MAX));
-        }
-        users.add(path, &text)?;
-    }
-    Ok(users)
-}
-
-/// The operator's error pages; one that cannot be read is told and does without.
-fn pages(config: &Config) -> Pages {
-    let read = |(status, path): (&String, &String)| {
-        let text = std::fs::read(path).and_then(|bytes| {
-            let is_small = bytes.len() <= limits::WEB_ERROR_PAGE_BYTES_MAX;
-            if is_small { Ok(bytes) } else { Err(io::Error::other("too large")) }
-        });
-        match text {
-            Ok(text) => Some((status.parse().ok()?, text)),
-            Err(error) => {
-                log::warn!("error page {path}: {error}");
-                None
-            }
-        }
-    };
-    config.error_page.iter().filter_map(read).collect()
 }
 
 const fn key(side: u8, slot: u32, generation: u16) -> Key {

@@ -337,7 +337,7 @@ fn deliver(delivery: &mut Delivery, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
 }
 
 /// The end of a CGI header: a blank line, with CRLF or LF, possibly the very first one.
-fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
+pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     match bytes {
         [b'\n', ..] => return Some(1),
         [b'\r', b'\n', ..] => return Some(2),

@@ -1,8 +1,10 @@
-//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
+//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI; and
+//! the FastCGI port, by which a web server in front has the second part alone.
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
 //! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
-//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it; `port`
+//! and `gateway` for the FastCGI port.
 
 pub mod access;
 pub mod answer;
@@ -11,27 +13,36 @@ pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
+pub mod forward;
+mod gateway;
 pub mod log;
 pub mod lookup;
 pub mod origin;
 pub mod params;
 pub mod path;
+pub mod place;
+pub mod port;
 pub mod probe;
 pub mod proxy;
 mod relay;
 pub mod reply;
 pub mod request;
+pub mod response;
+mod running;
 mod serve;
 pub mod session;
 pub mod site;
 pub mod upstream;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::{self, ByteCount, Cidr};
+
+use place::Place;
 
 /// Section `[web]`: the front that replaces nginx.
 #[derive(Debug, Clone, Deserialize)]
@@ -110,6 +121,18 @@ pub struct Config {
     pub connections_max: usize,
     /// Access log in combined format with upstream, time and tries; empty for none.
     pub access_log: String,
+    /// Where a web server in front finds PHP on both hosts as if it were one php-fpm, as in
+    /// `["127.0.0.1:9001", "unix:/run/tandem-php.sock"]`; none if empty. An address of the other
+    /// host is opened there only (nginx: fastcgi_pass; php-fpm: listen).
+    pub fastcgi_listen: Vec<Place>,
+    /// Networks that may reach it, beside loopback and the inside addresses of the pair (php-fpm:
+    /// listen.allowed_clients). Whoever may runs code on both hosts.
+    pub fastcgi_allow: Vec<Cidr>,
+    /// Group of the unix sockets, whose mode is 0660 (php-fpm: listen.group).
+    pub fastcgi_group: String,
+    /// Whether the web server in front may change PHP's settings by the parameters PHP_VALUE and
+    /// PHP_ADMIN_VALUE; else they are dropped.
+    pub fastcgi_php_value: bool,
 }
 
 impl Default for Config {
@@ -143,13 +166,18 @@ impl Default for Config {
             body_max: ByteCount(64 << 20),
             connections_max: 4096,
             access_log: String::new(),
+            fastcgi_listen: Vec::new(),
+            fastcgi_allow: Vec::new(),
+            fastcgi_group: "www-data".into(),
+            fastcgi_php_value: false,
         }
     }
 }
 
 impl Config {
     /// What is wrong with it, and what to write instead.
-    pub fn check(&self) -> Result<(), String> {
+    /// `inside`: the pair's addresses on the inside link.
+    pub fn check(&self, inside: &[IpAddr]) -> Result<(), String> {
         for (status, path) in &self.error_page {
             let is_status = status.parse::<u16>().is_ok_and(|status| (400..600).contains(&status));
             if !is_status || !path.starts_with('/') {
@@ -162,6 +190,7 @@ impl Config {
         if self.proxy_protocol && self.set_real_ip_from.is_empty() {
             return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
         }
+        place::check(&self.fastcgi_listen, &self.fastcgi_allow, inside)?;
         site::check(self)
     }
 }

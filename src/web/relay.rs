@@ -8,7 +8,7 @@ use std::mem;
 use crate::wire::HostId;
 
 use super::answer::Ending;
-use super::exchange::{Exchange, Step};
+use super::exchange::{Exchange, Phase, Step};
 use super::lookup::Lookup;
 use super::path;
 use super::session::{Context, Output, Session, State};
@@ -40,7 +40,7 @@ impl Session {
         let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
             return;
         };
-        if cx.is_draining && !exchange.answer().is_sent() {
+        if cx.is_draining && !exchange.response().is_sent() {
             running.terms.is_keep_alive = false;
         }
         self.deadline = Some(cx.now + cx.config.answer_limit);
@@ -62,8 +62,8 @@ impl Session {
         if let Some(running) = &mut self.running {
             running.upstream = host.or(running.upstream);
             running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
+            running.status = exchange.response().status().unwrap_or(running.status);
+            running.body_bytes = exchange.response().body_bytes();
         }
         if let Step::Retry(_) | Step::Move = step {
             exchange.requeue(if let Step::Retry(status) = step { status } else { 503 });
@@ -74,7 +74,7 @@ impl Session {
             return;
         }
         if step == Step::Inside {
-            let inside = exchange.answer().inside().map(|(path, lines)| (path.to_vec(), lines));
+            let inside = exchange.response().inside().map(|(path, lines)| (path.to_vec(), lines));
             self.release(host, evidence);
             let (target, lines) = inside.unwrap_or_default();
             self.look_inside(cx, &target, lines);
@@ -119,6 +119,19 @@ impl Session {
         self.state = State::Looking { lookup, head_bytes };
         self.deadline = Some(cx.now + cx.config.request_limit);
         self.order(Output::Look);
+    }
+
+    /// Gives back the peer that the request has, or its place in the queue.
+    pub(super) fn let_go(&mut self) {
+        let State::Php(exchange) = &self.state else { return };
+        let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
+        if phase == Phase::Queued {
+            self.order(Output::LeaveQueue);
+        }
+        self.release(host, None);
+        if let Some(running) = &mut self.running {
+            (running.upstream, running.tries) = (host, tries);
+        }
     }
 
     pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {

@@ -3,6 +3,7 @@
 //! In: a status and the terms of the request. Out: bytes appended to what the client gets.
 //! Must not: put anything of the request into a page. Read first: RFC 9110 section 15.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -76,12 +77,7 @@ pub fn page(
     extra: &str,
     pages: &Pages,
 ) -> u64 {
-    let reason = reason(status);
-    let body = format!(
-        "<!DOCTYPE html>\n<html><head><title>{status} {reason}</title></head>\n\
-         <body><h1>{status} {reason}</h1></body></html>\n"
-    );
-    let body = pages.get(&status).map_or(body.as_bytes(), Vec::as_slice);
+    let body = page_body(status, pages);
     begin(out, status, stamp);
     let lines = format!("{extra}Content-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     out.extend_from_slice(lines.as_bytes());
@@ -89,8 +85,30 @@ pub fn page(
     if terms.is_head {
         return 0;
     }
-    out.extend_from_slice(body);
+    out.extend_from_slice(&body);
     u64::try_from(body.len()).unwrap_or(0)
+}
+
+/// The same as a script would give it (RFC 3875, 6.2).
+pub fn script_page(out: &mut Vec<u8>, status: u16, extra: &str, pages: &Pages) -> u64 {
+    let body = page_body(status, pages);
+    let reason = reason(status);
+    let lines = format!("Status: {status} {reason}\r\n{extra}Content-Type: text/html\r\n\r\n");
+    out.extend_from_slice(lines.as_bytes());
+    out.extend_from_slice(&body);
+    u64::try_from(body.len()).unwrap_or(0)
+}
+
+fn page_body(status: u16, pages: &Pages) -> Cow<'_, [u8]> {
+    if let Some(page) = pages.get(&status) {
+        return page.into();
+    }
+    let reason = reason(status);
+    let body = format!(
+        "<!DOCTYPE html>\n<html><head><title>{status} {reason}</title></head>\n\
+         <body><h1>{status} {reason}</h1></body></html>\n"
+    );
+    body.into_bytes().into()
 }
 
 /// RFC 9110, section 15; the ones that this program sends or that scripts leave without a reason.

@@ -23,7 +23,8 @@ pub enum Method {
 }
 
 impl Method {
-    fn parse(word: &str) -> Self {
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
         match word {
             "GET" => Self::Get,
             "HEAD" => Self::Head,

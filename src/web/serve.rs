@@ -18,7 +18,9 @@ use super::params::Ends;
 use super::proxy::Parsed;
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
-use super::session::{Context, Output, Running, Session, State};
+use super::response::Response;
+use super::running::Running;
+use super::session::{Context, Output, Session, State};
 use super::site::Gate;
 use super::{origin, params, path, proxy};
 
@@ -215,7 +217,7 @@ impl Session {
                 return;
             }
         };
-        let exchange = Exchange::new(params, head.method.is_idempotent());
+        let exchange = Exchange::new(params, head.method.is_idempotent(), Response::http());
         self.state = State::Php(Box::new(exchange));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }
@@ -348,6 +350,10 @@ impl Session {
 
     /// An answer of our own.
     pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
+        if self.port.is_some() {
+            self.page_records(cx, status, extra);
+            return;
+        }
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         running.status = status;

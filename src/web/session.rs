@@ -22,10 +22,12 @@ use super::access::UserFiles;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
-use super::log::{Entry, Words};
+use super::log::Entry;
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{Pages, Stamp, Terms};
+use super::port::Port;
+use super::reply::{Pages, Stamp};
+use super::running::Running;
 use super::site::Sites;
 use super::upstream::Evidence;
 use super::{Config, origin, request};
@@ -51,6 +53,8 @@ pub struct Session {
     is_head_due: bool,
     /// The PROXY protocol's header comes first.
     pub(super) is_proxy_due: bool,
+    /// The client is a web server that speaks FastCGI (see `gateway`).
+    pub(super) port: Option<Box<Port>>,
 }
 
 #[derive(Debug)]
@@ -69,34 +73,6 @@ pub(super) enum State {
     },
     Lingering,
     Closed,
-}
-
-/// The request that is being answered.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) terms: Terms,
-    pub(super) words: Words,
-    pub(super) started_at: Instant,
-    pub(super) status: u16,
-    pub(super) body_bytes: u64,
-    pub(super) upstream: Option<HostId>,
-    pub(super) tries: u8,
-    /// The body that was not read.
-    pub(super) rest: body::Decoder,
-    pub(super) is_continue_due: bool,
-    /// The number of the site; the head of a PHP request; the lines of the script that asked for
-    /// a file in place of its answer.
-    pub(super) site: usize,
-    /// Whom it really comes from.
-    pub(super) ends: Ends,
-    /// The user that logged in; empty where none had to.
-    pub(super) user: Vec<u8>,
-    pub(super) body_max: u64,
-    pub(super) head: Vec<u8>,
-    pub(super) inside: Option<Vec<u8>>,
-    pub(super) has_length: bool,
-    /// The client may still be sending something that nobody will read.
-    pub(super) is_lingering: bool,
 }
 
 /// What every call is given.
@@ -178,7 +154,7 @@ pub enum Output {
 }
 
 /// Bytes pending above which the next pipelined request waits.
-const PIPELINE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PIPELINE_BYTES_MAX: usize = 64 * 1024;
 
 impl Session {
     #[must_use]
@@ -200,6 +176,7 @@ impl Session {
             is_head_due: false,
             is_proxy_due: config.proxy_protocol
                 && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
+            port: None,
         }
     }
 
@@ -280,6 +257,9 @@ impl Session {
     /// Whether bytes of the client are of use now; else they stay in the kernel.
     #[must_use]
     pub fn wants_client(&self) -> bool {
+        if let Some(port) = &self.port {
+            return self.wants_records(port);
+        }
         match &self.state {
             State::Head => self.pending().len() < PIPELINE_BYTES_MAX && !self.is_head_due,
             State::Php(exchange) => exchange.phase() == Phase::Collecting,
@@ -297,6 +277,9 @@ impl Session {
     /// Whether a pipelined request waits for `Proceed`.
     #[must_use]
     pub fn is_head_due(&self) -> bool {
+        if let Some(port) = &self.port {
+            return self.has_records(port);
+        }
         self.is_head_due && self.pending().len() < PIPELINE_BYTES_MAX
     }
 
@@ -341,7 +324,7 @@ impl Session {
     #[must_use]
     pub const fn is_in_flight(&self) -> bool {
         match &self.state {
-            State::Head => !self.has_served || !self.inbound.is_empty(),
+            State::Head => !self.has_served || !self.inbound.is_empty() || self.running.is_some(),
             State::Looking { .. } | State::Php(_) | State::File(_) | State::Discarding(_) => true,
             State::Closing { .. } => self.written < self.outbound.len(),
             State::Lingering | State::Closed => false,
@@ -354,6 +337,7 @@ impl Session {
 
     fn receive(&mut self, cx: Context<'_>, bytes: &[u8]) {
         match self.state {
+            State::Head | State::Php(_) if self.port.is_some() => self.receive_records(cx, bytes),
             State::Head => {
                 let was_empty = self.inbound.is_empty();
                 self.inbound.extend_from_slice(bytes);
@@ -370,6 +354,11 @@ impl Session {
 
     /// Looks for a whole head in what is here.
     fn try_head(&mut self, cx: Context<'_>) {
+        if self.port.is_some() {
+            let bytes = std::mem::take(&mut self.inbound);
+            self.receive_records(cx, &bytes);
+            return;
+        }
         if self.is_proxy_due && !self.take_proxy() {
             return;
         }
@@ -485,6 +474,9 @@ impl Session {
     pub(super) fn finish(&mut self, cx: Context<'_>) {
         let Some(running) = self.running.take() else { return };
         self.has_served = true;
+        if let Some(port) = &mut self.port {
+            port.end();
+        }
         self.record(cx.now, &running);
         let is_body_left = !running.rest.is_ended();
         let may_go_on = running.terms.is_keep_alive && !cx.is_draining && !self.is_read_closed;
@@ -525,16 +517,7 @@ impl Session {
 
     /// The client is gone, or cannot be answered properly: everything is let go.
     fn abandon(&mut self, cx: Context<'_>) {
-        if let State::Php(exchange) = &self.state {
-            let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
-            if phase == Phase::Queued {
-                self.order(Output::LeaveQueue);
-            }
-            self.release(host, None);
-            if let Some(running) = &mut self.running {
-                (running.upstream, running.tries) = (host, tries);
-            }
-        }
+        self.let_go();
         if let Some(mut running) = self.running.take() {
             // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
             running.status = 499;
@@ -569,30 +552,6 @@ impl Session {
     pub(super) fn order(&mut self, output: Output) {
         let is_lost = self.outputs.push_back(output).is_err();
         assert!(!is_lost, "the hands drain the outputs after every input");
-    }
-}
-
-impl Running {
-    pub(super) const fn new(now: Instant, ends: Ends, terms: Terms, words: Words) -> Self {
-        Self {
-            terms,
-            words,
-            started_at: now,
-            status: 0,
-            body_bytes: 0,
-            upstream: None,
-            tries: 0,
-            rest: body::Decoder::new(request::Framing::Empty),
-            is_continue_due: false,
-            site: 0,
-            ends,
-            user: Vec::new(),
-            body_max: u64::MAX,
-            head: Vec::new(),
-            inside: None,
-            has_length: false,
-            is_lingering: false,
-        }
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! In: --seconds N, --rounds N, --case NAME, --connections N, --json FILE; TANDEM_BIN. Out: a table
 //! of requests a second, p99 and CPU seconds per million requests, best of the rounds; the same as
-//! JSON. Servers are pinned to CPU 0; wrk, php-fpm and the null responder to CPU 1. All of it runs
-//! in network and mount namespaces of its own, so ports and /run are its own too.
+//! JSON. Servers are pinned to CPU 0; wrk or our own load, php-fpm and the null responder to CPU 1.
+//! All of it runs in network and mount namespaces of its own, so ports and /run are its own too.
+//!
+//! The cases fastcgi_port and fastcgi_port_close ask the FastCGI port, on kept connections and on
+//! one a request. haproxy in TCP mode has no port of that kind to compare: what it keeps is one
+//! connection from end to end, which holds a worker of php-fpm as long as it stands.
 //! Read first: facts/web.md 5 (what the figures of nginx and haproxy were there).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -13,6 +17,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+mod load;
 mod measure;
 mod servers;
 
@@ -24,7 +29,7 @@ pub(crate) type Outcome<T> = Result<T, String>;
 const USAGE: &str = "usage: scripts/bench web [--seconds N] [--rounds N] [--case NAME] \
                      [--connections N] [--json FILE]";
 
-/// A case: its name, the path that is asked for, the port of what answers FastCGI, and who runs it.
+/// A case: its name, what is asked for, the port of what answers FastCGI, and who runs it.
 struct Case {
     name: &'static str,
     path: &'static str,
@@ -32,7 +37,7 @@ struct Case {
     servers: &'static [&'static str],
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case { name: "static_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
     Case { name: "static_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
     Case {
@@ -46,6 +51,13 @@ const CASES: [Case; 4] = [
         path: "/hello.php",
         php_port: 9000,
         servers: &["nginx", "haproxy", "tandem"],
+    },
+    Case { name: "fastcgi_port", path: load::KEPT, php_port: 9001, servers: &["haptcp", "port"] },
+    Case {
+        name: "fastcgi_port_close",
+        path: load::FRESH,
+        php_port: 9001,
+        servers: &["haptcp", "port"],
     },
 ];
 
@@ -61,6 +73,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.first().map(String::as_str) {
         Some("respond") => servers::respond(),
+        Some("load") => load::load(words.get(1..).unwrap_or_default()),
         Some("inside") => bench(words.get(1..).unwrap_or_default()),
         Some(_) | None => enter(&words),
     };
@@ -116,7 +129,7 @@ fn bench(words: &[String]) -> Outcome<()> {
     let _fpm = servers::php_fpm(&tree.0)?;
     let _responder = servers::responder()?;
     println!(
-        "{:<13} {:>5} {:<8} {:>9} {:>9} {:>13} {:>6}",
+        "{:<18} {:>5} {:<8} {:>9} {:>9} {:>13} {:>6}",
         "case", "conns", "server", "req/s", "p99 ms", "CPU s/million", "ratio"
     );
     let mut results = Vec::new();
@@ -161,7 +174,8 @@ fn compare(
         }
     }
     let all: Vec<Figures> = best.into_iter().flatten().collect();
-    let peers = servers.iter().zip(&all).filter(|(server, _)| server.name != "tandem");
+    let peers =
+        servers.iter().zip(&all).filter(|(server, _)| !matches!(server.name, "tandem" | "port"));
     let reference = peers.map(|(_, figures)| figures.cpu).fold(f64::INFINITY, f64::min);
     Ok(servers
         .iter()
@@ -169,7 +183,7 @@ fn compare(
         .map(|(server, figures)| {
             let ratio = figures.cpu / reference;
             println!(
-                "{:<13} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
+                "{:<18} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
                 case.name, server.name, figures.rate, figures.p99_ms, figures.cpu
             );
             json!({

@@ -1,4 +1,4 @@
-//! One measurement: wrk against one server, and the CPU time that the server took.
+//! One measurement: wrk or our own load against one server, and the CPU time that the server took.
 //!
 //! In: a server, a path, connections, a time. Out: requests a second, p99, CPU seconds per million
 //! requests. Must not: count a run in which a request failed.
@@ -24,13 +24,20 @@ pub(crate) fn run(
     time: Duration,
 ) -> Outcome<Figures> {
     let before = ticks(server.pid());
-    let output = Command::new("taskset")
-        .args(["-c", "1", "wrk", "-t", "1", "--latency", "-c"])
-        .arg(connections.to_string())
-        .args(["-d", &format!("{}s", time.as_secs())])
-        .arg(format!("http://{}{path}", server.address))
-        .output()
-        .map_err(|error| format!("wrk: {error}"))?;
+    let mut command = Command::new("taskset");
+    command.args(["-c", "1"]);
+    let connections = connections.to_string();
+    if path.starts_with('/') {
+        command.args(["wrk", "-t", "1", "--latency", "-c", &connections]);
+        command.args(["-d", &format!("{}s", time.as_secs())]);
+        command.arg(format!("http://{}{path}", server.address));
+    } else {
+        let me = std::env::current_exe().map_err(|error| error.to_string())?;
+        let address = server.address.to_string();
+        let seconds = time.as_secs().to_string();
+        command.arg(me).args(["load", &address, path, &connections, &seconds]);
+    }
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let used = ticks(server.pid()) - before;
     let text = String::from_utf8_lossy(&output.stdout);
     let unwell = text.contains("Non-2xx") || text.contains("Socket errors");

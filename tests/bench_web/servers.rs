@@ -69,11 +69,14 @@ impl Server {
             "haproxy" => {
                 (haproxy(&root, php_port), "127.0.0.1:8002", vec!["haproxy", "-f", &file_text])
             }
-            _ => (
-                tandem(&root, php_port),
-                "10.96.153.110:80",
-                vec![&binary, "run", "--host", "server1", "--config", &file_text],
-            ),
+            "haptcp" => {
+                (haproxy_tcp(php_port), "127.0.0.1:8003", vec!["haproxy", "-f", &file_text])
+            }
+            name => {
+                let address = if name == "port" { PORT } else { "10.96.153.110:80" };
+                let words = vec![&*binary, "run", "--host", "server1", "--config", &file_text];
+                (tandem(&root, php_port), address, words)
+            }
         };
         std::fs::write(&file, config).map_err(|error| format!("{file_text}: {error}"))?;
         let child = spawn("0", &words, &directory.join(format!("{name}.log")))?;
@@ -139,10 +142,23 @@ fn haproxy(root: &str, php_port: u16) -> String {
     )
 }
 
+fn haproxy_tcp(php_port: u16) -> String {
+    format!(
+        "global\n nbthread 1\n maxconn 4000\n\
+         defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen f\n bind 127.0.0.1:8003\n server s 127.0.0.1:{php_port}\n"
+    )
+}
+
+/// Where tandem speaks FastCGI.
+const PORT: &str = "127.0.0.1:8004";
+
 fn tandem(root: &str, php_port: u16) -> String {
+    let port =
+        format!("php_port = {php_port}\nphp_requests_max = 15\nfastcgi_listen = [\"{PORT}\"]");
     include_str!("../../src/example.toml")
         .replace("root = \"/var/www/html\"", &format!("root = \"{root}\""))
-        .replace("php_port = 9000", &format!("php_port = {php_port}\nphp_requests_max = 15"))
+        .replace("php_port = 9000", &port)
 }
 
 /// Sixteen workers on port 9000.
@@ -166,25 +182,35 @@ pub(crate) fn responder() -> Outcome<Running> {
     wait_for(([127, 0, 0, 1], 9001).into()).map(|()| running)
 }
 
-/// Answers 64 bytes to every request, one connection after the other.
+/// Answers 64 bytes to every request, one connection after the other; a connection that is to be
+/// kept gets a thread.
 pub(crate) fn respond() -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 9001)).map_err(|error| error.to_string())?;
     let text = format!("Content-Type: text/plain\r\n\r\n{}", "x".repeat(64));
     let length = u8::try_from(text.len()).map_err(|_| "a short text")?;
     let end = [1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let answer = [&[1, 6, 0, 1, 0, length, 0, 0], text.as_bytes(), &end].concat();
-    let mut bytes = [0; 8192];
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
-        // The empty STDIN record ends a request: type 5, length 0.
-        let mut seen = Vec::new();
-        while !(seen.len() >= 8 && matches!(seen[seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _])) {
-            match stream.read(&mut bytes) {
-                Ok(count) if count > 0 => seen.extend_from_slice(&bytes[..count]),
-                Ok(_) | Err(_) => break,
-            }
+        if respond_once(&mut stream, &answer) {
+            let answer = answer.clone();
+            std::thread::spawn(move || while respond_once(&mut stream, &answer) {});
         }
-        let _gone = stream.write_all(&answer);
     }
     Ok(())
+}
+
+/// One request. Whether the connection is to be kept.
+fn respond_once(stream: &mut TcpStream, answer: &[u8]) -> bool {
+    let mut bytes = [0; 8192];
+    // The empty STDIN record ends a request: type 5, length 0.
+    let mut seen = Vec::new();
+    while !(seen.len() >= 8 && matches!(seen[seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _])) {
+        match stream.read(&mut bytes) {
+            Ok(count) if count > 0 => seen.extend_from_slice(&bytes[..count]),
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    // The flags of BEGIN_REQUEST, which comes first.
+    stream.write_all(answer).is_ok() && seen[10] == 1
 }

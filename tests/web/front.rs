@@ -13,12 +13,15 @@ use tandem::os::plane::{Plane, Turn};
 use tandem::os::serve_web::{ServeWeb, Site};
 use tandem::routes::Routes;
 use tandem::time::Instant;
+use tandem::web::place::Place;
 use tandem::web::{Config, Status};
 use tandem::wire::HostId;
 
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) virtual_address: SocketAddr,
+    /// Where it speaks FastCGI.
+    pub(crate) port: SocketAddr,
     pub(crate) tree: Tree,
     config: Config,
     commands: Sender<Command>,
@@ -105,14 +108,7 @@ impl Front {
             ..Config::default()
         };
         adjust(&mut config);
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let site = Site {
-            me: HostId::First,
-            listen: vec![(any, false), (any, true)],
-            php,
-            php_status,
-            server_names: ["one".into(), "two".into()],
-        };
+        let site = site(&config, php, php_status);
         let (commands, inbox) = channel();
         let (told, addresses) = channel();
         let started = config.clone();
@@ -126,11 +122,21 @@ impl Front {
         Self {
             address: addresses[0],
             virtual_address: addresses[1],
+            port: addresses[2],
             tree,
             config,
             commands,
             thread: Some(thread),
         }
+    }
+
+    /// Why a front with this configuration does not start.
+    pub(crate) fn refusal(adjust: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        adjust(&mut config);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let site = site(&config, [any; 2], [None, None]);
+        ServeWeb::new(&config, site, &Plane::new().unwrap()).unwrap_err().to_string()
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -171,6 +177,20 @@ impl Front {
             assert!(std::time::Instant::now() < end, "{what}: {:?}", self.status());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn site(config: &Config, php: [SocketAddr; 2], php_status: [Option<SocketAddr>; 2]) -> Site {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let fastcgi = std::iter::once(Place::Tcp(any)).chain(config.fastcgi_listen.clone());
+    Site {
+        me: HostId::First,
+        listen: vec![(any, false), (any, true)],
+        fastcgi: fastcgi.collect(),
+        inside: [Ipv4Addr::LOCALHOST.into(); 2],
+        php,
+        php_status,
+        server_names: ["one".into(), "two".into()],
     }
 }
 

@@ -12,18 +12,19 @@ use nix::unistd::Pid;
 
 use crate::client::{Client, get};
 use crate::front::{Front, Tree};
+use crate::records::{Caller, request};
 
 /// One php-fpm in a process group of its own, ended with it.
-struct Fpm {
-    address: SocketAddr,
+pub(crate) struct Fpm {
+    pub(crate) address: SocketAddr,
     /// pm.status_listen.
-    status: SocketAddr,
+    pub(crate) status: SocketAddr,
     child: Child,
     _tree: Tree,
 }
 
 impl Fpm {
-    fn start(workers: usize) -> Option<Self> {
+    pub(crate) fn start(workers: usize) -> Option<Self> {
         let tree = Tree::new();
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [address, status] = free.each_ref().map(|free| free.local_addr().unwrap());
@@ -61,9 +62,19 @@ impl Fpm {
         Some(fpm)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         killpg(group, signal).unwrap();
+    }
+}
+
+impl Fpm {
+    /// Whether a worker is free to say pong, past any front.
+    pub(crate) fn answers_ping(&self) -> bool {
+        let params =
+            [("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/ping"), ("SCRIPT_FILENAME", "/ping")];
+        let mut caller = Caller::connect(self.address);
+        caller.ask(request(1, &params, b""), 1).text().ends_with("pong")
     }
 }
 
@@ -144,9 +155,9 @@ fn load(
         .collect()
 }
 
-fn under_load(front: &Front, what: &str, fault: impl FnOnce()) -> Duration {
+pub(crate) fn under_load(address: SocketAddr, what: &str, fault: impl FnOnce()) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
-    let clients = load(front.address, &stop);
+    let clients = load(address, &stop);
     std::thread::sleep(Duration::from_millis(500));
     fault();
     std::thread::sleep(Duration::from_millis(2000));
@@ -166,7 +177,7 @@ fn under_load(front: &Front, what: &str, fault: impl FnOnce()) -> Duration {
 #[test]
 fn a_killed_pool_fails_no_get() {
     let Some((front, pools)) = pair() else { return };
-    let slowest = under_load(&front, "SIGKILL", || pools[0].signal(Signal::SIGKILL));
+    let slowest = under_load(front.address, "SIGKILL", || pools[0].signal(Signal::SIGKILL));
     assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
     assert!(!front.status().peers[0].is_up);
 }
@@ -174,7 +185,7 @@ fn a_killed_pool_fails_no_get() {
 #[test]
 fn a_stopped_pool_costs_less_than_a_second() {
     let Some((front, pools)) = pair() else { return };
-    let slowest = under_load(&front, "SIGSTOP", || pools[1].signal(Signal::SIGSTOP));
+    let slowest = under_load(front.address, "SIGSTOP", || pools[1].signal(Signal::SIGSTOP));
     assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
     assert!(!front.status().peers[1].is_up);
     pools[1].signal(Signal::SIGCONT);
@@ -206,7 +217,7 @@ fn a_pool_whose_workers_are_all_busy_stays_in() {
 #[test]
 fn a_restarted_pool_fails_no_get() {
     let Some((front, pools)) = pair() else { return };
-    under_load(&front, "SIGTERM", || pools[0].signal(Signal::SIGTERM));
+    under_load(front.address, "SIGTERM", || pools[0].signal(Signal::SIGTERM));
 }
 
 #[test]

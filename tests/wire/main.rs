@@ -114,6 +114,11 @@ fn the_admin_port_keeps_its_laws_on_any_bytes() {
     survives("sql_admin", 20_000);
 }
 
+#[test]
+fn the_fastcgi_port_keeps_its_laws_on_any_bytes() {
+    survives("port", 5_000);
+}
+
 /// Whatever failed once, by whichever of the two generators it was found.
 #[test]
 fn inputs_that_failed_once_keep_the_laws() {

@@ -24,13 +24,16 @@ use tandem::wire::{Reader, internet_checksum};
 mod machines;
 #[path = "sql.rs"]
 mod sql;
+#[path = "web.rs"]
+mod web;
 pub use machines::{beacon, beacon_body, link_message, node, router, serving};
 pub use sql::{sql_admin, sql_login, sql_packets, sql_statement};
+pub use web::port;
 
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as in tests/fuzz/fuzz_targets.
-pub const ALL: [(&str, Target); 13] = [
+pub const ALL: [(&str, Target); 14] = [
     ("vrrp", vrrp),
     ("router", router),
     ("arp", arp),
@@ -44,6 +47,7 @@ pub const ALL: [(&str, Target); 13] = [
     ("sql_login", sql_login),
     ("sql_statement", sql_statement),
     ("sql_admin", sql_admin),
+    ("port", port),
 ];
 
 /// Bits of the first byte: the receiver is set up like the sender; the checksum is set right, so

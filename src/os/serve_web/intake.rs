@@ -3,13 +3,14 @@
 //! In: readable listeners. Out: connections in slots. Must not: serve them (that is `pump`).
 //! Read first: `listen`; routes::WebIntake.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
 use crate::web::params::Ends;
+use crate::web::place;
 use crate::web::session::{Input, Session};
 
 use super::connection::Connection;
@@ -37,8 +38,7 @@ impl ServeWeb {
             }
             match listener.accept() {
                 Accepted::Connection(socket, client) => {
-                    let (local, is_virtual) = (listener.address, listener.is_virtual);
-                    self.admit(turn, socket, client, local, is_virtual);
+                    self.admit(turn, socket, client, index);
                 }
                 Accepted::Nothing => listener.is_readable = false,
                 Accepted::Exhausted => {
@@ -48,16 +48,13 @@ impl ServeWeb {
         }
     }
 
-    fn admit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        socket: OwnedFd,
-        client: SocketAddr,
-        mut local: SocketAddr,
-        is_virtual: bool,
-    ) {
-        // Dropping the socket closes it: one too many.
-        if self.open >= self.settings.config.connections_max {
+    fn admit(&mut self, turn: &mut Turn<'_>, socket: OwnedFd, client: SocketAddr, index: u32) {
+        let Some(listener) = self.listener_mut(index) else { return };
+        let (mut local, is_virtual) = (listener.address, listener.is_virtual);
+        let is_port = listener.is_port;
+        let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
+        // Dropping the socket closes it: one too many, or nobody we know.
+        if self.open >= self.settings.config.connections_max || is_strange {
             return;
         }
         if local.ip().is_unspecified() {
@@ -72,7 +69,11 @@ impl ServeWeb {
         let Some(slot) = slot else { return };
         let settings = Rc::clone(&self.settings);
         let ends = Ends { client, local, is_https: false };
-        let session = Session::new(turn.now, &settings.config, ends);
+        let session = if is_port {
+            Session::of_port(turn.now, &settings.config, ends)
+        } else {
+            Session::new(turn.now, &settings.config, ends)
+        };
         let connection = Connection::new(session, settings, socket, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
@@ -86,6 +87,15 @@ impl ServeWeb {
             self.feed(turn.now, slot, Input::Drain);
         }
         self.arm(slot);
+    }
+
+    fn may_use_port(&self, client: IpAddr) -> bool {
+        let is_allowed =
+            place::is_allowed(client, &self.site.inside, &self.settings.config.fastcgi_allow);
+        if !is_allowed {
+            log::debug!("FastCGI port: {client} is not in fastcgi_allow");
+        }
+        is_allowed
     }
 
     /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
