@@ -8,7 +8,7 @@ use std::mem;
 use crate::wire::HostId;
 
 use super::answer::Ending;
-use super::exchange::{Exchange, Step};
+use super::exchange::{Exchange, Phase, Step};
 use super::lookup::Lookup;
 use super::path;
 use super::session::{Context, Output, Session, State};
@@ -93,6 +93,7 @@ impl Session {
                 self.finish(cx);
             }
             Step::Abort | Step::Continue | Step::Retry(_) | Step::Move | Step::Inside => {
+                self.is_cut = true;
                 if let Some(running) = &mut self.running {
                     running.terms.is_keep_alive = false;
                 }
@@ -119,6 +120,27 @@ impl Session {
         self.state = State::Looking { lookup, head_bytes };
         self.deadline = Some(cx.now + cx.config.request_limit);
         self.order(Output::Look);
+    }
+
+    /// The client is gone, or cannot be answered properly: everything is let go.
+    pub(super) fn abandon(&mut self, cx: Context<'_>) {
+        if let State::Php(exchange) = &self.state {
+            let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
+            if phase == Phase::Queued {
+                self.order(Output::LeaveQueue);
+            }
+            self.release(host, None);
+            if let Some(running) = &mut self.running {
+                (running.upstream, running.tries) = (host, tries);
+            }
+        }
+        if let Some(mut running) = self.running.take() {
+            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
+            running.status = 499;
+            self.record(cx.now, &running);
+        }
+        self.is_cut = true;
+        self.close();
     }
 
     pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {

@@ -19,7 +19,7 @@ use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
 use super::site::Gate;
-use super::{origin, params, path, proxy};
+use super::{https, origin, params, path, proxy};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
@@ -28,8 +28,13 @@ impl Session {
         let inbound = mem::take(&mut self.inbound);
         // The usual head of an answer, in one allocation.
         self.outbound.reserve(512);
-        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
+        let mut begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
+        if self.is_misdirected {
+            begun = begun.and_then(|(running, _, _)| {
+                Err((Some(Box::new(running)), Refusal(reply::TO_HTTPS)))
+            });
+        }
         match begun {
             Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
@@ -325,6 +330,7 @@ impl Session {
                 is_keep_alive: false,
                 gzip_min: None,
                 varies: false,
+                hsts: https::hsts(cx.config, ends.is_https),
             };
             Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
@@ -339,7 +345,7 @@ impl Session {
     pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
-        running.status = status;
+        running.status = reply::told(status);
         running.body_bytes =
             reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
         self.finish(cx);
@@ -353,6 +359,7 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
     let accepted = Accepted::of(&head);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
@@ -360,9 +367,9 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
         varies: cx.config.gzip,
         gzip_min: Some(cx.config.gzip_min_length.0)
             .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
+        hsts: https::hsts(cx.config, ends.is_https),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
@@ -374,22 +381,40 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
     let site = cx.sites.find(head.host);
-    match path::normalise(head.path) {
-        Some(path) => {
-            let is_server = head.target == "*";
-            let gate = match cx.sites.site(site).gate(&path) {
-                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
-                    location.push(b'?');
-                    location.extend_from_slice(head.query);
-                    Gate::Redirect(status, location)
-                }
-                gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
-            };
-            let gate = if is_server { Gate::Server } else { gate };
-            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
-        }
-        None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
+    let gated = path::normalise(head.path).ok_or(Refusal::BAD_REQUEST).and_then(|path| {
+        let gate = gate(cx, &head, ends, site, &path)?;
+        Ok((Lookup::new(site, path).accepting(accepted), gate))
+    });
+    match gated {
+        Ok((lookup, gate)) => Ok((running, lookup, gate)),
+        Err(refusal) => Err((Some(Box::new(running)), refusal)),
     }
+}
+
+/// What the site says of the path; to a client without TLS first of all where to come with it.
+fn gate(
+    cx: Context<'_>,
+    head: &Head<'_>,
+    ends: Ends,
+    site: usize,
+    path: &[u8],
+) -> Result<Gate, Refusal> {
+    let site = cx.sites.site(site);
+    if head.target == "*" {
+        return Ok(Gate::Server);
+    }
+    if site.ssl_redirect && !ends.is_https {
+        let location = https::location(head, ends.local.ip(), cx.config.ssl_port)?;
+        return Ok(Gate::Redirect(301, location));
+    }
+    Ok(match site.gate(path) {
+        Gate::Redirect(status, mut location) if !head.query.is_empty() => {
+            location.push(b'?');
+            location.extend_from_slice(head.query);
+            Gate::Redirect(status, location)
+        }
+        gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
+    })
 }
 
 fn words(head: &Head<'_>) -> Words {

@@ -50,6 +50,9 @@ pub struct Session {
     is_head_due: bool,
     /// The PROXY protocol's header comes first.
     pub(super) is_proxy_due: bool,
+    /// It came without TLS to the port of HTTPS.
+    pub(super) is_misdirected: bool,
+    pub(super) is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,8 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub enum Input<'a> {
     Received(&'a [u8]),
+    /// The handshake of TLS is over: the first request has all its time.
+    Secured,
     /// The client sends no more.
     ReadClosed,
     /// The client's connection broke.
@@ -195,12 +200,15 @@ impl Session {
             is_head_due: false,
             is_proxy_due: config.proxy_protocol
                 && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
+            is_misdirected: false,
+            is_cut: false,
         }
     }
 
     pub fn handle(&mut self, cx: Context<'_>, input: Input<'_>) {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
+            Input::Secured => self.deadline = Some(cx.now + cx.config.request_limit),
             Input::ReadClosed => self.read_closed(cx),
             Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
@@ -343,6 +351,16 @@ impl Session {
         }
     }
 
+    /// Whether what the client has is no whole answer, so that the end must not look like one.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.inbound.is_empty() && self.pending().is_empty()
     }
@@ -364,7 +382,7 @@ impl Session {
     }
 
     /// Looks for a whole head in what is here.
-    fn try_head(&mut self, cx: Context<'_>) {
+    pub(super) fn try_head(&mut self, cx: Context<'_>) {
         if self.is_proxy_due && !self.take_proxy() {
             return;
         }
@@ -505,7 +523,7 @@ impl Session {
         }
     }
 
-    fn record(&mut self, now: Instant, running: &Running) {
+    pub(super) fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
             client: running.ends.client,
             request: running.words.clone(),
@@ -516,26 +534,6 @@ impl Session {
             tries: running.tries,
         }));
         self.order(Output::Finished);
-    }
-
-    /// The client is gone, or cannot be answered properly: everything is let go.
-    fn abandon(&mut self, cx: Context<'_>) {
-        if let State::Php(exchange) = &self.state {
-            let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
-            if phase == Phase::Queued {
-                self.order(Output::LeaveQueue);
-            }
-            self.release(host, None);
-            if let Some(running) = &mut self.running {
-                (running.upstream, running.tries) = (host, tries);
-            }
-        }
-        if let Some(mut running) = self.running.take() {
-            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
-            running.status = 499;
-            self.record(cx.now, &running);
-        }
-        self.close();
     }
 
     pub(super) fn close(&mut self) {
