@@ -33,13 +33,18 @@ mod intake;
 mod journal;
 mod listen;
 mod ping;
+mod records;
 mod root;
+mod secure;
 
 use connection::{Connection, Moved};
 use journal::Journal;
 use listen::Listener;
 use ping::{Ping, connect_to, evidence_of};
 use root::{Root, Source};
+use secure::Security;
+
+pub use secure::check_files;
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -47,6 +52,8 @@ pub struct Site {
     pub me: HostId,
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
+    /// The same for clients in TLS; of no effect without a certificate.
+    pub listen_ssl: Vec<(SocketAddr, bool)>,
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
@@ -60,6 +67,11 @@ pub struct ServeWeb {
     config: Config,
     site: Site,
     listeners: Vec<Listener>,
+    security: Option<Security>,
+    /// Handshakes that this turn has room for.
+    handshakes_left: usize,
+    /// Room for records, empty between connections.
+    sealed: Vec<u8>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     open: usize,
@@ -102,9 +114,12 @@ const REQUEST_COST_BYTES: usize = 8 * 1024;
 
 impl ServeWeb {
     pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(site.listen.len());
-        for &(address, is_virtual) in &site.listen {
-            let listener = Listener::new(address, is_virtual)?;
+        let security = Security::load(config).map_err(io::Error::other)?;
+        let mut listeners = Vec::with_capacity(site.listen.len() * 2);
+        let plain = site.listen.iter().map(|it| (it, false));
+        let ssl = site.listen_ssl.iter().filter(|_| security.is_some()).map(|it| (it, true));
+        for (&(address, is_virtual), is_ssl) in plain.chain(ssl) {
+            let listener = Listener::new(address, is_virtual, is_ssl)?;
             let slot = u32::try_from(listeners.len()).map_err(io::Error::other)?;
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
@@ -121,6 +136,9 @@ impl ServeWeb {
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
+            security,
+            handshakes_left: limits::WEB_HANDSHAKES_PER_TURN,
+            sealed: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -144,7 +162,8 @@ impl ServeWeb {
         })
     }
 
-    /// The addresses that are listened on, with the ports that the kernel chose.
+    /// The addresses that are listened on, those of HTTPS last, with the ports that the kernel
+    /// chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
@@ -215,6 +234,9 @@ impl ServeWeb {
         }
         self.upstream.expire(turn.now);
         self.journal.expire(turn.now);
+        if let Some(security) = &mut self.security {
+            security.expire(turn.now);
+        }
         if self.accept_paused_until.is_some_and(|until| until <= turn.now) {
             self.accept_paused_until = None;
             self.accept_all(turn);
@@ -225,6 +247,7 @@ impl ServeWeb {
     /// Continues sessions that stopped for their budget. True: more remain.
     pub fn resume(&mut self, turn: &mut Turn<'_>) -> bool {
         self.stamp(turn.now);
+        self.handshakes_left = limits::WEB_HANDSHAKES_PER_TURN;
         self.accept_all(turn);
         for _ in 0..self.runnable.len() {
             let Some(slot) = self.runnable.pop_front() else { break };
@@ -243,7 +266,8 @@ impl ServeWeb {
     pub fn deadline(&self) -> Option<Instant> {
         let sessions = self.timers.first().map(|&(at, _)| at);
         let rest = earliest(self.upstream.deadline(), self.journal.deadline());
-        earliest(earliest(sessions, rest), self.accept_paused_until)
+        let certificates = self.security.as_ref().map(Security::deadline);
+        earliest(earliest(sessions, rest), earliest(certificates, self.accept_paused_until))
     }
 
     /// This host's php-fpm does not answer pings.
@@ -275,9 +299,16 @@ impl ServeWeb {
             return;
         };
         let mut budget = limits::WEB_SESSION_BYTES_PER_TURN;
+        let mut sealed = std::mem::take(&mut self.sealed);
         let is_open = loop {
             if !self.perform(turn, slot, &mut connection, &mut budget) {
                 break false;
+            }
+            if connection.is_shaking_hands() {
+                match self.handshakes_left.checked_sub(1) {
+                    Some(left) => self.handshakes_left = left,
+                    None => budget = 0,
+                }
             }
             if budget == 0 {
                 if !connection.is_runnable {
@@ -288,7 +319,7 @@ impl ServeWeb {
             }
             let cx = self.context(turn.now, connection.is_virtual);
             let host = connection.upstream.as_ref().map(|&(host, _)| host);
-            match connection.advance(cx, turn.buffer) {
+            match connection.advance(cx, turn.buffer, &mut sealed) {
                 Moved::Nothing => {
                     if !self.perform(turn, slot, &mut connection, &mut budget) {
                         break false;
@@ -301,6 +332,7 @@ impl ServeWeb {
                 self.upstream.heard(turn.now, host);
             }
         };
+        self.sealed = sealed;
         let Some(entry) = self.slot_mut(slot) else { return };
         if is_open {
             entry.connection = Some(connection);
@@ -369,12 +401,16 @@ impl ServeWeb {
                     None
                 }
                 Output::Shutdown => {
+                    connection.say_goodbye();
                     // It fails only where the client is gone, which its own event tells.
                     let _gone =
                         rustix::net::shutdown(&connection.client.descriptor, Shutdown::Write);
                     None
                 }
-                Output::Close => return false,
+                Output::Close => {
+                    connection.say_goodbye();
+                    return false;
+                }
             };
             if let Some(input) = answer {
                 let cx = self.context(turn.now, connection.is_virtual);

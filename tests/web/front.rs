@@ -19,6 +19,8 @@ use tandem::wire::HostId;
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) virtual_address: SocketAddr,
+    /// Of HTTPS, where there is a certificate: the plain one's address, the virtual one's.
+    pub(crate) ssl: Option<[SocketAddr; 2]>,
     pub(crate) tree: Tree,
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -107,6 +109,7 @@ impl Front {
         let site = Site {
             me: HostId::First,
             listen: vec![(any, false), (any, true)],
+            listen_ssl: vec![(any, false), (any, true)],
             php,
             php_status,
             server_names: ["one".into(), "two".into()],
@@ -123,6 +126,7 @@ impl Front {
         Self {
             address: addresses[0],
             virtual_address: addresses[1],
+            ssl: addresses.get(2..).and_then(|rest| rest.try_into().ok()),
             tree,
             commands,
             thread: Some(thread),

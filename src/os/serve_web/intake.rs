@@ -12,7 +12,8 @@ use crate::web::params::Ends;
 use crate::web::session::{Input, Session};
 
 use super::connection::Connection;
-use super::listen::Accepted;
+use super::listen::{Accepted, Listener};
+use super::records::Secure;
 use super::{SIDE_CLIENT, ServeWeb, Slot, key};
 
 /// Connections accepted from one listener in a turn.
@@ -36,8 +37,8 @@ impl ServeWeb {
             }
             match listener.accept() {
                 Accepted::Connection(socket, client) => {
-                    let (local, is_virtual) = (listener.address, listener.is_virtual);
-                    self.admit(turn, socket, client, local, is_virtual);
+                    let Listener { address, is_virtual, is_ssl, .. } = *listener;
+                    self.admit(turn, socket, client, address, (is_virtual, is_ssl));
                 }
                 Accepted::Nothing => listener.is_readable = false,
                 Accepted::Exhausted => {
@@ -53,7 +54,7 @@ impl ServeWeb {
         socket: OwnedFd,
         client: SocketAddr,
         mut local: SocketAddr,
-        is_virtual: bool,
+        (is_virtual, is_ssl): (bool, bool),
     ) {
         // Dropping the socket closes it: one too many.
         if self.open >= self.config.connections_max {
@@ -69,8 +70,11 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
-        let connection = Connection::new(session, socket, is_virtual);
+        let ends = Ends { client, local, is_https: is_ssl };
+        let session = Session::new(turn.now, &self.config, ends);
+        let security = self.security.as_ref().filter(|_| is_ssl);
+        let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
+        let connection = Connection::new(session, socket, secure, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
@@ -108,8 +112,15 @@ impl ServeWeb {
             let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
                 entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
             });
-            if is_virtual {
-                self.pump(turn, slot);
+            if !is_virtual {
+                continue;
+            }
+            self.pump(turn, slot);
+            // Half a record may be a request, which is answered, and then the connection ends.
+            let is_amid_record = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| connection.is_amid_record())
+            });
+            if !is_amid_record {
                 self.feed(turn.now, slot, Input::Drain);
                 self.pump(turn, slot);
             }

@@ -20,6 +20,8 @@ pub(super) struct Listener {
     socket: Socket,
     pub(super) address: SocketAddr,
     pub(super) is_virtual: bool,
+    /// Clients speak TLS.
+    pub(super) is_ssl: bool,
     /// epoll said that connections wait, and `accept` has not said that there are none.
     pub(super) is_readable: bool,
 }
@@ -34,7 +36,7 @@ pub(super) enum Accepted {
 }
 
 impl Listener {
-    pub(super) fn new(address: SocketAddr, is_virtual: bool) -> io::Result<Self> {
+    pub(super) fn new(address: SocketAddr, is_virtual: bool, is_ssl: bool) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -51,7 +53,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, address, is_virtual, is_readable: false })
+        Ok(Self { socket, address, is_virtual, is_ssl, is_readable: false })
     }
 
     pub(super) const fn socket(&self) -> &Socket {
