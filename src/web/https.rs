@@ -165,7 +165,54 @@ pub(super) fn hsts(config: &Config, is_https: bool) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Instant;
+    use crate::web::params::Ends;
+    use crate::web::reply::{Pages, Stamp};
     use crate::web::request::{header_room, parse};
+    use crate::web::session::Output;
+    use crate::web::site::Sites;
+
+    /// What a connection is found to be, given its first bytes in pieces of this length; whether
+    /// the session closes it.
+    fn opening(config: &Config, bytes: &[u8], piece: usize) -> (Opening, bool) {
+        let address = "10.0.0.1:1".parse().expect("an address");
+        let ends = Ends { client: address, local: address, is_https: true };
+        let mut session = Session::new(Instant::ZERO, config, ends);
+        let (sites, pages, stamp) = (Sites::new(config), Pages::new(), Stamp::new(0));
+        let (sites, pages, stamp) = (&sites, &pages, &stamp);
+        let now = Instant::ZERO;
+        let cx = Context { now, config, sites, pages, stamp, is_draining: false };
+        let mut opening = Opening::More;
+        for piece in bytes.chunks(piece) {
+            opening = session.open(cx, piece);
+            if opening != Opening::More {
+                break;
+            }
+        }
+        (opening, session.poll_output() == Some(Output::Close))
+    }
+
+    #[test]
+    fn the_first_byte_tells_what_is_spoken() {
+        let plain = Config::default();
+        let text = "proxy_protocol = true\nset_real_ip_from = [\"10.0.0.0/8\"]";
+        let proxied: Config = toml::from_str(text).expect("parses");
+        let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n";
+        let tls = || Opening::Tls(vec![HANDSHAKE, 3, 1]);
+        assert_eq!(opening(&plain, &[HANDSHAKE, 3, 1], 3), (tls(), false));
+        assert_eq!(opening(&plain, b"", 1), (Opening::More, false));
+        assert_eq!(opening(&plain, b"GET / HTTP/1.1", 20), (Opening::Plain, false));
+        assert_eq!(opening(&plain, b"\x80\x2e", 2), (Opening::Plain, true));
+        let behind = |bytes: &[u8]| [&header[..], bytes].concat();
+        assert_eq!(opening(&proxied, &behind(&[HANDSHAKE, 3, 1]), 99), (tls(), false));
+        for piece in 1..header.len() {
+            let (opening, is_closed) = opening(&proxied, &behind(&[HANDSHAKE]), piece);
+            assert!(opening == Opening::Tls(vec![HANDSHAKE]) && !is_closed, "{piece}");
+        }
+        assert_eq!(opening(&proxied, header, 7), (Opening::More, false));
+        assert_eq!(opening(&proxied, &behind(b"GET"), 99), (Opening::Plain, false));
+        assert_eq!(opening(&proxied, &[HANDSHAKE, 3, 1], 3), (Opening::Plain, true));
+    }
 
     #[test]
     fn a_location_is_at_the_host_and_nowhere_else() {

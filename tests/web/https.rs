@@ -386,6 +386,15 @@ fn draining_is_as_without_tls() {
     let mut busy = keys.client(virtual_address);
     busy.request("GET", "/t.php", "");
     front.wait("it is at php", |status| status.in_flight == 1);
+    // Half a record is a request on its way.
+    let mut halfway = keys.client(virtual_address);
+    halfway.get("/range.txt");
+    let request = b"GET /range.txt HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    halfway.stream.conn.writer().write_all(request).unwrap();
+    let mut record = Vec::new();
+    halfway.stream.conn.write_tls(&mut record).unwrap();
+    halfway.stream.sock.write_all(&record[..20]).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
     let mut draining = routes();
     draining.web = WebIntake::Draining;
     front.set_routes(draining);
@@ -393,6 +402,10 @@ fn draining_is_as_without_tls() {
     let refused = std::net::TcpStream::connect_timeout(&virtual_address, short);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::TimedOut, "left to the other host");
     assert!(idle.is_closed(), "with a goodbye");
+    halfway.stream.sock.write_all(&record[20..]).unwrap();
+    let answer = halfway.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(halfway.is_closed());
     assert!(!front.is_drained());
     let answer = busy.answer();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));

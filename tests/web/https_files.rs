@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tandem::config::EXAMPLE;
 use tandem::limits;
 use tandem::os::serve_web::check_files;
 use tandem::web::Config;
@@ -139,6 +140,38 @@ fn files_that_cannot_be_used_are_refused_and_old_ones_are_told() {
         let complaints = check(&|config| keys.show(name, config)).unwrap();
         assert_eq!(complaints.len(), 1);
         assert!(complaints[0].contains(what) && complaints[0].contains(name), "{complaints:?}");
+    }
+}
+
+#[test]
+fn check_says_what_it_thinks_of_the_files() {
+    let keys = Keys::new();
+    keys.sign("b", &["b.test"]);
+    keys.sign_with("old", &["a.test"], |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1)
+    });
+    let check = |lines: &str| {
+        let path = keys.path("tandem.toml");
+        let text = EXAMPLE.replacen("[web] ", &format!("[web]\n{lines}\n#"), 1);
+        assert_ne!(text, EXAMPLE);
+        std::fs::write(&path, text).unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tandem")).args(["check", &path]).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let own = |certificate: &str, key: &str| {
+        let (certificate, key) = (keys.path(certificate), keys.path(key));
+        format!("ssl_certificate = {certificate:?}\nssl_certificate_key = {key:?}")
+    };
+    for (lines, code, what) in [
+        (own("a.pem", "a-key.pem"), 0, "valid"),
+        (own("old.pem", "old-key.pem"), 0, "old.pem: the certificate has expired: renew it"),
+        (own("a.pem", "b-key.pem"), 2, "b-key.pem is not the private key of"),
+        ("ssl_redirect = true".into(), 2, "nothing speaks HTTPS"),
+    ] {
+        let (ended, said) = check(&lines);
+        assert!(ended == Some(code) && said.contains(what), "{ended:?} {said}");
     }
 }
 
