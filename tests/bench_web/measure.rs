@@ -1,13 +1,13 @@
 //! One measurement: wrk against one server, and the CPU time that the server took.
 //!
-//! In: a server, a path, connections, a time. Out: requests a second, p99, CPU seconds per million
+//! In: a server, a case, connections, a time. Out: requests a second, p99, CPU seconds per million
 //! requests. Must not: count a run in which a request failed.
 
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::servers::Server;
+use crate::{Case, Outcome};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
@@ -19,16 +19,22 @@ pub(crate) struct Figures {
 
 pub(crate) fn run(
     server: &Server,
-    path: &str,
+    case: &Case,
     connections: usize,
     time: Duration,
 ) -> Outcome<Figures> {
     let before = ticks(server.pid());
+    let (path, (scheme, address)) = (
+        case.path,
+        if case.is_tls() { ("https", server.ssl_address) } else { ("http", server.address) },
+    );
+    let lines: &[&str] = if case.is_closing() { &["-H", "Connection: close"] } else { &[] };
     let output = Command::new("taskset")
         .args(["-c", "1", "wrk", "-t", "1", "--latency", "-c"])
         .arg(connections.to_string())
         .args(["-d", &format!("{}s", time.as_secs())])
-        .arg(format!("http://{}{path}", server.address))
+        .args(lines)
+        .arg(format!("{scheme}://{address}{path}"))
         .output()
         .map_err(|error| format!("wrk: {error}"))?;
     let used = ticks(server.pid()) - before;
