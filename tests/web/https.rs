@@ -382,7 +382,7 @@ fn draining_is_as_without_tls() {
     own.get("/range.txt");
     let mut idle = keys.client(virtual_address);
     idle.get("/range.txt");
-    backends.iter().for_each(|it| it.set(Mode::Slow(Duration::from_millis(400))));
+    backends.iter().for_each(|it| it.set(Mode::Slow(Duration::from_millis(1500))));
     let mut busy = keys.client(virtual_address);
     busy.request("GET", "/t.php", "");
     front.wait("it is at php", |status| status.in_flight == 1);
