@@ -34,5 +34,7 @@ mod keys;
 mod php_fpm;
 #[path = "web/proxied.rs"]
 mod proxied;
+#[path = "web/reload.rs"]
+mod reload;
 #[path = "web/sites.rs"]
 mod sites;

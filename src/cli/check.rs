@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::os::survey;
+use crate::os::{file, survey};
 use crate::wire::HostId;
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
@@ -25,7 +25,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     }
     let path = path.unwrap_or(super::CONFIG_PATH);
-    let loaded = super::load(path).and_then(|config| {
+    let loaded = file::load_config(path).and_then(|config| {
         super::check_files(path, &config).map(|complaints| (config, complaints))
     });
     let (config, complaints) = match loaded {

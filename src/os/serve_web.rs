@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
@@ -18,9 +19,8 @@ use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
-use crate::web::reply::{Pages, Stamp};
+use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output};
-use crate::web::site::Sites;
 use crate::web::upstream::{Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
@@ -36,13 +36,15 @@ mod ping;
 mod records;
 mod root;
 mod secure;
+mod settings;
 
 use connection::{Connection, Moved};
 use journal::Journal;
 use listen::Listener;
 use ping::{Ping, connect_to, evidence_of};
-use root::{Root, Source};
+use root::Source;
 use secure::Security;
+use settings::Settings;
 
 pub use secure::check_files;
 
@@ -64,7 +66,7 @@ pub struct Site {
 /// The web front of this host.
 #[derive(Debug)]
 pub struct ServeWeb {
-    config: Config,
+    settings: Rc<Settings>,
     site: Site,
     listeners: Vec<Listener>,
     security: Option<Security>,
@@ -81,10 +83,6 @@ pub struct ServeWeb {
     probe_generation: u16,
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
-    sites: Sites,
-    pages: Pages,
-    /// By the site's number.
-    roots: Vec<Root>,
     journal: Journal,
     stamp: Stamp,
     stamp_at: Instant,
@@ -124,15 +122,10 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
-            config: config.clone(),
-            roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
-            sites,
-            pages: pages(config),
+            settings: Settings::new(config),
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -317,7 +310,8 @@ impl ServeWeb {
                 }
                 break true;
             }
-            let cx = self.context(turn.now, connection.is_virtual);
+            let settings = Rc::clone(&connection.settings);
+            let cx = self.context(&settings, turn.now, connection.is_virtual);
             let host = connection.upstream.as_ref().map(|&(host, _)| host);
             match connection.advance(cx, turn.buffer, &mut sealed) {
                 Moved::Nothing => {
@@ -360,10 +354,12 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let candidate = connection.session.candidate(&self.sites);
+                    let candidate = connection.session.candidate(&connection.settings.sites);
                     let (site, path) = candidate.unwrap_or_default();
-                    let (found, file) = self
+                    let (found, file) = connection
+                        .settings
                         .roots
+                        .borrow_mut()
                         .get_mut(site)
                         .map_or((Found::Missing, Source::Nowhere), |root| {
                             root.look(turn.now, self.stamp.unix_seconds, &path)
@@ -395,6 +391,7 @@ impl ServeWeb {
                 Output::Finished => {
                     *budget = budget.saturating_sub(REQUEST_COST_BYTES);
                     connection.forget_request();
+                    connection.settings = Rc::clone(&self.settings);
                     if let Some(entry) = connection.session.take_finished() {
                         self.finished(turn.now, &entry);
                     }
@@ -413,7 +410,8 @@ impl ServeWeb {
                 }
             };
             if let Some(input) = answer {
-                let cx = self.context(turn.now, connection.is_virtual);
+                let settings = Rc::clone(&connection.settings);
+                let cx = self.context(&settings, turn.now, connection.is_virtual);
                 connection.session.handle(cx, input);
             }
         }
@@ -497,7 +495,8 @@ impl ServeWeb {
         else {
             return;
         };
-        let cx = self.context(now, connection.is_virtual);
+        let settings = Rc::clone(&connection.settings);
+        let cx = self.context(&settings, now, connection.is_virtual);
         connection.session.handle(cx, input);
         if let Some(entry) = self.slot_mut(slot) {
             entry.connection = Some(connection);
@@ -520,12 +519,17 @@ impl ServeWeb {
         self.timers.insert((wanted, slot));
     }
 
-    const fn context(&self, now: Instant, is_virtual: bool) -> Context<'_> {
+    fn context<'a>(
+        &'a self,
+        settings: &'a Settings,
+        now: Instant,
+        is_virtual: bool,
+    ) -> Context<'a> {
         Context {
             now,
-            config: &self.config,
-            sites: &self.sites,
-            pages: &self.pages,
+            config: &settings.config,
+            sites: &settings.sites,
+            pages: &settings.pages,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }
@@ -550,24 +554,6 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
-}
-
-/// The operator's error pages; one that cannot be read is told and does without.
-fn pages(config: &Config) -> Pages {
-    let read = |(status, path): (&String, &String)| {
-        let text = std::fs::read(path).and_then(|bytes| {
-            let is_small = bytes.len() <= limits::WEB_ERROR_PAGE_BYTES_MAX;
-            if is_small { Ok(bytes) } else { Err(io::Error::other("too large")) }
-        });
-        match text {
-            Ok(text) => Some((status.parse().ok()?, text)),
-            Err(error) => {
-                log::warn!("error page {path}: {error}");
-                None
-            }
-        }
-    };
-    config.error_page.iter().filter_map(read).collect()
 }
 
 const fn key(side: u8, slot: u32, generation: u16) -> Key {

@@ -13,7 +13,7 @@ use tandem::web::Config;
 use crate::backend::Backend;
 use crate::client::Client;
 use crate::https::front;
-use crate::keys::{Keys, secured};
+use crate::keys::{Keys, Secured, secured};
 
 #[test]
 fn large_files_come_whole_in_part_and_slowly() {
@@ -109,6 +109,31 @@ fn files_that_change_are_taken_if_they_are_good() {
     keys.write("a.pem", &other);
     wait_for(&keys, address, &keys.certificate("other"));
     assert_eq!(before.get("/range.txt").status, 200, "a connection keeps what it began with");
+}
+
+#[test]
+fn a_reload_of_the_section_takes_other_certificates_at_once() {
+    let keys = Keys::new();
+    keys.sign("b", &["a.test"]);
+    let (front, _backends) = front(&keys, |_| {});
+    let [address, _] = front.ssl.unwrap();
+    let mut before = keys.client(address);
+    before.get("/range.txt");
+    front.reload(|config| keys.show("b", config)).unwrap();
+    let shown = |client: &Client<Secured>| {
+        client.stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
+    };
+    assert_eq!(shown(&keys.client(address)), keys.certificate("b"));
+    for (what, adjust) in [
+        ("nosuch", &(|config: &mut Config| keys.show("nosuch", config)) as &dyn Fn(&mut Config)),
+        ("ssl_port changed", &|config| config.ssl_port = 8443),
+        ("ssl_certificate changed", &|config| config.ssl_certificate = None),
+    ] {
+        let why = front.reload(adjust).unwrap_err();
+        assert!(why.contains(what), "{why}");
+    }
+    assert_eq!(shown(&keys.client(address)), keys.certificate("b"), "nothing was taken");
+    assert_eq!(before.get("/range.txt").status, 200);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
@@ -57,7 +58,7 @@ impl ServeWeb {
         (is_virtual, is_ssl): (bool, bool),
     ) {
         // Dropping the socket closes it: one too many.
-        if self.open >= self.config.connections_max {
+        if self.open >= self.settings.config.connections_max {
             return;
         }
         if local.ip().is_unspecified() {
@@ -70,11 +71,12 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
+        let settings = Rc::clone(&self.settings);
         let ends = Ends { client, local, is_https: is_ssl };
-        let session = Session::new(turn.now, &self.config, ends);
+        let session = Session::new(turn.now, &settings.config, ends);
         let security = self.security.as_ref().filter(|_| is_ssl);
         let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
-        let connection = Connection::new(session, socket, secure, is_virtual);
+        let connection = Connection::new(session, settings, socket, secure, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
