@@ -203,6 +203,17 @@ pub const WEB_CACHE_FILES_MAX: usize = 1024;
 /// the file system: one look a second, however many requests.
 pub const WEB_CACHE_AGE_MAX: Duration = Duration::from_secs(1);
 
+/// Bytes sealed at once for a client in TLS: what it costs of memory if it does not take them.
+pub const WEB_SEAL_BYTES: usize = 64 * 1024;
+
+/// Handshakes of TLS in a turn, because one costs as much as a hundred requests: the rest waits
+/// for the next one, so that a crowd of clients does not keep the control plane waiting.
+pub const WEB_HANDSHAKES_PER_TURN: usize = 16;
+
+/// From one look at the files of certificates to the next. A change counts when a second look
+/// finds the same.
+pub const TLS_FILES_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Bytes that one session may move in one turn before the others get theirs.
 pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;
 

@@ -22,10 +22,16 @@ mod exhaustion;
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/https.rs"]
+mod https;
+#[path = "web/https_files.rs"]
+mod https_files;
 #[path = "web/in_front.rs"]
 mod in_front;
 #[path = "web/inside.rs"]
 mod inside;
+#[path = "web/keys.rs"]
+mod keys;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
 #[path = "web/port.rs"]

@@ -183,10 +183,11 @@ fn value_of<'a>(
 }
 
 /// Whether what the configuration names besides secrets can be used: certificates and their keys.
-fn check_files(path: &str, config: &Config) -> Result<(), String> {
-    let sql = serve_sql::check_files(&config.sql);
-    let checked = sql.and_then(|()| serve_web::check_files(&config.web));
-    checked.map_err(|why| format!("{path}: {why}"))
+/// Returns what clients will complain of all the same.
+fn check_files(path: &str, config: &Config) -> Result<Vec<String>, String> {
+    serve_sql::check_files(&config.sql)
+        .and_then(|()| serve_web::check_files(&config.web))
+        .map_err(|why| format!("{path}: {why}"))
 }
 
 /// Which of the two this host is, by the name that was given or by its own.

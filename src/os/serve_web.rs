@@ -34,14 +34,17 @@ mod intake;
 mod journal;
 mod listen;
 mod ping;
+mod records;
 mod root;
+mod secure;
 mod settings;
 
 use connection::{Connection, Moved};
 use journal::Journal;
-use listen::Listener;
+use listen::{Listener, Speech};
 use ping::{Ping, connect_to, evidence_of};
 use root::Source;
+use secure::Security;
 use settings::Settings;
 
 pub use settings::check_files;
@@ -55,6 +58,8 @@ pub struct Site {
     /// The FastCGI port, and the pair's addresses on the inside link, which may use it.
     pub fastcgi: Vec<Place>,
     pub inside: [IpAddr; 2],
+    /// The same for clients in TLS; of no effect without a certificate.
+    pub listen_ssl: Vec<(SocketAddr, bool)>,
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
@@ -68,6 +73,11 @@ pub struct ServeWeb {
     settings: Rc<Settings>,
     site: Site,
     listeners: Vec<Listener>,
+    security: Option<Security>,
+    /// Handshakes that this turn has room for.
+    handshakes_left: usize,
+    /// Room for records, empty between connections.
+    sealed: Vec<u8>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     open: usize,
@@ -106,9 +116,14 @@ const REQUEST_COST_BYTES: usize = 8 * 1024;
 
 impl ServeWeb {
     pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(site.listen.len() + site.fastcgi.len());
-        let front =
-            site.listen.iter().map(|&(address, is_virtual)| Listener::new(address, is_virtual));
+        let security = Security::load(config).map_err(io::Error::other)?;
+        let mut listeners = Vec::with_capacity(site.listen.len() * 2 + site.fastcgi.len());
+        let plain = site.listen.iter().map(|it| (it, Speech::Http));
+        let ssl = site.listen_ssl.iter().filter(|_| security.is_some());
+        let ssl = ssl.map(|it| (it, Speech::Https));
+        let front = plain
+            .chain(ssl)
+            .map(|(&(address, is_virtual), speech)| Listener::new(address, is_virtual, speech));
         let port = site.fastcgi.iter().map(|place| Listener::of_port(place, &config.fastcgi_group));
         for listener in front.chain(port) {
             let listener = listener?;
@@ -124,6 +139,9 @@ impl ServeWeb {
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
+            security,
+            handshakes_left: limits::WEB_HANDSHAKES_PER_TURN,
+            sealed: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -147,7 +165,8 @@ impl ServeWeb {
         })
     }
 
-    /// The addresses that are listened on, with the ports that the kernel chose.
+    /// The addresses that are listened on, those of HTTPS last, with the ports that the kernel
+    /// chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
@@ -218,6 +237,9 @@ impl ServeWeb {
         }
         self.upstream.expire(turn.now);
         self.journal.expire(turn.now);
+        if let Some(security) = &mut self.security {
+            security.expire(turn.now);
+        }
         if self.accept_paused_until.is_some_and(|until| until <= turn.now) {
             self.accept_paused_until = None;
             self.accept_all(turn);
@@ -228,6 +250,7 @@ impl ServeWeb {
     /// Continues sessions that stopped for their budget. True: more remain.
     pub fn resume(&mut self, turn: &mut Turn<'_>) -> bool {
         self.stamp(turn.now);
+        self.handshakes_left = limits::WEB_HANDSHAKES_PER_TURN;
         self.accept_all(turn);
         for _ in 0..self.runnable.len() {
             let Some(slot) = self.runnable.pop_front() else { break };
@@ -246,7 +269,8 @@ impl ServeWeb {
     pub fn deadline(&self) -> Option<Instant> {
         let sessions = self.timers.first().map(|&(at, _)| at);
         let rest = earliest(self.upstream.deadline(), self.journal.deadline());
-        earliest(earliest(sessions, rest), self.accept_paused_until)
+        let certificates = self.security.as_ref().map(Security::deadline);
+        earliest(earliest(sessions, rest), earliest(certificates, self.accept_paused_until))
     }
 
     /// This host's php-fpm does not answer pings.
@@ -278,9 +302,16 @@ impl ServeWeb {
             return;
         };
         let mut budget = limits::WEB_SESSION_BYTES_PER_TURN;
+        let mut sealed = std::mem::take(&mut self.sealed);
         let is_open = loop {
             if !self.perform(turn, slot, &mut connection, &mut budget) {
                 break false;
+            }
+            if connection.is_shaking_hands() {
+                match self.handshakes_left.checked_sub(1) {
+                    Some(left) => self.handshakes_left = left,
+                    None => budget = 0,
+                }
             }
             if budget == 0 {
                 if !connection.is_runnable {
@@ -292,7 +323,7 @@ impl ServeWeb {
             let settings = Rc::clone(&connection.settings);
             let cx = self.context(&settings, turn.now, connection.is_virtual);
             let host = connection.upstream.as_ref().map(|&(host, _)| host);
-            match connection.advance(cx, turn.buffer) {
+            match connection.advance(cx, turn.buffer, &mut sealed) {
                 Moved::Nothing => {
                     if !self.perform(turn, slot, &mut connection, &mut budget) {
                         break false;
@@ -305,6 +336,7 @@ impl ServeWeb {
                 self.upstream.heard(turn.now, host);
             }
         };
+        self.sealed = sealed;
         let Some(entry) = self.slot_mut(slot) else { return };
         if is_open {
             entry.connection = Some(connection);
@@ -376,12 +408,16 @@ impl ServeWeb {
                     None
                 }
                 Output::Shutdown => {
+                    connection.say_goodbye();
                     // It fails only where the client is gone, which its own event tells.
                     let _gone =
                         rustix::net::shutdown(&connection.client.descriptor, Shutdown::Write);
                     None
                 }
-                Output::Close => return false,
+                Output::Close => {
+                    connection.say_goodbye();
+                    return false;
+                }
             };
             if let Some(input) = answer {
                 let settings = Rc::clone(&connection.settings);

@@ -59,6 +59,7 @@ struct Header {
     inside: Option<Vec<u8>>,
     has_date: bool,
     has_server: bool,
+    has_hsts: bool,
 }
 
 /// What makes an answer a 502.
@@ -107,6 +108,8 @@ const DROPPED: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+const HSTS: &str = "strict-transport-security";
 
 /// nginx: ngx_http_upstream_headers_in, what survives an internal redirect.
 const KEPT_INSIDE: [&str; 5] =
@@ -223,7 +226,7 @@ impl Answer {
         }
         header.emit(length, delivery == Delivery::Chunked, false, stamp, out);
         vary(header, *terms, out);
-        reply::end(out, *terms);
+        reply::end(out, header.left_to_say(*terms));
         let status = header.status;
         let held = std::mem::take(&mut self.held);
         self.body_bytes += deliver(&mut delivery, &held, out);
@@ -245,7 +248,7 @@ impl Answer {
         let mut delivery = coded_bytes.map_or(Delivery::Chunked, Delivery::Length);
         header.emit(coded_bytes, !is_whole, true, stamp, out);
         vary(header, terms, out);
-        reply::end(out, terms);
+        reply::end(out, header.left_to_say(terms));
         self.body_bytes += deliver(&mut delivery, &coded, out);
         let gzip = Some((gzip, left)).filter(|_| !is_whole);
         self.stage = Stage::Sent { status, delivery, gzip };
@@ -365,6 +368,7 @@ impl Header {
             inside: None,
             has_date: false,
             has_server: false,
+            has_hsts: false,
         };
         let mut status = None;
         let mut has_location = false;
@@ -407,6 +411,7 @@ impl Header {
                 // Once, if the script says it more often.
                 "date" if std::mem::replace(&mut header.has_date, true) => continue,
                 "server" if std::mem::replace(&mut header.has_server, true) => continue,
+                HSTS if std::mem::replace(&mut header.has_hsts, true) => continue,
                 _ => {}
             }
             if DROPPED.contains(&name.as_str()) || name.starts_with("x-accel-") {
@@ -423,6 +428,11 @@ impl Header {
         // nginx: ngx_http_gzip_header_filter.
         header.is_plain_text = is_text && !is_fixed && matches!(header.status, 200 | 403 | 404);
         Ok(header)
+    }
+
+    /// What the script has said itself is not said again.
+    fn left_to_say(&self, terms: Terms) -> Terms {
+        Terms { hsts: terms.hsts.filter(|_| !self.has_hsts), ..terms }
     }
 
     fn emit(
@@ -498,6 +508,7 @@ mod tests {
         is_keep_alive: true,
         gzip_min: None,
         varies: false,
+        hsts: None,
     };
 
     /// The whole answer as text, when stdout comes in pieces and END_REQUEST with the last.

@@ -378,6 +378,7 @@ mod tests {
         is_keep_alive: true,
         gzip_min: None,
         varies: false,
+        hsts: None,
     };
 
     fn talking(is_idempotent: bool) -> Exchange {

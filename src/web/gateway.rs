@@ -83,7 +83,7 @@ impl Session {
             match port.next(&mut rest, requests_max, &mut self.outbound) {
                 Ok(Demand::More) => break,
                 Ok(Demand::Began { is_kept }) => self.begin_records(cx, is_kept),
-                Ok(Demand::Params) => self.open(cx),
+                Ok(Demand::Params) => self.open_request(cx),
                 Ok(Demand::ParamsTooLarge) => self.refuse(cx, 431),
                 Ok(Demand::Stdin(piece)) => self.collect(cx, piece),
                 Ok(Demand::Whole) => self.request_whole(cx),
@@ -111,13 +111,14 @@ impl Session {
             is_keep_alive: is_kept,
             gzip_min: None,
             varies: false,
+            hsts: None,
         };
         self.running = Some(Box::new(Running::new(cx.now, self.ends, terms, Words::default())));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }
 
     /// The parameters are whole.
-    fn open(&mut self, cx: Context<'_>) {
+    fn open_request(&mut self, cx: Context<'_>) {
         let (Some(port), Some(running)) = (&mut self.port, &mut self.running) else { return };
         let request_id = port.request_id().unwrap_or_default();
         let asked = match Asked::parse(&port.take_params(), cx.config) {

@@ -15,6 +15,7 @@ pub mod fastcgi;
 pub mod files;
 pub mod forward;
 mod gateway;
+pub mod https;
 pub mod log;
 pub mod lookup;
 pub mod origin;
@@ -50,6 +51,22 @@ use place::Place;
 pub struct Config {
     /// TCP port on the outside address of the host and on every outside VIP.
     pub port: u16,
+    /// TCP port of HTTPS on the same addresses, where there is a certificate (nginx: listen with
+    /// ssl).
+    pub ssl_port: u16,
+    /// Certificate chain in PEM form, the host's own first, and its private key: the same paths on
+    /// both hosts. Files that change are taken without a restart.
+    pub ssl_certificate: Option<String>,
+    pub ssl_certificate_key: Option<String>,
+    /// Versions of TLS that are spoken.
+    pub ssl_protocols: Vec<https::Protocol>,
+    /// Whether everything on the plain port is answered with 301 to HTTPS (nginx: return 301
+    /// https://$host$request_uri).
+    pub ssl_redirect: bool,
+    /// How long browsers shall come in HTTPS only (nginx: add_header Strict-Transport-Security);
+    /// "0s" makes them forget it, and without it they are told nothing.
+    #[serde(deserialize_with = "units::some_duration")]
+    pub hsts_max_age: Option<Duration>,
     /// Document root, the same path on both hosts (nginx: root).
     pub root: String,
     /// Index files, in order of preference (nginx: index).
@@ -139,6 +156,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             port: 80,
+            ssl_port: 443,
+            ssl_certificate: None,
+            ssl_certificate_key: None,
+            ssl_protocols: vec![https::Protocol::Tls12, https::Protocol::Tls13],
+            ssl_redirect: false,
+            hsts_max_age: None,
             root: "/var/www/html".into(),
             index: vec!["index.php".into(), "index.html".into()],
             front_controller: false,
@@ -191,6 +214,7 @@ impl Config {
             return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
         }
         place::check(&self.fastcgi_listen, &self.fastcgi_allow, inside)?;
+        https::check(self)?;
         site::check(self)
     }
 }

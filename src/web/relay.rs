@@ -93,6 +93,7 @@ impl Session {
                 self.finish(cx);
             }
             Step::Abort | Step::Continue | Step::Retry(_) | Step::Move | Step::Inside => {
+                self.is_cut = true;
                 if let Some(running) = &mut self.running {
                     running.terms.is_keep_alive = false;
                 }
@@ -132,6 +133,18 @@ impl Session {
         if let Some(running) = &mut self.running {
             (running.upstream, running.tries) = (host, tries);
         }
+    }
+
+    /// The client is gone, or cannot be answered properly: everything is let go.
+    pub(super) fn abandon(&mut self, cx: Context<'_>) {
+        self.let_go();
+        if let Some(mut running) = self.running.take() {
+            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
+            running.status = 499;
+            self.record(cx.now, &running);
+        }
+        self.is_cut = true;
+        self.close();
     }
 
     pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {

@@ -7,7 +7,7 @@ use std::mem;
 
 use crate::limits;
 
-use super::access::Leave;
+use super::access::{Leave, Location};
 use super::body;
 use super::coding::{Accepted, Coding};
 use super::exchange::Exchange;
@@ -22,7 +22,7 @@ use super::response::Response;
 use super::running::Running;
 use super::session::{Context, Output, Session, State};
 use super::site::Gate;
-use super::{origin, params, path, proxy};
+use super::{https, origin, params, path, proxy};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
@@ -31,8 +31,13 @@ impl Session {
         let inbound = mem::take(&mut self.inbound);
         // The usual head of an answer, in one allocation.
         self.outbound.reserve(512);
-        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
+        let mut begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
+        if self.is_misdirected {
+            begun = begun.and_then(|(running, _, _)| {
+                Err((Some(Box::new(running)), Refusal(reply::TO_HTTPS)))
+            });
+        }
         match begun {
             Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
@@ -338,6 +343,7 @@ impl Session {
                 is_keep_alive: false,
                 gzip_min: None,
                 varies: false,
+                hsts: https::hsts(cx.config, ends.is_https),
             };
             Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
@@ -356,7 +362,7 @@ impl Session {
         }
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
-        running.status = status;
+        running.status = reply::told(status);
         running.body_bytes =
             reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
         self.finish(cx);
@@ -370,6 +376,7 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
     let accepted = Accepted::of(&head);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
@@ -377,9 +384,9 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
         varies: cx.config.gzip,
         gzip_min: Some(cx.config.gzip_min_length.0)
             .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
+        hsts: https::hsts(cx.config, ends.is_https),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
@@ -398,26 +405,55 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let Some(path) = path else {
         return Err((Some(Box::new(running)), Refusal::BAD_REQUEST));
     };
-    let mut gate = cx.sites.site(site).gate(&path);
-    if let (Gate::Redirect(_, to), false) = (&mut gate, head.query.is_empty()) {
-        to.push(b'?');
-        to.extend_from_slice(head.query);
-    }
-    if head.target == "*" {
-        gate = Gate::Server;
-    } else if let (Gate::Open, Some(location)) = (&gate, location) {
-        let authorization = head.header("authorization");
-        match location.judge(cx.now, ends.client.ip(), authorization, cx.users) {
-            Leave::Granted(user) => {
-                running.words.user.clone_from(&user);
-                running.user = user;
-            }
-            Leave::Forbidden => gate = Gate::Denied,
-            Leave::Unauthorized(realm) => gate = Gate::LogIn(realm),
-            Leave::Busy => gate = Gate::Busy,
+    match gate(cx, &head, ends, site, &path) {
+        Ok(gate) => {
+            let gate = match location.filter(|_| gate == Gate::Open) {
+                Some(location) => let_in(cx, &head, location, &mut running),
+                None => gate,
+            };
+            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
         }
+        Err(refusal) => Err((Some(Box::new(running)), refusal)),
     }
-    Ok((running, Lookup::new(site, path).accepting(accepted), gate))
+}
+
+/// What the location of an open path says of the client.
+fn let_in(cx: Context<'_>, head: &Head<'_>, location: &Location, running: &mut Running) -> Gate {
+    let client = running.ends.client.ip();
+    match location.judge(cx.now, client, head.header("authorization"), cx.users) {
+        Leave::Granted(user) => {
+            running.words.user.clone_from(&user);
+            running.user = user;
+            Gate::Open
+        }
+        Leave::Forbidden => Gate::Denied,
+        Leave::Unauthorized(realm) => Gate::LogIn(realm),
+        Leave::Busy => Gate::Busy,
+    }
+}
+
+/// What the site says of the path; to a client without TLS first of all where to come with it.
+fn gate(
+    cx: Context<'_>,
+    head: &Head<'_>,
+    ends: Ends,
+    site: usize,
+    path: &[u8],
+) -> Result<Gate, Refusal> {
+    let site = cx.sites.site(site);
+    if head.target == "*" {
+        return Ok(Gate::Server);
+    }
+    if site.ssl_redirect && !ends.is_https {
+        let location = https::location(head, ends.local.ip(), cx.config.ssl_port)?;
+        return Ok(Gate::Redirect(301, location));
+    }
+    let mut gate = site.gate(path);
+    if let (Gate::Redirect(_, location), false) = (&mut gate, head.query.is_empty()) {
+        location.push(b'?');
+        location.extend_from_slice(head.query);
+    }
+    Ok(gate)
 }
 
 fn words(head: &Head<'_>) -> Words {

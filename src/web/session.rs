@@ -55,6 +55,9 @@ pub struct Session {
     pub(super) is_proxy_due: bool,
     /// The client is a web server that speaks FastCGI (see `gateway`).
     pub(super) port: Option<Box<Port>>,
+    /// It came without TLS to the port of HTTPS.
+    pub(super) is_misdirected: bool,
+    pub(super) is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,8 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub enum Input<'a> {
     Received(&'a [u8]),
+    /// The handshake of TLS is over: the first request has all its time.
+    Secured,
     /// The client sends no more.
     ReadClosed,
     /// The client's connection broke.
@@ -177,12 +182,15 @@ impl Session {
             is_proxy_due: config.proxy_protocol
                 && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
             port: None,
+            is_misdirected: false,
+            is_cut: false,
         }
     }
 
     pub fn handle(&mut self, cx: Context<'_>, input: Input<'_>) {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
+            Input::Secured => self.deadline = Some(cx.now + cx.config.request_limit),
             Input::ReadClosed => self.read_closed(cx),
             Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
@@ -331,6 +339,16 @@ impl Session {
         }
     }
 
+    /// Whether what the client has is no whole answer, so that the end must not look like one.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     fn is_idle(&self) -> bool {
         matches!(self.state, State::Head) && self.inbound.is_empty() && self.pending().is_empty()
     }
@@ -353,7 +371,7 @@ impl Session {
     }
 
     /// Looks for a whole head in what is here.
-    fn try_head(&mut self, cx: Context<'_>) {
+    pub(super) fn try_head(&mut self, cx: Context<'_>) {
         if self.port.is_some() {
             let bytes = std::mem::take(&mut self.inbound);
             self.receive_records(cx, &bytes);
@@ -502,7 +520,7 @@ impl Session {
         }
     }
 
-    fn record(&mut self, now: Instant, running: &Running) {
+    pub(super) fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
             client: running.ends.client,
             request: running.words.clone(),
@@ -513,17 +531,6 @@ impl Session {
             tries: running.tries,
         }));
         self.order(Output::Finished);
-    }
-
-    /// The client is gone, or cannot be answered properly: everything is let go.
-    fn abandon(&mut self, cx: Context<'_>) {
-        self.let_go();
-        if let Some(mut running) = self.running.take() {
-            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
-            running.status = 499;
-            self.record(cx.now, &running);
-        }
-        self.close();
     }
 
     pub(super) fn close(&mut self) {

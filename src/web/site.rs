@@ -19,6 +19,11 @@ use super::path;
 pub struct Config {
     /// Names: "www.example.org", "*.example.org" for all below it, ".example.org" for both.
     pub server_name: Vec<String>,
+    /// A certificate of its own for these names; that of `[web]` if absent.
+    pub ssl_certificate: Option<String>,
+    pub ssl_certificate_key: Option<String>,
+    /// As in `[web]`, and as there if absent.
+    pub ssl_redirect: Option<bool>,
     /// Document root; that of `[web]` if absent.
     pub root: Option<String>,
     /// Index files; those of `[web]` if absent.
@@ -64,6 +69,7 @@ pub struct Site {
     pub index: Vec<String>,
     pub front_controller: bool,
     pub gzip_static: bool,
+    pub ssl_redirect: bool,
     deny: Vec<String>,
     locations: Vec<Location>,
     no_execute: Vec<String>,
@@ -103,6 +109,7 @@ impl Sites {
                 index: config.index.clone(),
                 front_controller: config.front_controller,
                 gzip_static: config.gzip_static,
+                ssl_redirect: config.ssl_redirect,
                 deny: config.deny.clone(),
                 locations: config.location.clone(),
                 no_execute: config.no_execute.clone(),
@@ -118,6 +125,7 @@ impl Sites {
                 index: site.index.clone().unwrap_or_else(|| config.index.clone()),
                 front_controller: site.front_controller.unwrap_or(config.front_controller),
                 gzip_static: config.gzip_static,
+                ssl_redirect: site.ssl_redirect.unwrap_or(config.ssl_redirect),
                 deny: site.deny.clone(),
                 locations: site.location.clone(),
                 no_execute: site.no_execute.clone(),

@@ -11,6 +11,7 @@
 //! Read first: facts/web.md 5 (what the figures of nginx and haproxy were there).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -37,7 +38,22 @@ struct Case {
     servers: &'static [&'static str],
 }
 
-const CASES: [Case; 6] = [
+impl Case {
+    /// Cases of that name are in TLS.
+    fn is_tls(&self) -> bool {
+        self.name.starts_with("tls_")
+    }
+
+    /// A handshake for every request.
+    fn is_closing(&self) -> bool {
+        self.name == "tls_connect"
+    }
+}
+
+const CASES: [Case; 9] = [
+    Case { name: "tls_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
+    Case { name: "tls_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
+    Case { name: "tls_connect", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
     Case { name: "static_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
     Case { name: "static_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
     Case {
@@ -162,12 +178,12 @@ fn compare(
     let mut best: Vec<Option<Figures>> = vec![None; servers.len()];
     let warm_up = Duration::from_secs(1);
     for server in servers {
-        measure::run(server, case.path, connections, warm_up)?;
+        measure::run(server, case, connections, warm_up)?;
     }
     for _ in 0..options.rounds {
         for (server, best) in servers.iter().zip(&mut best) {
             let time = Duration::from_secs(options.seconds);
-            let figures = measure::run(server, case.path, connections, time)?;
+            let figures = measure::run(server, case, connections, time)?;
             if best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
                 *best = Some(figures);
             }
@@ -210,9 +226,21 @@ impl Tree {
             .and_then(|()| write("1m.bin", &vec![b'x'; 1 << 20]))
             .and_then(|()| write("hello.php", b"<?php echo 'hello';"))
             .and_then(|()| write("null.php", b"<?php"))
+            .and_then(|()| certify(&tree.0))
             .map_err(|error| format!("{}: {error}", tree.0.display()))?;
         Ok(tree)
     }
+}
+
+/// A certificate with a P-256 key, for all servers.
+fn certify(directory: &Path) -> std::io::Result<()> {
+    let key = rcgen::KeyPair::generate().map_err(std::io::Error::other)?;
+    let params = rcgen::CertificateParams::new(["bench.test".to_owned()]);
+    let params = params.map_err(std::io::Error::other)?;
+    let certificate = params.self_signed(&key).map_err(std::io::Error::other)?;
+    std::fs::write(directory.join("certificate.pem"), certificate.pem())?;
+    std::fs::write(directory.join("key.pem"), key.serialize_pem())?;
+    std::fs::set_permissions(directory.join("key.pem"), std::fs::Permissions::from_mode(0o600))
 }
 
 impl Drop for Tree {

@@ -1,13 +1,13 @@
 //! One measurement: wrk or our own load against one server, and the CPU time that the server took.
 //!
-//! In: a server, a path, connections, a time. Out: requests a second, p99, CPU seconds per million
+//! In: a server, a case, connections, a time. Out: requests a second, p99, CPU seconds per million
 //! requests. Must not: count a run in which a request failed.
 
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::servers::Server;
+use crate::{Case, Outcome};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
@@ -19,7 +19,7 @@ pub(crate) struct Figures {
 
 pub(crate) fn run(
     server: &Server,
-    path: &str,
+    case: &Case,
     connections: usize,
     time: Duration,
 ) -> Outcome<Figures> {
@@ -27,10 +27,17 @@ pub(crate) fn run(
     let mut command = Command::new("taskset");
     command.args(["-c", "1"]);
     let connections = connections.to_string();
+    let path = case.path;
     if path.starts_with('/') {
+        let is_tls = case.is_tls();
+        let (scheme, address) =
+            if is_tls { ("https", server.ssl_address) } else { ("http", server.address) };
         command.args(["wrk", "-t", "1", "--latency", "-c", &connections]);
         command.args(["-d", &format!("{}s", time.as_secs())]);
-        command.arg(format!("http://{}{path}", server.address));
+        if case.is_closing() {
+            command.args(["-H", "Connection: close"]);
+        }
+        command.arg(format!("{scheme}://{address}{path}"));
     } else {
         let me = std::env::current_exe().map_err(|error| error.to_string())?;
         let address = server.address.to_string();

@@ -22,6 +22,8 @@ pub(crate) struct Front {
     pub(crate) virtual_address: SocketAddr,
     /// Where it speaks FastCGI.
     pub(crate) port: SocketAddr,
+    /// Of HTTPS, where there is a certificate: the plain one's address, the virtual one's.
+    pub(crate) ssl: Option<[SocketAddr; 2]>,
     pub(crate) tree: Tree,
     config: Config,
     commands: Sender<Command>,
@@ -112,6 +114,7 @@ impl Front {
         let (commands, inbox) = channel();
         let (told, addresses) = channel();
         let started = config.clone();
+        let is_ssl = config.ssl_certificate.is_some();
         let thread = std::thread::spawn(move || {
             let plane = Plane::new().unwrap();
             let serve = ServeWeb::new(&started, site, &plane).unwrap();
@@ -122,7 +125,8 @@ impl Front {
         Self {
             address: addresses[0],
             virtual_address: addresses[1],
-            port: addresses[2],
+            ssl: is_ssl.then(|| [addresses[2], addresses[3]]),
+            port: *addresses.last().unwrap(),
             tree,
             config,
             commands,
@@ -182,10 +186,11 @@ impl Front {
 
 fn site(config: &Config, php: [SocketAddr; 2], php_status: [Option<SocketAddr>; 2]) -> Site {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let fastcgi = std::iter::once(Place::Tcp(any)).chain(config.fastcgi_listen.clone());
+    let fastcgi = config.fastcgi_listen.iter().cloned().chain([Place::Tcp(any)]);
     Site {
         me: HostId::First,
         listen: vec![(any, false), (any, true)],
+        listen_ssl: vec![(any, false), (any, true)],
         fastcgi: fastcgi.collect(),
         inside: [Ipv4Addr::LOCALHOST.into(); 2],
         php,

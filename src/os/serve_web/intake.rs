@@ -14,7 +14,8 @@ use crate::web::place;
 use crate::web::session::{Input, Session};
 
 use super::connection::Connection;
-use super::listen::Accepted;
+use super::listen::{Accepted, Listener, Speech};
+use super::records::Secure;
 use super::{SIDE_CLIENT, ServeWeb, Slot, key};
 
 /// Connections accepted from one listener in a turn.
@@ -50,8 +51,8 @@ impl ServeWeb {
 
     fn admit(&mut self, turn: &mut Turn<'_>, socket: OwnedFd, client: SocketAddr, index: u32) {
         let Some(listener) = self.listener_mut(index) else { return };
-        let (mut local, is_virtual) = (listener.address, listener.is_virtual);
-        let is_port = listener.is_port;
+        let Listener { address: mut local, is_virtual, speech, .. } = *listener;
+        let is_port = speech == Speech::FastCgi;
         let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
         // Dropping the socket closes it: one too many, or nobody we know.
         if self.open >= self.settings.config.connections_max || is_strange {
@@ -68,13 +69,15 @@ impl ServeWeb {
         });
         let Some(slot) = slot else { return };
         let settings = Rc::clone(&self.settings);
-        let ends = Ends { client, local, is_https: false };
+        let ends = Ends { client, local, is_https: speech == Speech::Https };
         let session = if is_port {
             Session::of_port(turn.now, &settings.config, ends)
         } else {
             Session::new(turn.now, &settings.config, ends)
         };
-        let connection = Connection::new(session, settings, socket, is_virtual);
+        let security = self.security.as_ref().filter(|_| ends.is_https);
+        let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
+        let connection = Connection::new(session, settings, socket, secure, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
@@ -121,8 +124,15 @@ impl ServeWeb {
             let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
                 entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
             });
-            if is_virtual {
-                self.pump(turn, slot);
+            if !is_virtual {
+                continue;
+            }
+            self.pump(turn, slot);
+            // Half a record may be a request, which is answered, and then the connection ends.
+            let is_amid_record = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| connection.is_amid_record())
+            });
+            if !is_amid_record {
                 self.feed(turn.now, slot, Input::Drain);
                 self.pump(turn, slot);
             }

@@ -23,14 +23,22 @@ use crate::web::place::Place;
 /// Connections that wait in the kernel for `accept`.
 const BACKLOG: i32 = 1024;
 
+/// What clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    Http,
+    Https,
+    /// They are web servers.
+    FastCgi,
+}
+
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Socket,
     /// Of a unix socket it is 0.0.0.0:0.
     pub(super) address: SocketAddr,
     pub(super) is_virtual: bool,
-    /// Its clients are web servers that speak FastCGI.
-    pub(super) is_port: bool,
+    pub(super) speech: Speech,
     file: Option<SocketFile>,
     /// epoll said that connections wait, and `accept` has not said that there are none.
     pub(super) is_readable: bool,
@@ -50,7 +58,7 @@ pub(super) enum Accepted {
 }
 
 impl Listener {
-    pub(super) fn new(address: SocketAddr, is_virtual: bool) -> io::Result<Self> {
+    pub(super) fn new(address: SocketAddr, is_virtual: bool, speech: Speech) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -67,18 +75,16 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, address, is_virtual, is_port: false, file: None, is_readable: false })
+        Ok(Self { socket, address, is_virtual, speech, file: None, is_readable: false })
     }
 
     /// A listener of the FastCGI port; `group` is who else may use a unix socket.
     pub(super) fn of_port(place: &Place, group: &str) -> io::Result<Self> {
         let opened = match place {
-            Place::Tcp(address) => Self::new(*address, false),
+            Place::Tcp(address) => Self::new(*address, false, Speech::FastCgi),
             Place::Unix(path) => Self::unix(path, group),
         };
-        let told = |error| io::Error::other(format!("fastcgi_listen {place}: {error}"));
-        let listener = opened.map_err(told)?;
-        Ok(Self { is_port: true, ..listener })
+        opened.map_err(|error| io::Error::other(format!("fastcgi_listen {place}: {error}")))
     }
 
     fn unix(path: &str, group: &str) -> io::Result<Self> {
@@ -99,7 +105,7 @@ impl Listener {
             socket,
             address: (Ipv4Addr::UNSPECIFIED, 0).into(),
             is_virtual: false,
-            is_port: true,
+            speech: Speech::FastCgi,
             file: Some(SocketFile(path.into())),
             is_readable: false,
         })

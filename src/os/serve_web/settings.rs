@@ -17,6 +17,7 @@ use crate::web::site::Sites;
 use super::ServeWeb;
 use super::journal::Journal;
 use super::root::Root;
+use super::secure::{self, Security};
 
 /// What a reload replaces. A request ends under those that it began under.
 #[derive(Debug)]
@@ -42,11 +43,14 @@ impl Settings {
 
 impl ServeWeb {
     /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
-    /// has other ports.
+    /// has other ports, or files that cannot be used.
     pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
         let old = &self.settings.config;
         for (key, is_changed) in [
             ("port", old.port != config.port),
+            ("ssl_port", old.ssl_port != config.ssl_port),
+            // It decides whether there are listeners.
+            ("ssl_certificate", old.ssl_certificate.is_some() != config.ssl_certificate.is_some()),
             ("php_port", old.php_port != config.php_port),
             ("php_status_port", old.php_status_port != config.php_status_port),
             ("fastcgi_listen", old.fastcgi_listen != config.fastcgi_listen),
@@ -59,6 +63,7 @@ impl ServeWeb {
             }
         }
         let settings = Settings::new(config)?;
+        self.security = Security::load(config)?;
         self.upstream.configure(config.php_requests_max, config.slow_start);
         if old.access_log != config.access_log {
             self.journal = Journal::new(config.access_log.clone());
@@ -76,9 +81,11 @@ impl ServeWeb {
     }
 }
 
-/// Whether the files of users that the section names can be used; why not, and what to do.
-pub fn check_files(config: &Config) -> Result<(), String> {
-    users(&Sites::new(config)).map(drop)
+/// Whether the files that the section names can be used; why not, and what to do. Returns what
+/// clients will complain of all the same.
+pub fn check_files(config: &Config) -> Result<Vec<String>, String> {
+    users(&Sites::new(config))?;
+    secure::check_files(config)
 }
 
 fn users(sites: &Sites) -> Result<UserFiles, String> {
