@@ -21,7 +21,7 @@ pub(crate) fn front(keys: &Keys, adjust: impl FnOnce(&mut Config)) -> (Front, [B
     let front = Front::start_with(php, |config| {
         keys.show("a", config);
         adjust(config);
-        config.check().unwrap();
+        config.check(&[]).unwrap();
     });
     (front, backends)
 }
@@ -181,7 +181,7 @@ fn a_proxy_that_ends_tls_is_not_sent_in_a_circle() {
         config.set_real_ip_from = vec!["127.0.0.0/8".parse().unwrap()];
         config.ssl_redirect = true;
         config.hsts_max_age = Some(Duration::from_secs(60));
-        config.check().unwrap();
+        config.check(&[]).unwrap();
     });
     let mut client = Client::connect(front.address);
     client.request("GET", "/range.txt", "X-Forwarded-Proto: https\r\n");

@@ -14,7 +14,7 @@ fn site(text: &str) -> site::Config {
 fn each_host_gets_its_site() {
     let backends = Backend::pair();
     let php = backends.each_ref().map(|backend| backend.address);
-    let other = crate::front::Tree::new();
+    let other = Tree::new();
     other.write("range.txt", "the other one");
     other.write("index.php", "<?php");
     let root = other.root.to_str().unwrap().to_owned();
