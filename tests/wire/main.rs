@@ -117,7 +117,7 @@ fn the_admin_port_keeps_its_laws_on_any_bytes() {
 
 #[test]
 fn web_connections_keep_their_laws_on_any_bytes() {
-    survives("web_request", 4_000);
+    survives("web_request", 2_000);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn chunked_bodies_keep_their_laws_on_any_bytes() {
 
 #[test]
 fn fastcgi_keeps_its_laws_on_any_bytes() {
-    survives("web_fastcgi", 6_000);
+    survives("web_fastcgi", 2_000);
 }
 
 #[test]
