@@ -212,11 +212,10 @@ fn start_haproxy(host: &mut Host) -> Outcome<()> {
 /// Router on one thread, like the others. Without TLS it cannot log in for a client whose
 /// password the server has not seen since its start, so both servers see it first.
 fn start_router(host: &mut Host, router: &[String]) -> Outcome<()> {
-    for (server, port) in [(SOURCE, 3500), (REPLICA, 3501)] {
+    for server in [SOURCE, REPLICA] {
         host.on_network(|| connect(Target::Direct, server).map(drop))??;
-        let directory = host.path(&format!("/var/lib/router-{port}"));
-        fs::create_dir_all(directory).map_err(text)?;
     }
+    fs::create_dir_all(host.path("/var/lib/router")).map_err(text)?;
     let routes: String = [(SOURCE, 3500), (REPLICA, 3501)]
         .into_iter()
         .map(|(server, port)| {
@@ -229,7 +228,7 @@ fn start_router(host: &mut Host, router: &[String]) -> Outcome<()> {
         })
         .collect();
     let settings = format!(
-        "[DEFAULT]\nlogging_folder=\nruntime_folder=/run\ndata_folder=/var/lib/router-3500\n\
+        "[DEFAULT]\nlogging_folder=\nruntime_folder=/run\ndata_folder=/var/lib/router\n\
          max_total_connections=10000\n[logger]\nlevel=WARNING\n[io]\nthreads=1\n{routes}"
     );
     fs::write(host.path("/etc/router-bench.cfg"), settings).map_err(text)?;
@@ -299,7 +298,8 @@ fn measure_queries(
                 let (cpu, least) = (median(cost.iter().copied()), least(cost));
                 let (name, gates) = (target.name(), gates(*target, &costs, &QUERY_GATES));
                 println!(
-                    "{workload:<14} {connections:>4} {name:<10} {rate:>9.0} {ratio:>6.2}                      {cpu:>9.1} {least:>9.1}{}",
+                    "{workload:<14} {connections:>4} {name:<10} {rate:>9.0} {ratio:>6.2} \
+                     {cpu:>9.1} {least:>9.1}{}",
                     show(&gates)
                 );
                 all.insert(
@@ -363,7 +363,8 @@ fn measure_sessions(
     );
     for ((target, cost), seen) in costs.iter().zip(&seen) {
         let each = median(seen.iter().map(|it| it.0));
-        let (cpu, gates) = (median(cost.iter().copied()), gates(*target, &costs, &SESSION_GATES));
+        let cpu = median(cost.iter().copied());
+        let gates = gates(*target, &costs, &SESSION_GATES);
         let (before, after) = idle_sessions(host, *target)?;
         let (name, resident) = (target.name(), format!("{before} -> {after}"));
         println!("{name:<10} {each:>16.2} {cpu:>14.0} {resident:>18}{}", show(&gates));

@@ -1,5 +1,5 @@
 //! The disk under the front: files replaced and cut short while they are sent, a log that is moved
-//! away, and no room for a log or for large bodies (in a process of its own with mounts of its own).
+//! away, and no room for a log or for large bodies (a process with file systems of its own).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -16,7 +16,7 @@ use tandem::web::request;
 use tandem::web::site::Sites;
 
 use super::Cut;
-use super::web::{answer_head, one, unchunk};
+use super::web::{Headers, answer_head, one, unchunk};
 
 // ---- a script's answer ---------------------------------------------------------------------
 
@@ -67,17 +67,31 @@ pub fn web_answer(input: &[u8]) {
     let is_length_reached = answer.is_length_reached();
     let ending = answer.finish(&mut out);
     assert!(ending == Ending::Whole || !is_length_reached);
-    let (status, headers, body) = answer_head(&out).expect("a head that can be read");
+    assert_eq!(asked.is_http_10, terms.is_http_10);
+    let may_be_ours = asked.gzip_min.is_some() && !stream.windows(16).any(is_coding);
+    let (status, headers, content) = told_to_client(&out, terms, ending);
     assert_eq!(Some(status), answer.status());
+    let Some(content) = content else { return };
+    if may_be_ours && one(&headers, "content-encoding").as_deref() == Some("gzip") {
+        assert!(ending == Ending::Close || unzip(&content) == promised);
+    } else {
+        assert!(promised == content);
+    }
+}
+
+/// Status and headers that a client reads, and the body as it delimits it: none where there is
+/// nothing to delimit.
+fn told_to_client(out: &[u8], terms: Terms, ending: Ending) -> (u16, Headers, Option<Vec<u8>>) {
+    let (status, headers, body) = answer_head(out).expect("a head that can be read");
     let is_closing = one(&headers, "connection").as_deref() == Some("close");
     assert_eq!(is_closing, !terms.is_keep_alive, "what is told is what is done");
     let length = one(&headers, "content-length").map(|it| it.parse::<usize>().expect("digits"));
     let coding = one(&headers, "transfer-encoding");
     assert!(length.is_none() || coding.is_none());
-    assert!(coding.is_none() || !asked.is_http_10);
-    if asked.is_head || matches!(status, 204 | 304) {
+    assert!(coding.is_none() || !terms.is_http_10);
+    if terms.is_head || matches!(status, 204 | 304) {
         assert_eq!((body, ending), (&b""[..], Ending::Whole));
-        return;
+        return (status, headers, None);
     }
     let content = match (length, coding.as_deref()) {
         (Some(length), _) => {
@@ -97,12 +111,7 @@ pub fn web_answer(input: &[u8]) {
             body.to_vec()
         }
     };
-    let is_ours = asked.gzip_min.is_some() && !stream.windows(16).any(is_coding);
-    if is_ours && one(&headers, "content-encoding").as_deref() == Some("gzip") {
-        assert!(ending == Ending::Close || unzip(&content) == promised);
-    } else {
-        assert!(promised == content);
-    }
+    (status, headers, Some(content))
 }
 
 /// The script may have coded its body itself.
