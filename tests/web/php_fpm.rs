@@ -284,7 +284,7 @@ fn a_client_that_leaves_frees_its_php_worker() {
     let by_front = start.elapsed();
     pools.iter().for_each(|pool| pool.wait_idle(Duration::from_secs(1)));
     println!("free after {by_front:?} here, {:?} in the pools", start.elapsed());
-    assert!(by_front < Duration::from_millis(100), "{by_front:?}");
+    assert!(by_front < Duration::from_millis(250), "{by_front:?}");
 }
 
 #[test]
