@@ -175,6 +175,16 @@ pub const WEB_ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a PROXY protocol header, its TLVs included; a longer one closes the connection.
 pub const WEB_PROXY_BYTES_MAX: usize = 4096;
 
+/// Rounds of a password's hash (crypt(5)); one of 5,000, the usual number, takes 2 ms.
+pub const WEB_PASSWORD_ROUNDS_MAX: usize = 10_000;
+
+/// Hashes within an interval, however many passwords are tried: a twentieth of the loop's time.
+pub const WEB_PASSWORDS_PER_INTERVAL: u32 = 20;
+pub const WEB_PASSWORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes of a file of users; a larger one is refused when it is read.
+pub const WEB_USER_FILE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Virtual hosts; more are refused when the configuration is read.
 pub const WEB_SITES_MAX: usize = 256;
 

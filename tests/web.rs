@@ -30,5 +30,7 @@ mod inside;
 mod php_fpm;
 #[path = "web/proxied.rs"]
 mod proxied;
+#[path = "web/reload.rs"]
+mod reload;
 #[path = "web/sites.rs"]
 mod sites;

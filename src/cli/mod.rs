@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{Request, Response};
-use crate::os::{control, file, serve_sql};
+use crate::os::{control, file, serve_sql, serve_web};
 use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
@@ -47,6 +47,7 @@ usage: tandem APPLET [ARGUMENTS]
                                       its database has (it is saved before)
   reseed --yes                        replace this host's database by a copy of the other one's
                                       (MySQL 8.0.17 and later)
+  reload                              read the configuration again; requests go on
   check [--live] [--host NAME] [FILE] validate a configuration; --live: look at the network too
   encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
@@ -93,6 +94,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
             "reseed needs --yes: it replaces everything in this host's database by a copy of the \
              other one's",
         ),
+        "reload" if rest.is_empty() => act(&Request::Reload),
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),
         "example" if rest.is_empty() => {
@@ -167,7 +169,7 @@ impl Place {
     }
 
     fn load(&self) -> Result<(Config, HostId), String> {
-        let config = load(&self.config)?;
+        let config = file::load_config(&self.config)?;
         let me = this_host(&config, self.host.as_deref())?;
         Ok((config, me))
     }
@@ -180,19 +182,11 @@ fn value_of<'a>(
     rest.next().cloned().ok_or_else(|| format!("{option} needs a value"))
 }
 
-/// Reads and checks a configuration file, secrets included.
-fn load(path: &str) -> Result<Config, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
-    })?;
-    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
-    config.resolve(file::read_secret).map_err(|error| format!("{path}: {error}"))?;
-    Ok(config)
-}
-
 /// Whether what the configuration names besides secrets can be used: certificates and their keys.
 fn check_files(path: &str, config: &Config) -> Result<(), String> {
-    serve_sql::check_files(&config.sql).map_err(|why| format!("{path}: {why}"))
+    let sql = serve_sql::check_files(&config.sql);
+    let checked = sql.and_then(|()| serve_web::check_files(&config.web));
+    checked.map_err(|why| format!("{path}: {why}"))
 }
 
 /// Which of the two this host is, by the name that was given or by its own.

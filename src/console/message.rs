@@ -22,6 +22,8 @@ pub enum Request {
     Hold(bool),
     /// Whether this host is to take no role.
     Maintenance(bool),
+    /// Read the configuration again.
+    Reload,
 }
 
 impl Request {
@@ -31,7 +33,7 @@ impl Request {
         match self {
             Self::Status => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
-            Self::Hold(_) | Self::Maintenance(_) => true,
+            Self::Hold(_) | Self::Maintenance(_) | Self::Reload => true,
         }
     }
 }

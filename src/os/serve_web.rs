@@ -6,9 +6,11 @@
 //! One slot of the slab is one client's connection with its upstream socket and its files. Events
 //! only set flags; `pump` then does what the flags and the session allow, within a budget.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
@@ -16,6 +18,7 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
+use crate::web::access::UserFiles;
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
 use crate::web::reply::{Pages, Stamp};
@@ -57,7 +60,7 @@ pub struct Site {
 /// The web front of this host.
 #[derive(Debug)]
 pub struct ServeWeb {
-    config: Config,
+    settings: Rc<Settings>,
     site: Site,
     listeners: Vec<Listener>,
     slots: Vec<Slot>,
@@ -69,10 +72,6 @@ pub struct ServeWeb {
     probe_generation: u16,
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
-    sites: Sites,
-    pages: Pages,
-    /// By the site's number.
-    roots: Vec<Root>,
     journal: Journal,
     stamp: Stamp,
     stamp_at: Instant,
@@ -80,6 +79,28 @@ pub struct ServeWeb {
     accept_paused_until: Option<Instant>,
     requests: u64,
     by_class: [u64; 5],
+}
+
+/// What a reload replaces. A request ends under those that it began under.
+#[derive(Debug)]
+struct Settings {
+    config: Config,
+    sites: Sites,
+    pages: Pages,
+    users: UserFiles,
+    /// By the site's number.
+    roots: RefCell<Vec<Root>>,
+}
+
+impl Settings {
+    fn new(config: &Config) -> Result<Rc<Self>, String> {
+        let sites = Sites::new(config);
+        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
+        let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
+        let roots = RefCell::new(roots);
+        let (users, pages) = (users(&sites)?, pages(config));
+        Ok(Rc::new(Self { config: config.clone(), sites, pages, users, roots }))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,15 +130,11 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let unix_seconds = unix_seconds();
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
-            config: config.clone(),
-            roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
-            sites,
-            pages: pages(config),
+            settings: Settings::new(config).map_err(invalid)?,
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -148,6 +165,38 @@ impl ServeWeb {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
+    /// has other ports.
+    pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
+        let old = &self.settings.config;
+        for (key, is_changed) in [
+            ("port", old.port != config.port),
+            ("php_port", old.php_port != config.php_port),
+            ("php_status_port", old.php_status_port != config.php_status_port),
+        ] {
+            if is_changed {
+                return Err(format!(
+                    "web.{key} changed, which takes a restart of the daemon; nothing was taken"
+                ));
+            }
+        }
+        let settings = Settings::new(config)?;
+        self.upstream.configure(config.php_requests_max, config.slow_start);
+        if old.access_log != config.access_log {
+            self.journal = Journal::new(config.access_log.clone());
+        }
+        self.settings = settings;
+        for slot in &mut self.slots {
+            if let Some(connection) = &mut slot.connection
+                && !connection.session.is_in_flight()
+            {
+                connection.settings = Rc::clone(&self.settings);
+            }
+        }
+        self.settle(turn);
+        Ok(())
     }
 
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
@@ -286,7 +335,8 @@ impl ServeWeb {
                 }
                 break true;
             }
-            let cx = self.context(turn.now, connection.is_virtual);
+            let settings = Rc::clone(&connection.settings);
+            let cx = self.context(&settings, turn.now, connection.is_virtual);
             let host = connection.upstream.as_ref().map(|&(host, _)| host);
             match connection.advance(cx, turn.buffer) {
                 Moved::Nothing => {
@@ -328,10 +378,12 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let candidate = connection.session.candidate(&self.sites);
+                    let candidate = connection.session.candidate(&connection.settings.sites);
                     let (site, path) = candidate.unwrap_or_default();
-                    let (found, file) = self
+                    let (found, file) = connection
+                        .settings
                         .roots
+                        .borrow_mut()
                         .get_mut(site)
                         .map_or((Found::Missing, Source::Nowhere), |root| {
                             root.look(turn.now, self.stamp.unix_seconds, &path)
@@ -363,6 +415,7 @@ impl ServeWeb {
                 Output::Finished => {
                     *budget = budget.saturating_sub(REQUEST_COST_BYTES);
                     connection.forget_request();
+                    connection.settings = Rc::clone(&self.settings);
                     if let Some(entry) = connection.session.take_finished() {
                         self.finished(turn.now, &entry);
                     }
@@ -377,7 +430,8 @@ impl ServeWeb {
                 Output::Close => return false,
             };
             if let Some(input) = answer {
-                let cx = self.context(turn.now, connection.is_virtual);
+                let settings = Rc::clone(&connection.settings);
+                let cx = self.context(&settings, turn.now, connection.is_virtual);
                 connection.session.handle(cx, input);
             }
         }
@@ -461,7 +515,8 @@ impl ServeWeb {
         else {
             return;
         };
-        let cx = self.context(now, connection.is_virtual);
+        let settings = Rc::clone(&connection.settings);
+        let cx = self.context(&settings, now, connection.is_virtual);
         connection.session.handle(cx, input);
         if let Some(entry) = self.slot_mut(slot) {
             entry.connection = Some(connection);
@@ -484,12 +539,18 @@ impl ServeWeb {
         self.timers.insert((wanted, slot));
     }
 
-    const fn context(&self, now: Instant, is_virtual: bool) -> Context<'_> {
+    fn context<'a>(
+        &'a self,
+        settings: &'a Settings,
+        now: Instant,
+        is_virtual: bool,
+    ) -> Context<'a> {
         Context {
             now,
-            config: &self.config,
-            sites: &self.sites,
-            pages: &self.pages,
+            config: &settings.config,
+            sites: &settings.sites,
+            pages: &settings.pages,
+            users: &settings.users,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }
@@ -514,6 +575,23 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
+}
+
+/// Whether the files of users that the section names can be used; why not, and what to do.
+pub fn check_files(config: &Config) -> Result<(), String> {
+    users(&Sites::new(config)).map(drop)
+}
+
+fn users(sites: &Sites) -> Result<UserFiles, String> {
+    let mut users = UserFiles::default();
+    for path in sites.user_files() {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        if text.len() > limits::WEB_USER_FILE_BYTES_MAX {
+            return Err(format!("{path}: larger than {} bytes", limits::WEB_USER_FILE_BYTES_MAX));
+        }
+        users.add(path, &text)?;
+    }
+    Ok(users)
 }
 
 /// The operator's error pages; one that cannot be read is told and does without.

@@ -4,6 +4,7 @@
 //! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
 //! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
 
+pub mod access;
 pub mod answer;
 pub mod body;
 pub mod coding;
@@ -50,6 +51,8 @@ pub struct Config {
     pub error_page: BTreeMap<String, String>,
     /// Path prefixes that nobody gets anything of: 403 (nginx: deny all).
     pub deny: Vec<String>,
+    /// What holds at and below a path: who is let in, how much may be sent (nginx: location).
+    pub location: Vec<access::Location>,
     /// Path prefixes below which no script is run, for what visitors can upload.
     pub no_execute: Vec<String>,
     /// Paths that are somewhere else (nginx: return, rewrite).
@@ -118,6 +121,7 @@ impl Default for Config {
             front_controller: false,
             error_page: BTreeMap::new(),
             deny: Vec::new(),
+            location: Vec::new(),
             no_execute: Vec::new(),
             redirect: Vec::new(),
             sites: Vec::new(),

@@ -7,6 +7,7 @@ use std::mem;
 
 use crate::limits;
 
+use super::access::Leave;
 use super::body;
 use super::coding::{Accepted, Coding};
 use super::exchange::Exchange;
@@ -36,7 +37,7 @@ impl Session {
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
             }
-            Ok((running, _, gate @ (Gate::Denied | Gate::Server | Gate::Redirect(..)))) => {
+            Ok((running, _, gate)) => {
                 self.running = Some(Box::new(running));
                 self.turn_away(cx, head_bytes, &gate);
             }
@@ -71,6 +72,13 @@ impl Session {
         let mut inbound = mem::take(&mut self.inbound);
         match gate {
             Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            // RFC 9110, 11.6.1; RFC 7617, 2.1.
+            Gate::LogIn(realm) => self.page(
+                cx,
+                401,
+                &format!("WWW-Authenticate: Basic realm=\"{realm}\", charset=\"UTF-8\"\r\n"),
+            ),
+            Gate::Busy => self.page(cx, 503, "Retry-After: 1\r\n"),
             Gate::Server => self.tell_options(cx),
             Gate::Redirect(status, location) => {
                 let location = String::from_utf8_lossy(location);
@@ -198,7 +206,8 @@ impl Session {
     ) {
         let root = &cx.sites.site(site).root;
         let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
-        let built = params::build(head, ends, root, script, document_path);
+        let user = self.running.as_ref().map_or(&[][..], |running| &running.user);
+        let built = params::build(head, ends, user, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -255,13 +264,15 @@ impl Session {
                 None => return,
             },
         };
+        let running = self.running.as_ref();
+        let body_max = running.map_or(cx.config.body_max.0, |running| running.body_max);
         let is_whole = loop {
             match decoder.next(&mut rest) {
                 Ok(body::Step::Piece(piece)) => {
                     if let State::Php(exchange) = &mut self.state {
                         exchange.collect(piece);
                     }
-                    if decoder.body_bytes() > cx.config.body_max.0 {
+                    if decoder.body_bytes() > body_max {
                         self.body_refused(cx, 413);
                         return;
                     }
@@ -370,26 +381,37 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     if head.method == Method::Forbidden {
         return Err((Some(Box::new(running)), Refusal(405)));
     }
-    if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
+    let site = cx.sites.find(head.host);
+    let path = path::normalise(head.path);
+    let location = path.as_ref().and_then(|path| cx.sites.site(site).location(path));
+    let own_max = location.and_then(|location| location.client_max_body_size);
+    running.body_max = own_max.unwrap_or(cx.config.body_max).0;
+    if matches!(head.framing, Framing::Length(length) if length > running.body_max) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
-    let site = cx.sites.find(head.host);
-    match path::normalise(head.path) {
-        Some(path) => {
-            let is_server = head.target == "*";
-            let gate = match cx.sites.site(site).gate(&path) {
-                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
-                    location.push(b'?');
-                    location.extend_from_slice(head.query);
-                    Gate::Redirect(status, location)
-                }
-                gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
-            };
-            let gate = if is_server { Gate::Server } else { gate };
-            Ok((running, Lookup::new(site, path).accepting(accepted), gate))
-        }
-        None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
+    let Some(path) = path else {
+        return Err((Some(Box::new(running)), Refusal::BAD_REQUEST));
+    };
+    let mut gate = cx.sites.site(site).gate(&path);
+    if let (Gate::Redirect(_, to), false) = (&mut gate, head.query.is_empty()) {
+        to.push(b'?');
+        to.extend_from_slice(head.query);
     }
+    if head.target == "*" {
+        gate = Gate::Server;
+    } else if let (Gate::Open, Some(location)) = (&gate, location) {
+        let authorization = head.header("authorization");
+        match location.judge(cx.now, ends.client.ip(), authorization, cx.users) {
+            Leave::Granted(user) => {
+                running.words.user.clone_from(&user);
+                running.user = user;
+            }
+            Leave::Forbidden => gate = Gate::Denied,
+            Leave::Unauthorized(realm) => gate = Gate::LogIn(realm),
+            Leave::Busy => gate = Gate::Busy,
+        }
+    }
+    Ok((running, Lookup::new(site, path).accepting(accepted), gate))
 }
 
 fn words(head: &Head<'_>) -> Words {
@@ -398,5 +420,6 @@ fn words(head: &Head<'_>) -> Words {
         line: format!("{} {} HTTP/{version}", head.method_word, head.target).into_bytes(),
         referer: head.header("referer").unwrap_or_default().to_vec(),
         agent: head.header("user-agent").unwrap_or_default().to_vec(),
+        user: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
+use super::access::UserFiles;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
@@ -88,6 +89,9 @@ pub(super) struct Running {
     pub(super) site: usize,
     /// Whom it really comes from.
     pub(super) ends: Ends,
+    /// The user that logged in; empty where none had to.
+    pub(super) user: Vec<u8>,
+    pub(super) body_max: u64,
     pub(super) head: Vec<u8>,
     pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
@@ -102,6 +106,7 @@ pub struct Context<'a> {
     pub config: &'a Config,
     pub sites: &'a Sites,
     pub pages: &'a Pages,
+    pub users: &'a UserFiles,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -583,6 +588,8 @@ impl Running {
             is_continue_due: false,
             site: 0,
             ends,
+            user: Vec::new(),
+            body_max: u64::MAX,
             head: Vec::new(),
             inside: None,
             has_length: false,
@@ -608,6 +615,7 @@ mod tests {
         config: Config,
         sites: Sites,
         pages: Pages,
+        users: UserFiles,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -626,6 +634,7 @@ mod tests {
                 session: Session::new(Instant::ZERO, &config, ends),
                 sites: Sites::new(&config),
                 pages: Pages::new(),
+                users: UserFiles::default(),
                 config,
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
@@ -642,6 +651,7 @@ mod tests {
                 config: &self.config,
                 sites: &self.sites,
                 pages: &self.pages,
+                users: &self.users,
                 stamp: &self.stamp,
                 is_draining: self.is_draining,
             };

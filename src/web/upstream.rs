@@ -163,6 +163,16 @@ impl Upstream {
         }
     }
 
+    /// Other limits from now on; what is known of the peers stays.
+    pub fn configure(&mut self, requests_max: usize, slow_start: Duration) {
+        self.slow_start = slow_start;
+        for peer in &mut self.peers {
+            // A pool's own limit comes back with its next status.
+            peer.config_max = requests_max.max(1);
+            peer.requests_max = peer.config_max;
+        }
+    }
+
     /// Asks for a peer that is not in `tried`. A retry waits at the head of the queue; it is
     /// charged to the budget where the first try may have been executed.
     pub fn acquire(

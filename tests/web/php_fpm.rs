@@ -366,3 +366,21 @@ fn bench() {
     std::thread::sleep(Duration::from_secs(seconds.unwrap_or(10)));
     println!("{:?}", front.status());
 }
+
+#[test]
+fn php_is_told_who_logged_in() {
+    let Some((_, pools)) = pair() else { return };
+    let files = Tree::new();
+    files.write("users", crate::sites::USERS);
+    let users = files.root.join("users");
+    let php = pools.each_ref().map(|pool| pool.address);
+    let front = Front::start_with(php, |config| {
+        let text =
+            format!("prefix = \"/\"\nauth_basic = \"here\"\nauth_basic_user_file = {users:?}\n");
+        config.location = vec![toml::from_str(&text).unwrap()];
+    });
+    front.tree.write("who.php", "<?php echo $_SERVER['AUTH_TYPE'], ' ', $_SERVER['REMOTE_USER'];");
+    let mut client = Client::connect(front.address);
+    client.request("GET", "/who.php", "Authorization: Basic YW5uOnNlY3JldA==\r\n");
+    assert_eq!(client.answer().text(), "Basic ann");
+}

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use tandem::time::Instant;
 use tandem::web::Config;
+use tandem::web::access::UserFiles;
 use tandem::web::body::{Decoder, Step};
 use tandem::web::fastcgi::{self, Event, Kind, Params};
 use tandem::web::log::Entry;
@@ -43,6 +44,7 @@ struct Desk {
     sites: Sites,
     stamp: Stamp,
     pages: Pages,
+    users: UserFiles,
     session: Session,
     sent: Vec<u8>,
     entries: Vec<Entry>,
@@ -72,6 +74,7 @@ impl Desk {
             sites: Sites::new(&config),
             stamp: Stamp::new(1_700_000_000),
             pages: Pages::new(),
+            users: UserFiles::default(),
             config,
             sent: Vec::new(),
             entries: Vec::new(),
@@ -95,6 +98,7 @@ impl Desk {
             config: &self.config,
             sites: &self.sites,
             pages: &self.pages,
+            users: &self.users,
             stamp: &self.stamp,
             is_draining: false,
         };

@@ -5,6 +5,7 @@
 //! until a call came back with EAGAIN or a short count.
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::sendfile;
 use rustix::io::{Errno, pread, pwrite};
@@ -16,12 +17,15 @@ use crate::web::exchange::Phase;
 use crate::web::session::{Context, Input, Session};
 use crate::wire::HostId;
 
+use super::Settings;
 use super::ping::evidence_of;
 use super::root::{Source, spool_file};
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) session: Session,
+    /// Those of the request that is being answered, else the newest.
+    pub(super) settings: Rc<Settings>,
     pub(super) client: Socket,
     pub(super) is_virtual: bool,
     pub(super) upstream: Option<(HostId, Socket)>,
@@ -116,9 +120,15 @@ impl Socket {
 }
 
 impl Connection {
-    pub(super) const fn new(session: Session, client: OwnedFd, is_virtual: bool) -> Self {
+    pub(super) const fn new(
+        session: Session,
+        settings: Rc<Settings>,
+        client: OwnedFd,
+        is_virtual: bool,
+    ) -> Self {
         Self {
             session,
+            settings,
             client: Socket::new(client),
             is_virtual,
             upstream: None,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
@@ -56,7 +57,7 @@ impl ServeWeb {
         is_virtual: bool,
     ) {
         // Dropping the socket closes it: one too many.
-        if self.open >= self.config.connections_max {
+        if self.open >= self.settings.config.connections_max {
             return;
         }
         if local.ip().is_unspecified() {
@@ -69,8 +70,10 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
-        let connection = Connection::new(session, socket, is_virtual);
+        let settings = Rc::clone(&self.settings);
+        let ends = Ends { client, local, is_https: false };
+        let session = Session::new(turn.now, &settings.config, ends);
+        let connection = Connection::new(session, settings, socket, is_virtual);
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
