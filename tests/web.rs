@@ -14,6 +14,8 @@ mod cases;
 mod client;
 #[path = "web/coding.rs"]
 mod coding;
+#[path = "web/disk.rs"]
+mod disk;
 #[path = "web/drain.rs"]
 mod drain;
 #[path = "web/exhaustion.rs"]

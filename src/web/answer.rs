@@ -381,8 +381,10 @@ impl Header {
             }
             let colon = line.iter().position(|&byte| byte == b':').ok_or(Error::Line)?;
             let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default().trim_ascii();
+            let value = value.get(1..).unwrap_or_default();
+            // Before it is trimmed: the line is passed on as it is, and CR and FF are white space.
             let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
+            let value = value.trim_ascii();
             if name.is_empty() || !name.iter().copied().all(is_token_byte) || !is_clean {
                 return Err(Error::Line);
             }
@@ -622,6 +624,8 @@ mod tests {
             ("no colon\r\n\r\n", Error::Line),
             ("A: b\rX: y\r\n\r\n", Error::Line),
             ("A: b\0\r\n\r\n", Error::Line),
+            ("A: b\r\r\n\r\n", Error::Line),
+            ("A:\x0cb\r\n\r\n", Error::Line),
             ("A b: c\r\n\r\n", Error::Line),
             (": c\r\n\r\n", Error::Line),
             ("Content-Length: -1\r\n\r\n", Error::Length),

@@ -144,7 +144,8 @@ impl Session {
 
     fn collect(&mut self, cx: Context<'_>, piece: &[u8]) {
         let State::Php(exchange) = &mut self.state else { return };
-        if exchange.collect(piece) > cx.config.body_max.0 {
+        exchange.collect(piece);
+        if exchange.collected_bytes() > cx.config.body_max.0 {
             self.refuse(cx, 413);
             return;
         }

@@ -273,17 +273,13 @@ impl Session {
         };
         let running = self.running.as_ref();
         let body_max = running.map_or(cx.config.body_max.0, |running| running.body_max);
-        let mut discarded_bytes = 0u64;
         let is_whole = loop {
             match decoder.next(&mut rest) {
                 Ok(body::Step::Piece(piece)) => {
-                    let body_bytes = if let State::Php(exchange) = &mut self.state {
-                        exchange.collect(piece)
-                    } else {
-                        discarded_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                        discarded_bytes
-                    };
-                    if body_bytes > body_max {
+                    if let State::Php(exchange) = &mut self.state {
+                        exchange.collect(piece);
+                    }
+                    if decoder.body_bytes() > body_max {
                         self.body_refused(cx, 413);
                         return;
                     }
@@ -326,6 +322,10 @@ impl Session {
             self.refuse(cx, status);
         } else {
             self.linger();
+            // Its page may be out already: then no write will come that goes on from here.
+            if self.pending().is_empty() {
+                self.wrote(cx, 0);
+            }
         }
     }
 

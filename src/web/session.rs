@@ -380,7 +380,9 @@ impl Session {
         if self.is_proxy_due && !self.take_proxy() {
             return;
         }
-        let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
+        // One that came in a single read is measured as one that came in many.
+        let end = request::find_end(&self.inbound, self.scanned);
+        let Some(head_bytes) = end.filter(|&end| end <= limits::WEB_HEAD_BYTES_MAX) else {
             self.scanned = self.inbound.len();
             if self.inbound.len() > limits::WEB_HEAD_BYTES_MAX {
                 let has_line = self.inbound.contains(&b'\n');
@@ -405,7 +407,7 @@ impl Session {
         }
     }
 
-    fn wrote(&mut self, cx: Context<'_>, count: usize) {
+    pub(super) fn wrote(&mut self, cx: Context<'_>, count: usize) {
         self.written += count;
         if self.written < self.outbound.len() {
             if count > 0 || self.write_deadline.is_none() {
@@ -830,6 +832,34 @@ mod tests {
         desk.orders();
         assert!(desk.write().contains("Connection: close\r\n"));
         assert_eq!(desk.orders(), [Output::Close]);
+    }
+
+    #[test]
+    fn a_head_is_too_large_in_one_read_too() {
+        let lines = "X: yyyyyyyyyyyyy\r\n".repeat(limits::WEB_HEAD_BYTES_MAX / 17);
+        let text = format!("GET /a.txt HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        for size in [usize::MAX, 1000] {
+            let mut desk = Desk::new();
+            text.as_bytes().chunks(size).for_each(|piece| desk.feed(Input::Received(piece)));
+            assert!(desk.write().starts_with("HTTP/1.1 431 "));
+        }
+    }
+
+    #[test]
+    fn an_unwanted_body_is_measured_as_a_whole_and_ends_its_connection_at_once() {
+        let head = "POST /a.txt HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in ["5\r\n01234\r\n6\r\n567890\r\n", "x"] {
+            let mut desk = Desk::new();
+            desk.config.body_max = crate::units::ByteCount(10);
+            desk.receive(head);
+            assert!(desk.write().starts_with("HTTP/1.1 405 "));
+            body.as_bytes().iter().for_each(|&byte| desk.feed(Input::Received(&[byte])));
+            assert_eq!(desk.orders(), [Output::Shutdown]);
+            desk.receive(GET_PHP);
+            assert_eq!(desk.orders(), []);
+            desk.pass(limits::WEB_LINGER_LIMIT);
+            assert_eq!(desk.orders(), [Output::Close]);
+        }
     }
 
     #[test]

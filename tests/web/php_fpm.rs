@@ -1,5 +1,6 @@
 //! The front before real php-fpm 8.2, two pools on ephemeral ports.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tandem::web::fastcgi::{self, Kind, Params};
 
 use crate::client::{Client, get};
 use crate::front::{Front, Tree};
@@ -25,6 +27,11 @@ pub(crate) struct Fpm {
 
 impl Fpm {
     pub(crate) fn start(workers: usize) -> Option<Self> {
+        Self::start_with(workers, "")
+    }
+
+    /// With further lines of configuration.
+    fn start_with(workers: usize, more: &str) -> Option<Self> {
         let tree = Tree::new();
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [address, status] = free.each_ref().map(|free| free.local_addr().unwrap());
@@ -34,7 +41,8 @@ impl Fpm {
             "[global]\nerror_log = {base}/error.log\ndaemonize = no\n\
              [www]\nuser = root\ngroup = root\nlisten = {address}\npm = static\n\
              pm.max_children = {workers}\nping.path = /ping\n\
-             pm.status_listen = {status}\npm.status_path = /status\ncatch_workers_output = no\n"
+             pm.status_listen = {status}\npm.status_path = /status\ncatch_workers_output = no\n\
+             {more}\n"
         );
         let path = tree.base.join("fpm.conf");
         std::fs::write(&path, config).unwrap();
@@ -60,6 +68,36 @@ impl Fpm {
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(fpm)
+    }
+
+    /// A number of the pool's status; whoever answers it is no worker.
+    fn status(&self, name: &str) -> u32 {
+        let mut params = Params::new();
+        for (name, value) in [
+            ("SCRIPT_NAME", "/status"),
+            ("SCRIPT_FILENAME", "/status"),
+            ("REQUEST_METHOD", "GET"),
+            ("QUERY_STRING", ""),
+        ] {
+            assert!(params.add(name.as_bytes(), value.as_bytes()));
+        }
+        let mut bytes = params.finish();
+        fastcgi::emit_end(&mut bytes, Kind::Stdin);
+        let mut stream = TcpStream::connect(self.status).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("{text}")).trim().parse().unwrap()
+    }
+
+    fn wait_idle(&self, limit: Duration) {
+        let start = Instant::now();
+        while self.status("active processes") > 0 {
+            assert!(start.elapsed() < limit, "still busy after {:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -88,6 +126,11 @@ impl Drop for Fpm {
 
 fn pair() -> Option<(Front, [Fpm; 2])> {
     let pools = [Fpm::start(6)?, Fpm::start(6)?];
+    let front = front(&pools);
+    Some((front, pools))
+}
+
+fn front(pools: &[Fpm; 2]) -> Front {
     let php = pools.each_ref().map(|pool| pool.address);
     let status = pools.each_ref().map(|pool| Some(pool.status));
     // The pool's status lowers it to five.
@@ -101,7 +144,7 @@ fn pair() -> Option<(Front, [Fpm; 2])> {
     front.tree.write("sleep.php", "<?php usleep(50000); echo 'slept';");
     front.tree.write("big.php", "<?php for ($i = 0; $i < 500; $i++) echo str_repeat('x', 10000);");
     front.tree.write("die.php", "<?php shell_exec('kill -9 ' . getmypid());");
-    Some((front, pools))
+    front
 }
 
 #[test]
@@ -228,6 +271,98 @@ fn a_page_that_kills_its_worker_takes_out_nobody() {
     for _ in 0..30 {
         assert_eq!(get(front.address, "/t.php").status, 200);
     }
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_php_worker() {
+    let Some((front, pools)) = pair() else { return };
+    front.tree.write(
+        "drip.php",
+        "<?php for ($i = 0; $i < 1000; $i++) { echo 'x'; flush(); usleep(10000); }",
+    );
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(front.address)).collect();
+    for client in &mut clients {
+        client.request("GET", "/drip.php", "");
+    }
+    front.wait("they are at php", |status| status.in_flight == 4);
+    let busy = || pools.iter().map(|pool| pool.status("active processes")).sum::<u32>();
+    while busy() < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    drop(clients);
+    front.wait("the front is rid of them", |status| status.in_flight == 0);
+    let by_front = start.elapsed();
+    pools.iter().for_each(|pool| pool.wait_idle(Duration::from_secs(1)));
+    println!("free after {by_front:?} here, {:?} in the pools", start.elapsed());
+    assert!(by_front < Duration::from_millis(250), "{by_front:?}");
+}
+
+#[test]
+fn workers_that_end_after_five_requests_fail_nothing() {
+    let more = "pm.max_requests = 5";
+    let pools = [(); 2].map(|()| Fpm::start_with(6, more));
+    let [Some(first), Some(second)] = pools else { return };
+    let pools = [first, second];
+    let front = front(&pools);
+    under_load(&front, "pm.max_requests=5", || {});
+    let count: u64 = front.status().peers.iter().map(|peer| peer.requests).sum();
+    let started: u32 = pools.iter().map(|pool| pool.status("accepted conn")).sum();
+    println!("{count} requests, {started} connections with the pings");
+    assert!(count > 60, "each worker ended once: {count}");
+    assert!(front.status().peers.iter().all(|peer| peer.is_up));
+}
+
+#[test]
+fn what_a_script_does_after_its_answer_delays_nobody() {
+    let Some((front, pools)) = pair() else { return };
+    front.tree.write(
+        "after.php",
+        "<?php echo 'done'; fastcgi_finish_request(); usleep(1500000); touch(__DIR__ . '/after');",
+    );
+    let mut client = Client::connect(front.address);
+    client.get("/t.php");
+    let mut slowest = Duration::ZERO;
+    // Fewer than a pool has workers: the front cannot know that one is busy behind its answer.
+    for _ in 0..4 {
+        let start = Instant::now();
+        let answer = client.get("/after.php");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "done"));
+        assert!(answer.is_whole && answer.header("connection").is_none(), "{}", answer.head);
+        assert_eq!(client.get("/t.php").text(), "hello");
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("the slowest pair on one connection: {slowest:?}");
+    assert!(slowest < Duration::from_millis(750), "{slowest:?}");
+    pools.iter().for_each(|pool| pool.wait_idle(Duration::from_secs(4)));
+    assert!(front.root().join("after").exists(), "the rest of the script ran");
+}
+
+#[test]
+fn of_two_fronts_on_the_same_pools_neither_starves() {
+    let Some((one, pools)) = pair() else { return };
+    let other = front(&pools);
+    let fronts = [&one, &other];
+    let stop = Arc::new(AtomicBool::new(false));
+    // Each could fill both pools alone: 5 of 6 workers by the cap, of two pools.
+    let clients = fronts.map(|front| (0..5).flat_map(|_| load(front.address, &stop)).collect());
+    std::thread::sleep(Duration::from_secs(3));
+    stop.store(true, Ordering::Relaxed);
+    let counts = clients.map(|clients: Vec<std::thread::JoinHandle<_>>| {
+        let mut counts = (0, 0, Duration::ZERO);
+        for client in clients {
+            let (count, failed, slowest) = client.join().unwrap();
+            counts = (counts.0 + count, counts.1 + failed, counts.2.max(slowest));
+        }
+        counts
+    });
+    println!("requests, failed, slowest by front: {counts:?}");
+    let [(first, ..), (second, ..)] = counts;
+    assert!(counts.iter().all(|it| it.1 == 0), "{counts:?}");
+    assert!(first.min(second) * 3 > first.max(second), "{counts:?}");
+    // Twelve workers and 50 ms a request.
+    assert!(first + second > 200, "{counts:?}");
+    assert!(fronts.iter().all(|it| it.status().peers.iter().all(|peer| peer.is_up)));
 }
 
 /// By hand, for wrk:

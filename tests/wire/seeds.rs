@@ -12,6 +12,7 @@ use tandem::sql::login::{Door, Tls};
 use tandem::sql::packet;
 
 use super::targets::{LIKE_SENDER, MEND, beacon_body, link_message};
+use super::web_seeds;
 
 const VRRP: &str = include_str!("../vectors/vrrp/keepalived-2.2.7.txt");
 const ARP: &str = include_str!("../vectors/arp/keepalived-2.2.7.txt");
@@ -104,7 +105,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             one.chain(all).chain([behind(1, COMMANDS.into())]).collect()
         }
         "port" => requests(),
-        other => panic!("no target {other}"),
+        other => web_seeds::of(other),
     }
 }
 
