@@ -244,7 +244,8 @@ mod tests {
 
     /// `openssl passwd -6 -salt saltstring secret`, and the same with -5.
     const FILE: &str = "# users\n\
-        ann:$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogdTET5Ukw9Sf7eZTITsuk0Ry5qulYz.\n\
+        ann:$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogd\
+        TET5Ukw9Sf7eZTITsuk0Ry5qulYz.\n\
         bob:$5$saltstring$C3o4O1TC6aRHF4FI.QSZMXtHbaj2gSXr4sUc/3NcUi.:a comment\n";
 
     fn users() -> UserFiles {

@@ -357,6 +357,18 @@ pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
+/// A line's name, in small letters, and its value.
+fn split_line(line: &[u8]) -> Option<(String, &[u8])> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (name, value) = line.split_at(colon);
+    let value = value.get(1..)?;
+    // Before it is trimmed: the line is passed on as it is, and CR and FF are white space.
+    let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
+    let is_name = !name.is_empty() && name.iter().copied().all(is_token_byte);
+    let name = str::from_utf8(name).ok().filter(|_| is_clean && is_name)?;
+    Some((name.to_ascii_lowercase(), value.trim_ascii()))
+}
+
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut header = Self {
@@ -379,16 +391,7 @@ impl Header {
             if line.is_empty() || (index == 0 && line.starts_with(b"HTTP/")) {
                 continue;
             }
-            let colon = line.iter().position(|&byte| byte == b':').ok_or(Error::Line)?;
-            let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default();
-            // Before it is trimmed: the line is passed on as it is, and CR and FF are white space.
-            let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
-            let value = value.trim_ascii();
-            if name.is_empty() || !name.iter().copied().all(is_token_byte) || !is_clean {
-                return Err(Error::Line);
-            }
-            let name = str::from_utf8(name).map_err(|_| Error::Line)?.to_ascii_lowercase();
+            let (name, value) = split_line(line).ok_or(Error::Line)?;
             match name.as_str() {
                 "status" => status = Some(parse_status(value)?),
                 "content-length" => {

@@ -110,8 +110,8 @@ mod tests {
         entry.emit(&mut out, &date(1_700_000_000), &["a".into(), "b".into()]);
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "192.0.2.1 - ann \\x22 [14/Nov/2023:22:13:20 +0000] \"GET /\\x22\\x0A HTTP/1.1\" 200 12 \
-             \"-\" \"curl/8\" b 1.012 2\n"
+            "192.0.2.1 - ann \\x22 [14/Nov/2023:22:13:20 +0000] \
+             \"GET /\\x22\\x0A HTTP/1.1\" 200 12 \"-\" \"curl/8\" b 1.012 2\n"
         );
     }
 

@@ -305,7 +305,7 @@ fn workers_that_end_after_five_requests_fail_nothing() {
     let [Some(first), Some(second)] = pools else { return };
     let pools = [first, second];
     let front = front(&pools);
-    under_load(&front, "pm.max_requests=5", || {});
+    under_load(front.address, "pm.max_requests=5", || {});
     let count: u64 = front.status().peers.iter().map(|peer| peer.requests).sum();
     let started: u32 = pools.iter().map(|pool| pool.status("accepted conn")).sum();
     println!("{count} requests, {started} connections with the pings");

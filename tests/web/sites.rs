@@ -60,8 +60,9 @@ fn each_host_gets_its_site() {
 }
 
 /// `openssl passwd -6 -salt saltstring secret`.
-pub(crate) const USERS: &str = "ann:$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogd\
-                     TET5Ukw9Sf7eZTITsuk0Ry5qulYz.\n";
+pub(crate) const USERS: &str = "\
+    ann:$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogd\
+    TET5Ukw9Sf7eZTITsuk0Ry5qulYz.\n";
 
 #[test]
 fn a_location_asks_for_a_password_lets_networks_in_and_bounds_bodies() {
