@@ -136,13 +136,24 @@ fn the_fault_matrix_costs_no_get_and_repeats_no_post() {
     let mut complaints = Vec::new();
     let only = std::env::var("TANDEM_WEB_FAULT").unwrap_or_default();
     for fault in MATRIX.iter().filter(|fault| fault.name.contains(&only)) {
-        let shots = run(&mut pair, fault, first_id);
-        let judged = shots.and_then(|(shots, hit_at)| {
-            first_id += u64::try_from(shots.len()).unwrap_or(0);
-            judge(&pair, fault.name, &shots, hit_at)
-        });
-        if let Err(why) = judged {
-            complaints.push(format!("{}: {why}", fault.name));
+        // What a hiccup of the machine made slow is not slow a second time; what a fault of ours
+        // made slow is. Nothing else is tried again.
+        for is_last in [false, true] {
+            let shots = run(&mut pair, fault, first_id);
+            let judged = shots.and_then(|(shots, hit_at)| {
+                first_id += u64::try_from(shots.len()).unwrap_or(0);
+                judge(&pair, fault.name, &shots, hit_at)
+            });
+            match judged {
+                // While neither pool ran, nobody could have answered.
+                Ok(slow) if slow.is_empty() || fault.name == HICCUP_ROW => break,
+                Ok(_) if !is_last => {}
+                Ok(slow) => complaints.push(format!("{}: GETs were slow: {slow:?}", fault.name)),
+                Err(why) => {
+                    complaints.push(format!("{}: {why}", fault.name));
+                    break;
+                }
+            }
         }
     }
     assert!(complaints.is_empty(), "{}\n{}", complaints.join("\n"), pair.logs());
@@ -165,9 +176,9 @@ fn run(pair: &mut Pair, fault: &Fault, first_id: u64) -> Outcome<(Vec<Shot>, Ins
     Ok((load.finish()?, hit_at))
 }
 
-/// GETs: none failed, none slow. POSTs: none ran twice, and a lost one was on its way when the
+/// GETs: none failed; returned are those that were slow. POSTs: none ran twice, and a lost one was on its way when the
 /// fault came, so that nobody can know whether it ran.
-fn judge(pair: &Pair, name: &str, shots: &[Shot], hit_at: Instant) -> Outcome<()> {
+fn judge(pair: &Pair, name: &str, shots: &[Shot], hit_at: Instant) -> Outcome<Vec<String>> {
     let (posts, gets): (Vec<&Shot>, Vec<&Shot>) = shots.iter().partition(|shot| shot.is_post);
     let failed = |shots: &[&Shot]| -> Vec<String> {
         let complaint = |shot: &&Shot| {
@@ -205,10 +216,6 @@ fn judge(pair: &Pair, name: &str, shots: &[Shot], hit_at: Instant) -> Outcome<()
         stalled.as_millis(),
     );
     check(failed(&gets).is_empty(), || format!("GETs failed: {:?}", failed(&gets)))?;
-    // While neither pool ran, nobody could have answered.
-    check(slow.is_empty() || name == HICCUP_ROW, || {
-        format!("GETs slower than {SLOW:?}: {slow:?}")
-    })?;
     check(twice == 0, || format!("{twice} POSTs ran twice"))?;
     for shot in posts.iter().filter(|shot| shot.result.is_err()) {
         let is_known = matches!(shot.complaint(), Some("status 502" | "status 504"));
@@ -216,7 +223,8 @@ fn judge(pair: &Pair, name: &str, shots: &[Shot], hit_at: Instant) -> Outcome<()
         check(is_known && is_ambiguous, || format!("POSTs failed: {:?}", failed(&posts)))?;
     }
     let ran = |shot: &&&Shot| shot.result.is_ok() && !begun.contains_key(&shot.id);
-    check(posts.iter().filter(ran).count() == 0, || "a POST was answered and never ran".into())
+    check(posts.iter().filter(ran).count() == 0, || "a POST was answered and never ran".into())?;
+    Ok(slow)
 }
 
 #[test]
@@ -245,5 +253,7 @@ fn a_page_that_kills_its_worker_costs_nobody_else_anything() {
     let shots = load.finish().expect("the load ends");
     let failed: Vec<&Shot> = shots.iter().filter(|shot| shot.result.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}\n{}", pair.logs());
-    judge(&pair, "poison", &shots, hit_at).unwrap_or_else(|why| panic!("{why}\n{}", pair.logs()));
+    let judged = judge(&pair, "poison", &shots, hit_at);
+    let slow = judged.unwrap_or_else(|why| panic!("{why}\n{}", pair.logs()));
+    assert!(slow.is_empty(), "{slow:?}");
 }
