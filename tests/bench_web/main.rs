@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+mod idle;
 mod load;
 mod measure;
 mod servers;
@@ -158,6 +159,14 @@ fn bench(words: &[String]) -> Outcome<()> {
             .collect::<Outcome<_>>()?;
         for &connections in &options.connections {
             results.extend(compare(case, &servers, connections, &options)?);
+        }
+    }
+    if options.case.as_deref().is_none_or(|it| it == "idle") {
+        for name in ["nginx", "tandem"] {
+            let server = Server::start(name, &tree.0, 9000)?;
+            let bytes = idle::bytes_a_client(&server)?;
+            println!("idle               {name:<8} {bytes:>9.0} bytes a client");
+            results.push(json!({ "case": "idle", "server": name, "bytes_a_client": bytes }));
         }
     }
     if let Some(file) = &options.file {
