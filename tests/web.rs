@@ -24,6 +24,8 @@ mod failover;
 mod front;
 #[path = "web/inside.rs"]
 mod inside;
+#[path = "web/kept.rs"]
+mod kept;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
 #[path = "web/proxied.rs"]

@@ -31,14 +31,17 @@ mod cache;
 mod connection;
 mod intake;
 mod journal;
+mod legs;
 mod listen;
 mod ping;
 mod root;
+mod unread;
 
 use connection::{Connection, Moved};
 use journal::Journal;
+use legs::Legs;
 use listen::Listener;
-use ping::{Ping, connect_to, evidence_of};
+use ping::Ping;
 use root::{Root, Source};
 
 /// Where the front listens and where PHP is.
@@ -64,6 +67,7 @@ pub struct ServeWeb {
     free: Vec<u32>,
     open: usize,
     upstream: Upstream,
+    legs: Legs,
     probes: [Option<Ping>; 2],
     pools: [Option<Ping>; 2],
     probe_generation: u16,
@@ -93,9 +97,8 @@ const SIDE_CLIENT: u8 = 0;
 const SIDE_LISTENER: u8 = 1;
 const SIDE_PROBE: u8 = 2;
 const SIDE_POOL: u8 = 3;
-/// And above: upstream sockets, by attempt.
-const SIDE_UPSTREAM: u8 = 16;
-const ATTEMPTS: u8 = 200;
+/// Its slot is a leg's number, not a connection's.
+const SIDE_UPSTREAM: u8 = 4;
 
 /// What a request costs of the budget of a turn, beside its bytes.
 const REQUEST_COST_BYTES: usize = 8 * 1024;
@@ -112,6 +115,7 @@ impl ServeWeb {
         let sites = Sites::new(config);
         let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
+        let me = site.me;
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
             config: config.clone(),
@@ -124,12 +128,8 @@ impl ServeWeb {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            upstream: Upstream::new(
-                config.php_requests_max,
-                config.slow_start,
-                Instant::ZERO,
-                seed,
-            ),
+            upstream: Upstream::new(config, me, Instant::ZERO, seed),
+            legs: Legs::default(),
             probes: [None, None],
             pools: [None, None],
             probe_generation: 0,
@@ -181,19 +181,14 @@ impl ServeWeb {
             }
             SIDE_PROBE => self.probe_ready(turn, slot, generation, ready),
             SIDE_POOL => self.pool_ready(turn, slot, generation, ready),
+            SIDE_UPSTREAM => self.leg_ready(turn, slot, ready),
             _ => {
                 let Some(slot_entry) = self.slot_mut(slot) else { return };
                 if slot_entry.generation != generation {
                     return;
                 }
                 let Some(connection) = &mut slot_entry.connection else { return };
-                if side == SIDE_CLIENT {
-                    connection.client.note(ready);
-                } else if side == SIDE_UPSTREAM + connection.attempt
-                    && let Some((_, socket)) = &mut connection.upstream
-                {
-                    socket.note(ready);
-                }
+                connection.client.note(ready);
                 self.pump(turn, slot);
             }
         }
@@ -287,7 +282,7 @@ impl ServeWeb {
                 break true;
             }
             let cx = self.context(turn.now, connection.is_virtual);
-            let host = connection.upstream.as_ref().map(|&(host, _)| host);
+            let host = connection.leg.as_ref().map(|leg| leg.host);
             match connection.advance(cx, turn.buffer) {
                 Moved::Nothing => {
                     if !self.perform(turn, slot, &mut connection, &mut budget) {
@@ -298,9 +293,13 @@ impl ServeWeb {
                 Moved::Bytes(count) => budget = budget.saturating_sub(count),
             }
             if let (true, Some(host)) = (std::mem::take(&mut connection.is_host_heard), host) {
-                self.upstream.heard(turn.now, host);
+                let ticket = self.ticket(slot);
+                self.upstream.heard(turn.now, host, ticket);
             }
         };
+        if !is_open {
+            self.disconnect(&mut connection);
+        }
         let Some(entry) = self.slot_mut(slot) else { return };
         if is_open {
             entry.connection = Some(connection);
@@ -323,8 +322,7 @@ impl ServeWeb {
         connection: &mut Connection,
         budget: &mut usize,
     ) -> bool {
-        let ticket =
-            Ticket { slot, generation: self.slot_mut(slot).map_or(0, |entry| entry.generation) };
+        let ticket = self.ticket(slot);
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
@@ -351,10 +349,18 @@ impl ServeWeb {
                     self.upstream.leave(ticket);
                     None
                 }
-                Output::Connect(host) => self.connect(turn.plane, ticket, connection, host),
+                Output::Connect(host) => self.connect(turn, ticket, connection, host),
+                Output::Keep(_) => {
+                    self.keep(turn.now, ticket, connection);
+                    None
+                }
+                Output::AskRead => {
+                    let is_left = !Self::is_read(connection) && self.upstream.charge();
+                    Some(Input::FoundRead(!is_left))
+                }
                 Output::Release(host, evidence) => {
-                    connection.upstream = None;
-                    self.upstream.release(host);
+                    self.disconnect(connection);
+                    self.upstream.release(host, ticket);
                     if let Some(evidence) = evidence {
                         self.upstream.connect_failed(host, evidence);
                     }
@@ -384,24 +390,6 @@ impl ServeWeb {
         true
     }
 
-    fn connect(
-        &self,
-        plane: &Plane,
-        ticket: Ticket,
-        connection: &mut Connection,
-        host: HostId,
-    ) -> Option<Input<'static>> {
-        connection.attempt = (connection.attempt + 1) % ATTEMPTS;
-        let key = key(SIDE_UPSTREAM + connection.attempt, ticket.slot, ticket.generation);
-        match connect_to(plane, self.site.php[host.index()], key) {
-            Ok(socket) => {
-                connection.upstream = Some((host, socket));
-                None
-            }
-            Err(errno) => Some(Input::ConnectFailed(evidence_of(errno))),
-        }
-    }
-
     fn finished(&mut self, now: Instant, entry: &Entry) {
         self.requests += 1;
         let class = usize::from(entry.status / 100).saturating_sub(1).min(4);
@@ -424,7 +412,7 @@ impl ServeWeb {
                     self.feed(turn.now, ticket.slot, Input::Assigned(host));
                     self.pump(turn, ticket.slot);
                 } else {
-                    self.upstream.release(host);
+                    self.upstream.release(host, ticket);
                 }
                 continue;
             }
@@ -436,6 +424,7 @@ impl ServeWeb {
                     self.pools[host.index()] = None;
                 }
                 Some(Order::Lost(host)) => self.lost(turn, host),
+                Some(Order::CloseIdle(leg)) => self.close_idle(leg),
             }
         }
     }
@@ -446,7 +435,7 @@ impl ServeWeb {
             let Ok(slot) = u32::try_from(index) else { return };
             let is_there = self.slot_mut(slot).is_some_and(|entry| {
                 entry.connection.as_ref().is_some_and(|connection| {
-                    connection.upstream.as_ref().is_some_and(|&(other, _)| other == host)
+                    connection.leg.as_ref().is_some_and(|leg| leg.host == host)
                 })
             });
             if is_there {
@@ -505,6 +494,10 @@ impl ServeWeb {
         if unix_seconds != self.stamp.unix_seconds {
             self.stamp = Stamp::new(unix_seconds);
         }
+    }
+
+    fn ticket(&mut self, slot: u32) -> Ticket {
+        Ticket { slot, generation: self.slot_mut(slot).map_or(0, |entry| entry.generation) }
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {

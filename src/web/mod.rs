@@ -10,6 +10,7 @@ pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
+pub mod keepalive;
 pub mod log;
 pub mod lookup;
 pub mod origin;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
 use crate::units::{self, ByteCount, Cidr};
 
 /// Section `[web]`: the front that replaces nginx.
@@ -81,6 +83,13 @@ pub struct Config {
     pub php_status_port: Option<u16>,
     /// Path of that status (php-fpm: pm.status_path).
     pub php_status_path: String,
+    /// Connections to this host's php-fpm that may wait for a next request (nginx: keepalive); 0:
+    /// a connection for each request. Together with the requests they stay below
+    /// `php_requests_max`; the other host's php-fpm is left to its own front.
+    pub keepalive: usize,
+    /// How long one may wait: it occupies a worker of php-fpm meanwhile (nginx: keepalive_timeout).
+    #[serde(deserialize_with = "units::duration")]
+    pub keepalive_idle: Duration,
     /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
     /// caches are cold (nginx: slow_start).
     #[serde(deserialize_with = "units::duration")]
@@ -130,6 +139,8 @@ impl Default for Config {
             php_requests_max: 16,
             php_status_port: None,
             php_status_path: "/status".into(),
+            keepalive: 8,
+            keepalive_idle: Duration::from_millis(100),
             slow_start: Duration::from_secs(10),
             queue_limit: Duration::from_secs(10),
             connect_limit: Duration::from_millis(250),
@@ -157,6 +168,13 @@ impl Config {
         }
         if self.proxy_protocol && self.set_real_ip_from.is_empty() {
             return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
+        }
+        if self.keepalive_idle > limits::WEB_KEEP_AGE_MAX {
+            return Err(format!(
+                "web.keepalive_idle: a kept connection occupies a worker of php-fpm: write {} ms \
+                 or less",
+                limits::WEB_KEEP_AGE_MAX.as_millis()
+            ));
         }
         site::check(self)
     }
@@ -186,5 +204,7 @@ pub struct PeerStatus {
     /// Why it is not up; empty while it is.
     pub reason: String,
     pub in_flight: usize,
+    /// Connections that are kept for a next request.
+    pub idle: usize,
     pub requests: u64,
 }

@@ -130,7 +130,15 @@ pub enum Input<'a> {
     Assigned(HostId),
     /// No peer, and no place in the queue.
     Unassigned,
+    /// A connection to the peer begins; whether php-fpm is asked to keep it.
+    Connecting {
+        keeps: bool,
+    },
+    /// A kept connection is there already.
+    Reused,
     Connected,
+    /// As `AskRead` wanted to know: php-fpm has read the request, or it has to be waited for.
+    FoundRead(bool),
     /// No connection; the evidence against the peer, unless the fault is ours.
     ConnectFailed(Option<Evidence>),
     /// Bytes of php-fpm; whether it is known to have closed its end behind them.
@@ -162,9 +170,15 @@ pub enum Output {
         is_charged: bool,
     },
     LeaveQueue,
+    /// Connect to this peer, or take a kept connection if the exchange `may_reuse`. Answered with
+    /// `Connecting`, `Reused` or `ConnectFailed`.
     Connect(HostId),
     /// Close the connection to this peer; the evidence against it, if there is any.
     Release(HostId, Option<Evidence>),
+    /// Leave the connection to this peer for another request, or close it.
+    Keep(HostId),
+    /// Find out whether the request was read from its kept connection.
+    AskRead,
     /// A request is answered: `take_finished`.
     Finished,
     /// Close the sending side.
@@ -222,29 +236,26 @@ impl Session {
             }
             Input::Assigned(host) => self.assigned(cx, host),
             Input::Unassigned => self.consider(cx, None, Exchange::unassigned),
-            Input::Connected => {
+            Input::Connecting { keeps } => {
                 if let State::Php(exchange) = &mut self.state {
-                    exchange.connected();
-                    self.deadline = Some(cx.now + cx.config.answer_limit);
+                    exchange.begun(keeps);
                 }
             }
+            Input::Reused => self.progress(cx, Exchange::reused),
+            Input::Connected => self.progress(cx, Exchange::connected),
+            Input::FoundRead(is_read) => self.found_read(cx, is_read),
             Input::ConnectFailed(evidence) => {
                 self.consider(cx, evidence, Exchange::connect_failed);
             }
             Input::Answered { bytes, is_closing } => self.answered(cx, Some((bytes, is_closing))),
             Input::AnswerEnded => self.answered(cx, None),
-            Input::AnswerReset => self.consider(cx, None, |exchange| exchange.broken(502)),
+            Input::AnswerReset => self.consider(cx, None, Exchange::reset),
             Input::UpstreamWriteFailed => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.write_failed();
                 }
             }
-            Input::UpstreamWrote(count) => {
-                if let State::Php(exchange) = &mut self.state {
-                    exchange.wrote(count);
-                    self.deadline = Some(cx.now + cx.config.answer_limit);
-                }
-            }
+            Input::UpstreamWrote(count) => self.progress(cx, |exchange| exchange.wrote(count)),
             Input::StdinBytes(bytes) => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.push_stdin(bytes);
@@ -300,6 +311,12 @@ impl Session {
     #[must_use]
     pub fn is_waiting_for_php(&self) -> bool {
         self.exchange().is_some_and(|exchange| exchange.phase() != Phase::Collecting)
+    }
+
+    /// Whether `Connect` may be answered with a kept connection.
+    #[must_use]
+    pub fn may_reuse(&self) -> bool {
+        self.exchange().is_some_and(Exchange::may_reuse)
     }
 
     /// The part of the file that is still to be sent.
@@ -468,6 +485,7 @@ impl Session {
                 Phase::Talking(_) if is_blocked => {
                     self.deadline = Some(cx.now + cx.config.answer_limit);
                 }
+                Phase::Talking(_) if exchange.is_unread() => self.order(Output::AskRead),
                 Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
             },
             State::File(_) | State::Looking { .. } => self.abandon(cx),
@@ -661,6 +679,8 @@ mod tests {
                     | Output::LeaveQueue
                     | Output::Connect(_)
                     | Output::Release(..)
+                    | Output::Keep(_)
+                    | Output::AskRead
                     | Output::Shutdown
                     | Output::Close => self.orders.push(output),
                 }
@@ -729,7 +749,7 @@ mod tests {
         assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
         desk.talk(First);
         desk.answer(HELLO);
-        assert_eq!(desk.orders(), [Output::Connect(First), Output::Release(First, None)]);
+        assert_eq!(desk.orders(), [Output::Connect(First), Output::Keep(First)]);
         assert!(desk.session.is_head_due() && !desk.session.wants_client());
         desk.feed(Input::Proceed);
         assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
@@ -769,6 +789,57 @@ mod tests {
         desk.pass(desk.config.answer_limit);
         assert_eq!(desk.entries[0].status, 504);
         assert!(desk.write().starts_with("HTTP/1.1 504 "));
+    }
+
+    /// On a kept connection, to the point where the request is written.
+    fn reuse(desk: &mut Desk) {
+        desk.feed(Input::Assigned(First));
+        assert!(desk.session.may_reuse());
+        desk.feed(Input::Reused);
+        let count = desk.session.exchange().map_or(0, |exchange| exchange.pending().len());
+        desk.feed(Input::UpstreamWrote(count));
+        desk.orders();
+    }
+
+    #[test]
+    fn a_stale_connection_costs_a_fresh_one_to_the_same_peer_and_no_try() {
+        for end in [Input::AnswerEnded, Input::AnswerReset] {
+            let mut desk = Desk::new();
+            desk.receive(GET_PHP);
+            reuse(&mut desk);
+            desk.feed(end);
+            assert_eq!(desk.orders(), [Output::Connect(First)]);
+            assert!(!desk.session.may_reuse(), "once");
+            desk.feed(Input::Connected);
+            desk.answer(HELLO);
+            assert_eq!(desk.orders(), [Output::Keep(First)]);
+            assert!(desk.write().ends_with("hello"));
+            assert_eq!((desk.entries[0].tries, desk.entries[0].upstream), (1, Some(First)));
+        }
+        let mut desk = Desk::new();
+        desk.receive(POST_PHP);
+        desk.feed(Input::Assigned(First));
+        assert!(!desk.session.may_reuse(), "it could have been executed");
+    }
+
+    #[test]
+    fn a_request_that_nobody_reads_leaves_its_kept_connection_and_one_that_is_read_stays() {
+        for is_read in [false, true] {
+            let mut desk = Desk::new();
+            desk.receive(GET_PHP);
+            reuse(&mut desk);
+            desk.pass(limits::WEB_UNREAD_LIMIT);
+            assert_eq!(desk.orders(), [Output::AskRead]);
+            desk.feed(Input::FoundRead(is_read));
+            if is_read {
+                assert_eq!(desk.orders(), []);
+                desk.pass(desk.config.answer_limit);
+                let acquire = Output::Acquire { tried: [true, false], is_charged: true };
+                assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
+            } else {
+                assert_eq!(desk.orders(), [Output::Connect(First)]);
+            }
+        }
     }
 
     #[test]

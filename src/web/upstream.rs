@@ -26,6 +26,9 @@ use crate::limits;
 use crate::time::{Instant, Rng, earliest};
 use crate::wire::HostId;
 
+use super::Config;
+use super::keepalive::Keepalive;
+
 /// Finds a waiting request's session again: slot and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
@@ -36,13 +39,14 @@ pub struct Ticket {
 /// The group of both peers.
 #[derive(Debug)]
 pub struct Upstream {
-    peers: [Peer; 2],
+    pub(super) peers: [Peer; 2],
+    pub(super) keepalive: Keepalive,
     slow_start: Duration,
     /// What retries are paid from: a request earns 1, a retry costs `WEB_RETRY_REQUESTS`.
     budget: u32,
     budget_max: u32,
     waiting: VecDeque<Waiting>,
-    orders: VecDeque<Order>,
+    pub(super) orders: VecDeque<Order>,
     rng: Rng,
 }
 
@@ -51,6 +55,8 @@ pub struct Upstream {
 pub struct Pool {
     /// Its workers, if their number is fixed.
     pub workers: Option<usize>,
+    /// Connections that wait for a worker (php-fpm: listen queue).
+    pub waiting: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,16 +66,16 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     is_host_alive: bool,
     /// Why it is out; `None` while it is up.
     down: Option<Evidence>,
     failures: u8,
     successes: u8,
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// The cap: as configured, and as far as the pool has workers for it.
     config_max: usize,
-    requests_max: usize,
+    pub(super) requests_max: usize,
     /// nginx: ngx_http_upstream_rr_peer_t.current_weight.
     current: i32,
     /// Since when it is back, until its share is whole again.
@@ -79,6 +85,8 @@ struct Peer {
     heard_at: Option<Instant>,
     /// The last ping was late, and yet it lives.
     is_busy: bool,
+    /// Its pool's status told of connections that wait for a worker.
+    is_crowded: bool,
     requests: u64,
 }
 
@@ -143,18 +151,22 @@ pub enum Order {
     EndProbe(HostId),
     /// The peer is silent or gone: offer every request in flight there to the other peer.
     Lost(HostId),
+    /// Close this kept connection.
+    CloseIdle(u32),
 }
 
 impl Upstream {
+    /// `me` is the host whose php-fpm is asked over loopback.
     #[must_use]
-    pub fn new(requests_max: usize, slow_start: Duration, now: Instant, seed: u64) -> Self {
-        let requests_max = requests_max.max(1);
+    pub fn new(config: &Config, me: HostId, now: Instant, seed: u64) -> Self {
+        let requests_max = config.php_requests_max.max(1);
         // A host that dies with all its requests must not empty it: twice the cap.
         let retries = u32::try_from(requests_max).unwrap_or(u32::MAX).saturating_mul(2);
         let budget = retries.saturating_mul(limits::WEB_RETRY_REQUESTS);
         Self {
             peers: [Peer::new(requests_max, now), Peer::new(requests_max, now)],
-            slow_start,
+            keepalive: Keepalive::new(me, config.keepalive, config.keepalive_idle),
+            slow_start: config.slow_start,
             budget,
             budget_max: budget,
             waiting: VecDeque::new(),
@@ -178,11 +190,8 @@ impl Upstream {
         let is_retry = tried != [false, false];
         if !is_retry {
             self.budget = self.budget_max.min(self.budget + 1);
-        } else if is_charged {
-            let Some(rest) = self.budget.checked_sub(limits::WEB_RETRY_REQUESTS) else {
-                return Pick::Nothing;
-            };
-            self.budget = rest;
+        } else if is_charged && !self.charge() {
+            return Pick::Nothing;
         }
         // Nobody overtakes those who wait, unless they wait for the other peer.
         let is_first = is_retry || !self.waiting.iter().any(|other| other.tried == tried);
@@ -199,6 +208,19 @@ impl Upstream {
             self.waiting.push_back(waiting);
         }
         Pick::Queued
+    }
+
+    /// Pays for a second try of a request whose first may have been executed. False: there is no
+    /// budget for it.
+    #[must_use]
+    pub fn charge(&mut self) -> bool {
+        match self.budget.checked_sub(limits::WEB_RETRY_REQUESTS) {
+            Some(rest) => {
+                self.budget = rest;
+                true
+            }
+            None => false,
+        }
     }
 
     /// The first waiting request that a peer has room for.
@@ -219,7 +241,8 @@ impl Upstream {
     }
 
     /// A request's connection to this peer is closed.
-    pub fn release(&mut self, host: HostId) {
+    pub fn release(&mut self, host: HostId, ticket: Ticket) {
+        self.keepalive.heard(ticket);
         let peer = self.peer_mut(host);
         debug_assert!(peer.in_flight > 0, "released more often than assigned");
         peer.in_flight = peer.in_flight.saturating_sub(1);
@@ -233,7 +256,8 @@ impl Upstream {
     }
 
     /// A request got bytes from this peer, so it is not hung, however late its ping is.
-    pub fn heard(&mut self, now: Instant, host: HostId) {
+    pub fn heard(&mut self, now: Instant, host: HostId, ticket: Ticket) {
+        self.keepalive.heard(ticket);
         self.peer_mut(host).heard_at = Some(now);
     }
 
@@ -259,6 +283,8 @@ impl Upstream {
             .workers
             .map_or(peer.config_max, |workers| peer.config_max.min(workers.saturating_sub(1)))
             .max(1);
+        peer.is_crowded = pool.waiting > 0;
+        self.close_excess();
     }
 
     pub fn probe_failed(&mut self, now: Instant, host: HostId, evidence: Evidence) {
@@ -270,6 +296,7 @@ impl Upstream {
         let is_busy = peer.heard_at.is_some_and(|heard_at| heard_at >= since);
         if evidence == Evidence::ProbeLate && is_busy {
             peer.is_busy = true;
+            self.close_excess();
             return;
         }
         peer.successes = 0;
@@ -299,10 +326,12 @@ impl Upstream {
                 self.orders.push_back(Order::Lost(host));
             }
         }
+        self.close_excess();
     }
 
     /// Acts on every deadline up to `now`.
     pub fn expire(&mut self, now: Instant) {
+        self.expire_idle(now);
         for host in HostId::ALL {
             match self.peer(host).probe {
                 Probe::Due(at) if at <= now => {
@@ -324,7 +353,7 @@ impl Upstream {
             Probe::Due(at) => at,
             Probe::Running { since } => since + limits::WEB_PROBE_LIMIT,
         });
-        earliest(Some(first), Some(second))
+        self.deadline_with_idle(earliest(Some(first), Some(second)))
     }
 
     #[must_use]
@@ -351,6 +380,7 @@ impl Upstream {
             is_up: peer.is_usable(),
             reason,
             in_flight: peer.in_flight,
+            idle: self.keepalive.count(host),
             requests: peer.requests,
         }
     }
@@ -421,6 +451,7 @@ impl Upstream {
         let peer = self.peer_mut(host);
         let was_usable = peer.is_usable();
         peer.down = Some(evidence);
+        self.close_excess();
         if was_usable && evidence.is_silence() {
             self.orders.push_back(Order::Lost(host));
         }
@@ -433,7 +464,7 @@ impl Upstream {
         Probe::Due(now + limits::WEB_PROBE_INTERVAL - half + jitter)
     }
 
-    const fn peer(&self, host: HostId) -> &Peer {
+    pub(super) const fn peer(&self, host: HostId) -> &Peer {
         let [first, second] = &self.peers;
         match host {
             HostId::First => first,
@@ -465,12 +496,18 @@ impl Peer {
             probe: Probe::Due(now),
             heard_at: None,
             is_busy: false,
+            is_crowded: false,
             requests: 0,
         }
     }
 
     const fn is_usable(&self) -> bool {
         self.is_host_alive && self.down.is_none()
+    }
+
+    /// Whether a worker of it may be held for a next request.
+    pub(super) const fn is_at_ease(&self) -> bool {
+        self.is_usable() && !self.is_busy && !self.is_crowded
     }
 }
 
@@ -482,7 +519,8 @@ mod tests {
     const NOBODY_TRIED: [bool; 2] = [false, false];
 
     fn upstream(requests_max: usize) -> Upstream {
-        Upstream::new(requests_max, Duration::from_secs(10), Instant::ZERO, 1)
+        let config = Config { php_requests_max: requests_max, ..Config::default() };
+        Upstream::new(&config, First, Instant::ZERO, 1)
     }
 
     fn acquire(upstream: &mut Upstream, slot: u32, tried: [bool; 2]) -> Pick {
@@ -519,10 +557,10 @@ mod tests {
         }
         assert_eq!(upstream.queued(), 2);
         assert_eq!(upstream.next_assigned(Instant::ZERO), None);
-        upstream.release(Second);
+        upstream.release(Second, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), Second)));
         upstream.leave(ticket(3));
-        upstream.release(First);
+        upstream.release(First, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), None);
     }
 
@@ -533,9 +571,9 @@ mod tests {
             acquire(&mut upstream, slot, NOBODY_TRIED);
         }
         assert_eq!(acquire(&mut upstream, 9, [true, false]), Pick::Queued);
-        upstream.release(First);
+        upstream.release(First, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), First)));
-        upstream.release(Second);
+        upstream.release(Second, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(9), Second)));
         assert_eq!(acquire(&mut upstream, 9, [true, true]), Pick::Nothing);
     }
@@ -577,7 +615,7 @@ mod tests {
         for round in 0..5 {
             upstream.expire(after(round * 1000));
             upstream.probe_answered(after(round * 1000), Second);
-            upstream.heard(after(round * 1000 + 100), First);
+            upstream.heard(after(round * 1000 + 100), First, ticket(0));
             upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
@@ -623,7 +661,11 @@ mod tests {
         for round in 0..5 {
             upstream.expire(after(round * 1000));
             upstream.probe_answered(after(round * 1000), Second);
-            upstream.pool_answered(after(round * 1000 + 100), First, Pool { workers: None });
+            upstream.pool_answered(
+                after(round * 1000 + 100),
+                First,
+                Pool { workers: None, waiting: 0 },
+            );
             upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
@@ -636,12 +678,12 @@ mod tests {
     fn the_cap_follows_a_static_pool() {
         let mut upstream = upstream(9);
         upstream.set_alive(after(0), [true, false]);
-        upstream.pool_answered(after(0), First, Pool { workers: Some(3) });
+        upstream.pool_answered(after(0), First, Pool { workers: Some(3), waiting: 0 });
         for slot in 0..5 {
             acquire(&mut upstream, slot, NOBODY_TRIED);
         }
         assert_eq!(upstream.queued(), 3);
-        upstream.pool_answered(after(0), First, Pool { workers: None });
+        upstream.pool_answered(after(0), First, Pool { workers: None, waiting: 0 });
         assert_eq!(upstream.next_assigned(after(0)), Some((ticket(2), First)));
     }
 
