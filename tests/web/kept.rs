@@ -35,7 +35,7 @@ fn gets_share_a_connection_to_this_host_and_none_to_the_other() {
     for _ in 0..20 {
         assert_eq!(client.get("/t.php").status, 200);
     }
-    let [here, there] = backends.each_ref().map(|backend| (backend.seen().len()));
+    let [here, there] = backends.each_ref().map(|backend| backend.seen().len());
     assert_eq!((here, there), (10, 10));
     assert!(backends[0].connections() <= 3, "{}", backends[0].connections());
     assert_eq!(backends[1].connections(), 10);

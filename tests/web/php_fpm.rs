@@ -23,12 +23,8 @@ struct Fpm {
 }
 
 impl Fpm {
-    fn start(workers: usize) -> Option<Self> {
-        Self::start_with(workers, "")
-    }
-
     /// With these further lines in the pool's section.
-    fn start_with(workers: usize, lines: &str) -> Option<Self> {
+    fn start(workers: usize, lines: &str) -> Option<Self> {
         let tree = Tree::new();
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [address, status] = free.each_ref().map(|free| free.local_addr().unwrap());
@@ -85,7 +81,7 @@ fn pair() -> Option<(Front, [Fpm; 2])> {
 }
 
 fn pair_with(lines: &str) -> Option<(Front, [Fpm; 2])> {
-    let pools = [Fpm::start_with(6, lines)?, Fpm::start_with(6, lines)?];
+    let pools = [Fpm::start(6, lines)?, Fpm::start(6, lines)?];
     let php = pools.each_ref().map(|pool| pool.address);
     let status = pools.each_ref().map(|pool| Some(pool.status));
     // The pool's status lowers it to five.
