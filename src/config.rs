@@ -327,6 +327,8 @@ impl Config {
         }
         self.check_witnesses().map_err(|why| Error(format!("peer.witnesses: {why}")))?;
         self.sql.check().map_err(Error)?;
+        let names = HostId::ALL.map(|host| self.host(host).name.as_str());
+        self.web.check_hosts(names).map_err(Error)?;
         self.web.check().map_err(Error)
     }
 

@@ -8,6 +8,8 @@
 
 #[path = "web/backend.rs"]
 mod backend;
+#[path = "web/balance.rs"]
+mod balance;
 #[path = "web/cases.rs"]
 mod cases;
 #[path = "web/client.rs"]

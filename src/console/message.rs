@@ -22,6 +22,11 @@ pub enum Request {
     Hold(bool),
     /// Whether this host is to take no role.
     Maintenance(bool),
+    /// Whether the php-fpm of the host of this name is spared.
+    PhpDrain {
+        host: String,
+        is_on: bool,
+    },
 }
 
 impl Request {
@@ -31,7 +36,7 @@ impl Request {
         match self {
             Self::Status => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
-            Self::Hold(_) | Self::Maintenance(_) => true,
+            Self::Hold(_) | Self::Maintenance(_) | Self::PhpDrain { .. } => true,
         }
     }
 }
@@ -151,6 +156,10 @@ pub struct PhpStatus {
     pub host: String,
     pub is_up: bool,
     pub reason: String,
+    /// Spared by an operator: it gets nothing new.
+    pub is_draining: bool,
+    /// Requests there from this front.
+    pub in_flight: usize,
 }
 
 /// One frame: COBS, ended by its zero byte.

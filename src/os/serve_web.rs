@@ -16,12 +16,14 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
+use crate::web::balance::Want;
+use crate::web::limit::{Connections, Requests};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
 use crate::web::reply::{Pages, Stamp};
-use crate::web::session::{Context, Input, Output};
+use crate::web::session::{Context, Input, Output, Session};
 use crate::web::site::Sites;
-use crate::web::upstream::{Order, Pick, Ticket, Upstream};
+use crate::web::upstream::{Hosts, Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
 
@@ -68,6 +70,8 @@ pub struct ServeWeb {
     open: usize,
     upstream: Upstream,
     legs: Legs,
+    clients: Connections,
+    rates: Requests,
     probes: [Option<Ping>; 2],
     pools: [Option<Ping>; 2],
     probe_generation: u16,
@@ -115,7 +119,7 @@ impl ServeWeb {
         let sites = Sites::new(config);
         let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
-        let me = site.me;
+        let hosts = Hosts { me: site.me, names: &site.server_names.clone() };
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
             config: config.clone(),
@@ -128,7 +132,9 @@ impl ServeWeb {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            upstream: Upstream::new(config, me, Instant::ZERO, seed),
+            upstream: Upstream::new(config, &hosts, Instant::ZERO, seed),
+            clients: Connections::new(config.connections_max_per_client),
+            rates: Requests::new(config.limit_req, config.limit_req_burst),
             legs: Legs::default(),
             probes: [None, None],
             pools: [None, None],
@@ -153,6 +159,7 @@ impl ServeWeb {
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
         self.stamp(turn.now);
         self.upstream.set_alive(turn.now, routes.is_host_alive);
+        self.upstream.set_draining(routes.is_php_draining);
         let is_draining = routes.web == WebIntake::Draining;
         if is_draining != self.is_draining {
             self.is_draining = is_draining;
@@ -296,9 +303,15 @@ impl ServeWeb {
                 let ticket = self.ticket(slot);
                 self.upstream.heard(turn.now, host, ticket);
             }
+            if let (Some(request), Some(host)) = (connection.reset.take(), host) {
+                self.upstream.reset(turn.now, host, request);
+            }
         };
         if !is_open {
             self.disconnect(&mut connection);
+            if let Some(client) = connection.counted {
+                self.clients.leave(client);
+            }
         }
         let Some(entry) = self.slot_mut(slot) else { return };
         if is_open {
@@ -339,12 +352,12 @@ impl ServeWeb {
                 }
                 Output::Spool => connection.spool().err().map(|_| Input::SpoolFailed),
                 Output::Acquire { tried, is_charged } => {
-                    match self.upstream.acquire(turn.now, ticket, tried, is_charged) {
-                        Pick::Peer(host) => Some(Input::Assigned(host)),
-                        Pick::Queued => None,
-                        Pick::Nothing => Some(Input::Unassigned),
-                    }
+                    self.acquire(turn.now, ticket, &connection.session, tried, is_charged)
                 }
+                Output::Count => match self.count(connection) {
+                    Some(counted) => Some(counted),
+                    None => return false,
+                },
                 Output::LeaveQueue => {
                     self.upstream.leave(ticket);
                     None
@@ -398,6 +411,25 @@ impl ServeWeb {
             let names = &self.site.server_names;
             entry.emit(self.journal.lines(), &self.stamp.log_date, names);
             self.journal.added(now);
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        session: &Session,
+        tried: [bool; 2],
+        is_charged: bool,
+    ) -> Option<Input<'static>> {
+        let (client, affinity) = session.client();
+        if tried == [false; 2] && !self.rates.admit(now, client) {
+            return Some(Input::Unassigned);
+        }
+        match self.upstream.acquire(now, ticket, Want { tried, affinity }, is_charged) {
+            Pick::Peer(host) => Some(Input::Assigned(host)),
+            Pick::Queued => None,
+            Pick::Nothing => Some(Input::Unassigned),
         }
     }
 

@@ -29,10 +29,13 @@ pub struct Exchange {
     request: Vec<u8>,
     body: Body,
     is_idempotent: bool,
+    /// Tells it from requests for something else.
+    fingerprint: u64,
     tried: [bool; 2],
     tries: u8,
     /// A kept connection failed this request: it gets no other.
     is_stale: bool,
+    line: Vec<u8>,
     /// The answer where no peer can be had: 503, or what became of the first try.
     refusal: u16,
     phase: Phase,
@@ -102,15 +105,17 @@ pub const STDIN_BYTES_MAX: usize = 32 * 1024;
 
 impl Exchange {
     #[must_use]
-    pub fn new(params: Params, is_idempotent: bool) -> Self {
+    pub fn new(params: Params, is_idempotent: bool, fingerprint: u64) -> Self {
         Self {
             params: Some(params),
             request: Vec::new(),
             body: Body::default(),
             is_idempotent,
+            fingerprint,
             tried: [false; 2],
             tries: 0,
             is_stale: false,
+            line: Vec::new(),
             refusal: 503,
             phase: Phase::Collecting,
             pending: Vec::new(),
@@ -199,7 +204,9 @@ impl Exchange {
         Step::Fail(self.refusal)
     }
 
-    pub fn assigned(&mut self, host: HostId) {
+    /// A peer is found; a header line of ours that its answer gets (nginx: add_header), or none.
+    pub fn assigned(&mut self, host: HostId, line: Vec<u8>) {
+        self.line = line;
         self.tried[host.index()] = true;
         self.tries += 1;
         self.begin(host);
@@ -222,7 +229,7 @@ impl Exchange {
         self.is_heard = false;
         self.is_clean = false;
         self.decoder = fastcgi::Decoder::default();
-        self.answer = Answer::default();
+        self.answer = Answer::with_line(self.line.clone());
         self.pending.clear();
         self.pending_written = 0;
         self.pending.extend_from_slice(&self.request);
@@ -423,6 +430,13 @@ impl Exchange {
         if self.is_left_unheard() { Step::Again } else { self.broken(502) }
     }
 
+    /// Where a connection that broke is evidence: which request had it, and got no byte.
+    #[must_use]
+    pub fn unheard(&self) -> Option<u64> {
+        let is_evidence = self.connection == Connection::Fresh && !self.is_heard;
+        is_evidence.then_some(self.fingerprint)
+    }
+
     /// A kept connection ended without a byte: php-fpm had closed it before (pm.max_requests, a
     /// reload).
     fn is_left_unheard(&self) -> bool {
@@ -477,9 +491,9 @@ mod tests {
     };
 
     fn talking(is_idempotent: bool) -> Exchange {
-        let mut exchange = Exchange::new(Params::new(), is_idempotent);
+        let mut exchange = Exchange::new(Params::new(), is_idempotent, 0);
         exchange.queue(false);
-        exchange.assigned(First);
+        exchange.assigned(First, Vec::new());
         exchange.connected();
         let count = exchange.pending().len();
         exchange.wrote(count);
@@ -509,7 +523,7 @@ mod tests {
         assert_eq!(ended(&mut get).0, Step::Retry(502));
         get.requeue(502);
         assert_eq!(get.unassigned(), Step::Fail(502));
-        get.assigned(Second);
+        get.assigned(Second, Vec::new());
         get.connected();
         assert_eq!(get.broken(502), Step::Fail(502));
         assert_eq!(ended(&mut talking(false)).0, Step::Fail(502));
@@ -517,11 +531,11 @@ mod tests {
 
     #[test]
     fn a_post_goes_to_the_other_peer_when_it_cannot_connect() {
-        let mut post = Exchange::new(Params::new(), false);
+        let mut post = Exchange::new(Params::new(), false, 0);
         post.queue(true);
-        post.assigned(First);
+        post.assigned(First, Vec::new());
         assert_eq!(post.connect_failed(), Step::Move);
-        post.assigned(Second);
+        post.assigned(Second, Vec::new());
         assert_eq!(post.connect_failed(), Step::Fail(502));
     }
 
@@ -565,20 +579,20 @@ mod tests {
 
     #[test]
     fn a_body_is_sent_whole_from_memory_or_in_pieces_from_a_file() {
-        let mut small = Exchange::new(Params::new(), false);
+        let mut small = Exchange::new(Params::new(), false, 0);
         assert_eq!(small.collect(b"hello"), 5);
         assert!(!small.is_spool_due(true, 10));
         small.queue(true);
-        small.assigned(First);
+        small.assigned(First, Vec::new());
         small.connected();
         assert!(small.pending().windows(5).any(|window| window == b"hello"));
         assert_eq!(small.stdin_due(), None);
-        let mut large = Exchange::new(Params::new(), false);
+        let mut large = Exchange::new(Params::new(), false, 0);
         large.collect(&[b'x'; 40_000]);
         assert!(large.is_spool_due(false, 10));
         assert_eq!(large.take_stored().len(), 40_000);
         large.queue(true);
-        large.assigned(First);
+        large.assigned(First, Vec::new());
         large.connected();
         large.wrote(large.pending().len());
         assert_eq!(large.stdin_due(), Some((0, STDIN_BYTES_MAX)));

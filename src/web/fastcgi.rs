@@ -137,8 +137,8 @@ pub fn emit_begin(out: &mut Vec<u8>) {
     emit_record(out, Kind::BeginRequest, &field::BEGIN_RESPONDER);
 }
 
-/// Says in the BEGIN_REQUEST at the front whether php-fpm is to keep the connection after its answer
-/// (FastCGI 1.0, 5.1).
+/// Says in the BEGIN_REQUEST at the front whether php-fpm is to keep the connection after its
+/// answer (FastCGI 1.0, 5.1).
 pub fn set_keep(request: &mut [u8], keeps: bool) {
     if let Some(flags) = request.get_mut(field::FLAGS_AT) {
         *flags = if keeps { field::KEEP_CONN } else { 0 };

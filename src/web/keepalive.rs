@@ -159,7 +159,8 @@ impl Upstream {
 #[cfg(test)]
 mod tests {
     use super::super::Config;
-    use super::super::upstream::{Evidence, Pick, Pool};
+    use super::super::balance::Want;
+    use super::super::upstream::{Evidence, Hosts, Pick, Pool};
     use super::*;
     use HostId::{First, Second};
 
@@ -181,12 +182,18 @@ mod tests {
             keepalive_idle: Duration::from_millis(100),
             ..Config::default()
         };
-        Upstream::new(&config, First, Instant::ZERO, 1)
+        let names = ["one".to_owned(), "two".to_owned()];
+        Upstream::new(&config, &Hosts { me: First, names: &names }, Instant::ZERO, 1)
+    }
+
+    fn only(host: HostId) -> Want {
+        let tried = HostId::ALL.map(|other| other != host);
+        Want { tried, ..Want::default() }
     }
 
     /// Brings a request to `First`, whichever turn it is.
     fn acquire(upstream: &mut Upstream, now: Instant, slot: u32) {
-        let pick = upstream.acquire(now, ticket(slot), [false, true], false);
+        let pick = upstream.acquire(now, ticket(slot), only(First), false);
         assert_eq!(pick, Pick::Peer(First));
     }
 
@@ -221,7 +228,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_to_the_other_host_or_beyond_its_age() {
         let mut upstream = upstream(9);
-        let pick = upstream.acquire(at(0), TICKET, [true, false], false);
+        let pick = upstream.acquire(at(0), TICKET, only(Second), false);
         assert_eq!(pick, Pick::Peer(Second));
         assert!(!upstream.begin_fresh(at(0), Second, TICKET));
         assert!(!upstream.keep(at(0), Second, TICKET, 0, at(0)));
@@ -256,7 +263,7 @@ mod tests {
         for slot in 0..2 {
             acquire(&mut upstream, at(0), slot);
         }
-        assert_eq!(upstream.acquire(at(0), ticket(9), [false, true], false), Pick::Queued);
+        assert_eq!(upstream.acquire(at(0), ticket(9), only(First), false), Pick::Queued);
         assert!(upstream.keep(at(1), First, ticket(0), 0, at(0)));
         // It is a POST that waits: it wants a fresh one, and there is no room for both.
         assert_eq!(upstream.next_assigned(at(1)), Some((ticket(9), First)));
@@ -267,10 +274,11 @@ mod tests {
     #[test]
     fn a_peer_that_is_busy_or_out_keeps_nothing() {
         let crowd = Pool { workers: None, waiting: 1 };
-        let changes: [fn(&mut Upstream, Pool); 3] = [
+        let changes: [fn(&mut Upstream, Pool); 4] = [
             |upstream, crowd| upstream.pool_answered(at(2), First, crowd),
             |upstream, _| upstream.connect_failed(First, Evidence::ConnectRefused),
             |upstream, _| upstream.set_alive(at(2), [false, true]),
+            |upstream, _| upstream.set_draining([true, false]),
         ];
         for change in changes {
             let mut upstream = upstream(9);

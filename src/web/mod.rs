@@ -5,12 +5,15 @@
 //! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
 
 pub mod answer;
+pub mod balance;
 pub mod body;
 pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
+mod finish;
 pub mod keepalive;
+pub mod limit;
 pub mod log;
 pub mod lookup;
 pub mod origin;
@@ -24,6 +27,7 @@ pub mod request;
 mod serve;
 pub mod session;
 pub mod site;
+pub mod sticky;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -33,6 +37,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::units::{self, ByteCount, Cidr};
+use crate::wire::HostId;
+
+use balance::Balance;
+use sticky::Sticky;
+
+/// In `php_backup`: on each host the other one.
+const PEER: &str = "peer";
 
 /// Section `[web]`: the front that replaces nginx.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,6 +94,18 @@ pub struct Config {
     pub php_status_port: Option<u16>,
     /// Path of that status (php-fpm: pm.status_path).
     pub php_status_path: String,
+    /// How both hosts' php-fpm share the requests (nginx: upstream, least_conn).
+    pub balance: Balance,
+    /// By host name: its share; 1 where nothing is said (nginx: server ... weight).
+    pub php_weight: BTreeMap<String, u16>,
+    /// The host whose php-fpm gets only what the other's cannot take, being out or full; "peer" on
+    /// each host for the other one; empty for none (nginx: server ... backup).
+    pub php_backup: String,
+    /// Whether a client stays with one host: `cookie`, `ip_hash` or `off` (nginx: sticky cookie,
+    /// ip_hash).
+    pub sticky: Sticky,
+    /// Name of that cookie.
+    pub sticky_cookie: String,
     /// Connections to this host's php-fpm that may wait for a next request (nginx: keepalive); 0:
     /// a connection for each request. Together with the requests they stay below
     /// `php_requests_max`; the other host's php-fpm is left to its own front.
@@ -114,6 +137,15 @@ pub struct Config {
     pub body_max: ByteCount,
     /// Client connections at once; one more is closed at once.
     pub connections_max: usize,
+    /// Of these by one address, a /64 of IPv6; one more gets 503; 0: no limit (nginx: limit_conn).
+    /// Those of `set_real_ip_from` count by what the PROXY protocol says, and else not at all, for
+    /// one of them serves many clients.
+    pub connections_max_per_client: usize,
+    /// How often one client may ask for PHP, as in "10r/s" or "30r/m"; more gets 503 (nginx:
+    /// limit_req).
+    pub limit_req: Option<limit::Rate>,
+    /// Requests that may be ahead of that (nginx: limit_req ... burst, with nodelay).
+    pub limit_req_burst: u32,
     /// Access log in combined format with upstream, time and tries; empty for none.
     pub access_log: String,
 }
@@ -139,6 +171,11 @@ impl Default for Config {
             php_requests_max: 16,
             php_status_port: None,
             php_status_path: "/status".into(),
+            balance: Balance::RoundRobin,
+            php_weight: BTreeMap::new(),
+            php_backup: String::new(),
+            sticky: Sticky::Off,
+            sticky_cookie: "srv_id".into(),
             keepalive: 8,
             keepalive_idle: Duration::from_millis(100),
             slow_start: Duration::from_secs(10),
@@ -149,12 +186,50 @@ impl Default for Config {
             idle_limit: Duration::from_secs(65),
             body_max: ByteCount(64 << 20),
             connections_max: 4096,
+            connections_max_per_client: 0,
+            limit_req: None,
+            limit_req_burst: 0,
             access_log: String::new(),
         }
     }
 }
 
 impl Config {
+    /// The host that is a backup for the other one, as this host sees it.
+    pub(crate) fn backup(&self, hosts: &upstream::Hosts<'_>) -> Option<HostId> {
+        if self.php_backup == PEER {
+            return Some(hosts.me.other());
+        }
+        HostId::ALL.into_iter().find(|host| hosts.names[host.index()] == self.php_backup)
+    }
+
+    /// What is wrong with its balancing, given the names of the hosts.
+    pub fn check_hosts(&self, names: [&str; 2]) -> Result<(), String> {
+        for (name, weight) in &self.php_weight {
+            if !names.contains(&name.as_str()) {
+                return Err(format!(
+                    "web.php_weight: there is no host {name:?}: write {} or {}",
+                    names[0], names[1]
+                ));
+            }
+            if !(1..=balance::WEIGHT_MAX).contains(weight) {
+                return Err(format!(
+                    "web.php_weight: {name} = {weight}: write 1 to {}; `php_backup` or `tandem php \
+                     drain` for none",
+                    balance::WEIGHT_MAX
+                ));
+            }
+        }
+        let backup = self.php_backup.as_str();
+        if !backup.is_empty() && backup != PEER && !names.contains(&backup) {
+            return Err(format!(
+                "web.php_backup: there is no host {backup:?}: write {}, {} or \"{PEER}\"",
+                names[0], names[1]
+            ));
+        }
+        Ok(())
+    }
+
     /// What is wrong with it, and what to write instead.
     pub fn check(&self) -> Result<(), String> {
         for (status, path) in &self.error_page {
@@ -168,6 +243,15 @@ impl Config {
         }
         if self.proxy_protocol && self.set_real_ip_from.is_empty() {
             return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
+        }
+        if !sticky::is_name(&self.sticky_cookie) {
+            return Err(format!(
+                "web.sticky_cookie: {:?} is no name of a cookie: write letters, digits, _ and -",
+                self.sticky_cookie
+            ));
+        }
+        if self.limit_req_burst > 0 && self.limit_req.is_none() {
+            return Err("web.limit_req_burst: needs limit_req, as in \"10r/s\"".into());
         }
         if self.keepalive_idle > limits::WEB_KEEP_AGE_MAX {
             return Err(format!(
@@ -201,6 +285,8 @@ pub struct Status {
 pub struct PeerStatus {
     pub name: String,
     pub is_up: bool,
+    /// An operator spares it.
+    pub is_draining: bool,
     /// Why it is not up; empty while it is.
     pub reason: String,
     pub in_flight: usize,

@@ -13,6 +13,7 @@ use super::exchange::{Exchange, Step};
 use super::lookup::Lookup;
 use super::path;
 use super::session::{Context, Output, Session, State};
+use super::sticky;
 use super::upstream::Evidence;
 
 impl Session {
@@ -31,7 +32,11 @@ impl Session {
 
     pub(super) fn assigned(&mut self, cx: Context<'_>, host: HostId) {
         if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
+            let running = self.running.as_ref();
+            let line = running.map_or_else(Vec::new, |running| {
+                sticky::line(cx.config, running.affinity, host, running.ends.is_https)
+            });
+            exchange.assigned(host, line);
             self.deadline = Some(cx.now + cx.config.connect_limit);
             self.order(Output::Connect(host));
         }

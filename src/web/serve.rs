@@ -19,7 +19,7 @@ use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
 use super::session::{Context, Output, Running, Session, State};
 use super::site::Gate;
-use super::{origin, params, path, proxy};
+use super::{origin, params, path, proxy, sticky};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
@@ -47,8 +47,9 @@ impl Session {
         }
     }
 
-    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet.
-    pub(super) fn take_proxy(&mut self) -> bool {
+    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet, or
+    /// its client is to be counted first.
+    pub(super) fn take_proxy(&mut self, cx: Context<'_>) -> bool {
         match proxy::parse(&self.inbound) {
             Parsed::More => false,
             Parsed::Wrong => {
@@ -60,6 +61,10 @@ impl Session {
                 self.inbound.drain(..length.min(self.inbound.len()));
                 if let Some((client, local)) = ends {
                     self.ends = Ends { client, local, is_https: self.ends.is_https };
+                    if cx.config.connections_max_per_client > 0 {
+                        self.order(Output::Count);
+                        return false;
+                    }
                 }
                 !self.inbound.is_empty()
             }
@@ -206,7 +211,11 @@ impl Session {
                 return;
             }
         };
-        let exchange = Exchange::new(params, head.method.is_idempotent());
+        if let Some(running) = &mut self.running {
+            running.affinity = sticky::affinity(cx.config, head, ends.client.ip());
+        }
+        let fingerprint = sticky::fingerprint(head.target.as_bytes());
+        let exchange = Exchange::new(params, head.method.is_idempotent(), fingerprint);
         self.state = State::Php(Box::new(exchange));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }

@@ -14,6 +14,8 @@
 //!                            Discarding (an unwanted body) <---------- Closing -> Lingering
 //! ```
 
+use std::net::IpAddr;
+
 use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
@@ -26,6 +28,7 @@ use super::lookup::{Found, Lookup};
 use super::params::Ends;
 use super::reply::{Pages, Stamp, Terms};
 use super::site::Sites;
+use super::sticky::Affinity;
 use super::upstream::Evidence;
 use super::{Config, origin, request};
 
@@ -41,15 +44,17 @@ pub struct Session {
     pub(super) state: State,
     pub(super) running: Option<Box<Running>>,
     pub(super) outputs: heapless::Deque<Output, 8>,
-    finished: Option<Box<Entry>>,
+    pub(super) finished: Option<Box<Entry>>,
     pub(super) deadline: Option<Instant>,
     /// While bytes wait for the client: until when some of them must have gone.
-    write_deadline: Option<Instant>,
-    has_served: bool,
-    is_read_closed: bool,
-    is_head_due: bool,
+    pub(super) write_deadline: Option<Instant>,
+    pub(super) has_served: bool,
+    pub(super) is_read_closed: bool,
+    pub(super) is_head_due: bool,
     /// The PROXY protocol's header comes first.
     pub(super) is_proxy_due: bool,
+    /// Its client has too many connections: the first request is refused.
+    is_one_too_many: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,7 @@ pub(super) struct Running {
     pub(super) head: Vec<u8>,
     pub(super) inside: Option<Vec<u8>>,
     pub(super) has_length: bool,
+    pub(super) affinity: Affinity,
     /// The client may still be sending something that nobody will read.
     pub(super) is_lingering: bool,
 }
@@ -110,6 +116,10 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub enum Input<'a> {
     Received(&'a [u8]),
+    /// The client's connections were counted: whether this is one too many.
+    Counted {
+        is_one_too_many: bool,
+    },
     /// The client sends no more.
     ReadClosed,
     /// The client's connection broke.
@@ -160,6 +170,8 @@ pub enum Input<'a> {
 /// What the hands do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
+    /// The PROXY protocol named the client of the connection: count it, answer with `Counted`.
+    Count,
     /// Look at `candidate`, keep the file open if it is one, answer with `Looked`.
     Look,
     /// Move `take_stored` to the body's file.
@@ -205,6 +217,7 @@ impl Session {
             deadline: Some(now + config.request_limit),
             write_deadline: None,
             has_served: false,
+            is_one_too_many: false,
             is_read_closed: false,
             is_head_due: false,
             is_proxy_due: config.proxy_protocol
@@ -215,6 +228,7 @@ impl Session {
     pub fn handle(&mut self, cx: Context<'_>, input: Input<'_>) {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
+            Input::Counted { is_one_too_many } => self.counted(cx, is_one_too_many),
             Input::ReadClosed => self.read_closed(cx),
             Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
@@ -337,6 +351,15 @@ impl Session {
         if let State::Php(exchange) = &self.state { Some(exchange) } else { None }
     }
 
+    /// Whom the request that is being answered comes from, and whom it is bound to.
+    #[must_use]
+    pub fn client(&self) -> (IpAddr, Affinity) {
+        match &self.running {
+            Some(running) => (running.ends.client.ip(), running.affinity),
+            None => (self.ends.client.ip(), Affinity::Nobody),
+        }
+    }
+
     /// The bytes that `Output::Spool` is about.
     pub fn take_stored(&mut self) -> Vec<u8> {
         let State::Php(exchange) = &mut self.state else { return Vec::new() };
@@ -382,7 +405,7 @@ impl Session {
 
     /// Looks for a whole head in what is here.
     fn try_head(&mut self, cx: Context<'_>) {
-        if self.is_proxy_due && !self.take_proxy() {
+        if self.is_proxy_due && !self.take_proxy(cx) {
             return;
         }
         let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
@@ -396,7 +419,22 @@ impl Session {
             return;
         };
         self.scanned = 0;
-        self.begin(cx, head_bytes);
+        if self.is_one_too_many {
+            self.refuse(cx, 503);
+        } else {
+            self.begin(cx, head_bytes);
+        }
+    }
+
+    /// It is told once its request is here: an answer that nobody asked for yet is taken for none.
+    fn counted(&mut self, cx: Context<'_>, is_one_too_many: bool) {
+        self.is_one_too_many = is_one_too_many;
+        if is_one_too_many {
+            self.deadline = Some(cx.now + limits::WEB_LINGER_LIMIT);
+        }
+        if matches!(self.state, State::Head) && !self.inbound.is_empty() {
+            self.try_head(cx);
+        }
     }
 
     fn read_closed(&mut self, cx: Context<'_>) {
@@ -410,7 +448,7 @@ impl Session {
         }
     }
 
-    fn wrote(&mut self, cx: Context<'_>, count: usize) {
+    pub(super) fn wrote(&mut self, cx: Context<'_>, count: usize) {
         self.written += count;
         if self.written < self.outbound.len() {
             if count > 0 || self.write_deadline.is_none() {
@@ -494,91 +532,6 @@ impl Session {
         }
     }
 
-    /// The request is answered as far as it will be.
-    pub(super) fn finish(&mut self, cx: Context<'_>) {
-        let Some(running) = self.running.take() else { return };
-        self.has_served = true;
-        self.record(cx.now, &running);
-        let is_body_left = !running.rest.is_ended();
-        let may_go_on = running.terms.is_keep_alive && !cx.is_draining && !self.is_read_closed;
-        self.state = if !may_go_on || (is_body_left && running.is_continue_due) {
-            let is_lingering = running.is_lingering || is_body_left || !self.inbound.is_empty();
-            self.inbound = Vec::new();
-            State::Closing { is_lingering }
-        } else if is_body_left {
-            State::Discarding(running.rest)
-        } else {
-            State::Head
-        };
-        self.deadline = Some(cx.now + cx.config.request_limit);
-        if matches!(self.state, State::Head) {
-            self.mark_head_due(cx);
-        }
-        if matches!(self.state, State::Discarding(_)) {
-            let bytes = std::mem::take(&mut self.inbound);
-            self.receive_body(cx, &bytes);
-        }
-        if self.pending().is_empty() {
-            self.wrote(cx, 0);
-        }
-    }
-
-    fn record(&mut self, now: Instant, running: &Running) {
-        self.finished = Some(Box::new(Entry {
-            client: running.ends.client,
-            request: running.words.clone(),
-            status: running.status,
-            body_bytes: running.body_bytes,
-            elapsed: now.since(running.started_at),
-            upstream: running.upstream,
-            tries: running.tries,
-        }));
-        self.order(Output::Finished);
-    }
-
-    /// The client is gone, or cannot be answered properly: everything is let go.
-    fn abandon(&mut self, cx: Context<'_>) {
-        if let State::Php(exchange) = &self.state {
-            let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
-            if phase == Phase::Queued {
-                self.order(Output::LeaveQueue);
-            }
-            self.release(host, None);
-            if let Some(running) = &mut self.running {
-                (running.upstream, running.tries) = (host, tries);
-            }
-        }
-        if let Some(mut running) = self.running.take() {
-            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
-            running.status = 499;
-            self.record(cx.now, &running);
-        }
-        self.close();
-    }
-
-    pub(super) fn close(&mut self) {
-        if !matches!(self.state, State::Closed) {
-            self.state = State::Closed;
-            self.deadline = None;
-            self.write_deadline = None;
-            self.order(Output::Close);
-        }
-    }
-
-    /// The answer is out or on its way; what the client still sends is thrown away for a while.
-    pub(super) fn linger(&mut self) {
-        if !matches!(self.state, State::Lingering | State::Closed) {
-            self.state = State::Closing { is_lingering: true };
-        }
-    }
-
-    /// Bytes of a next request are here already, or the connection is idle.
-    pub(super) fn mark_head_due(&mut self, cx: Context<'_>) {
-        self.is_head_due = !self.inbound.is_empty();
-        let limit = if self.is_head_due { cx.config.request_limit } else { cx.config.idle_limit };
-        self.deadline = Some(cx.now + limit);
-    }
-
     pub(super) fn order(&mut self, output: Output) {
         let is_lost = self.outputs.push_back(output).is_err();
         assert!(!is_lost, "the hands drain the outputs after every input");
@@ -602,6 +555,7 @@ impl Running {
             head: Vec::new(),
             inside: None,
             has_length: false,
+            affinity: Affinity::Nobody,
             is_lingering: false,
         }
     }
@@ -681,6 +635,7 @@ mod tests {
                     | Output::Release(..)
                     | Output::Keep(_)
                     | Output::AskRead
+                    | Output::Count
                     | Output::Shutdown
                     | Output::Close => self.orders.push(output),
                 }
@@ -811,6 +766,8 @@ mod tests {
             assert_eq!(desk.orders(), [Output::Connect(First)]);
             assert!(!desk.session.may_reuse(), "once");
             desk.feed(Input::Connected);
+            let count = desk.session.exchange().map_or(0, |exchange| exchange.pending().len());
+            desk.feed(Input::UpstreamWrote(count));
             desk.answer(HELLO);
             assert_eq!(desk.orders(), [Output::Keep(First)]);
             assert!(desk.write().ends_with("hello"));
@@ -840,6 +797,20 @@ mod tests {
                 assert_eq!(desk.orders(), [Output::Connect(First)]);
             }
         }
+    }
+
+    #[test]
+    fn one_connection_too_many_is_told_with_its_first_answer() {
+        let mut desk = Desk::new();
+        desk.feed(Input::Counted { is_one_too_many: true });
+        assert!(desk.session.pending().is_empty(), "nobody asked yet");
+        desk.receive("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(desk.write().starts_with("HTTP/1.1 503 "));
+        assert_eq!(desk.orders(), [Output::Shutdown]);
+        let mut desk = Desk::new();
+        desk.feed(Input::Counted { is_one_too_many: true });
+        desk.pass(limits::WEB_LINGER_LIMIT);
+        assert_eq!(desk.orders(), [Output::Close], "it has less time than others");
     }
 
     #[test]

@@ -11,12 +11,12 @@
 //!        <----------------------------------------------------------------------------
 //!                              2 probes in a row answered
 //! ```
-//! A reset after the connection was made counts for nothing: it is evidence about the request, and
-//! one poisonous GET would else take out both peers (facts/web.md, fact 3).
+//! A reset after the connection was made takes nobody out: it is evidence about the request. Three
+//! different requests that are reset in a row make the next ping come at once.
 //!
 //! A ping that is late while the pool's own status answers is a busy peer, not a hung one: it
 //! stays, and gets what the other one has no room for. A peer that returns begins with a sixteenth
-//! of its share (`WEIGHT_FULL`). Retries after an unknown outcome are paid from one budget.
+//! of its share (`balance`). Retries after an unknown outcome are paid from one budget.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,6 +27,7 @@ use crate::time::{Instant, Rng, earliest};
 use crate::wire::HostId;
 
 use super::Config;
+use super::balance::{Balance, Want};
 use super::keepalive::Keepalive;
 
 /// Finds a waiting request's session again: slot and generation.
@@ -41,7 +42,8 @@ pub struct Ticket {
 pub struct Upstream {
     pub(super) peers: [Peer; 2],
     pub(super) keepalive: Keepalive,
-    slow_start: Duration,
+    pub(super) balance: Balance,
+    pub(super) slow_start: Duration,
     /// What retries are paid from: a request earns 1, a retry costs `WEB_RETRY_REQUESTS`.
     budget: u32,
     budget_max: u32,
@@ -62,12 +64,17 @@ pub struct Pool {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     ticket: Ticket,
-    tried: [bool; 2],
+    want: Want,
 }
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    is_host_alive: bool,
+    pub(super) is_host_alive: bool,
+    pub(super) weight: u16,
+    /// Asked only for what the other one cannot take.
+    pub(super) is_backup: bool,
+    /// An operator spares it.
+    pub(super) is_draining: bool,
     /// Why it is out; `None` while it is up.
     down: Option<Evidence>,
     failures: u8,
@@ -77,21 +84,20 @@ pub(super) struct Peer {
     config_max: usize,
     pub(super) requests_max: usize,
     /// nginx: ngx_http_upstream_rr_peer_t.current_weight.
-    current: i32,
+    pub(super) current: i32,
     /// Since when it is back, until its share is whole again.
-    returned_at: Option<Instant>,
+    pub(super) returned_at: Option<Instant>,
+    /// Different requests that were reset there, with nothing from it between them.
+    resets: heapless::Vec<u64, { limits::WEB_RESETS_MAX }>,
     probe: Probe,
     /// When it last sent a client's answer, or its pool's status.
     heard_at: Option<Instant>,
     /// The last ping was late, and yet it lives.
-    is_busy: bool,
+    pub(super) is_busy: bool,
     /// Its pool's status told of connections that wait for a worker.
     is_crowded: bool,
-    requests: u64,
+    pub(super) requests: u64,
 }
-
-/// A peer's weight when it has its whole share.
-const WEIGHT_FULL: i32 = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Probe {
@@ -155,17 +161,29 @@ pub enum Order {
     CloseIdle(u32),
 }
 
+/// Which hosts there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Hosts<'a> {
+    /// Whose php-fpm is asked over loopback.
+    pub me: HostId,
+    pub names: &'a [String; 2],
+}
+
 impl Upstream {
-    /// `me` is the host whose php-fpm is asked over loopback.
     #[must_use]
-    pub fn new(config: &Config, me: HostId, now: Instant, seed: u64) -> Self {
+    pub fn new(config: &Config, hosts: &Hosts<'_>, now: Instant, seed: u64) -> Self {
         let requests_max = config.php_requests_max.max(1);
         // A host that dies with all its requests must not empty it: twice the cap.
         let retries = u32::try_from(requests_max).unwrap_or(u32::MAX).saturating_mul(2);
         let budget = retries.saturating_mul(limits::WEB_RETRY_REQUESTS);
         Self {
-            peers: [Peer::new(requests_max, now), Peer::new(requests_max, now)],
-            keepalive: Keepalive::new(me, config.keepalive, config.keepalive_idle),
+            peers: HostId::ALL.map(|host| Peer {
+                weight: config.php_weight.get(&hosts.names[host.index()]).copied().unwrap_or(1),
+                is_backup: config.backup(hosts) == Some(host),
+                ..Peer::new(requests_max, now)
+            }),
+            balance: config.balance,
+            keepalive: Keepalive::new(hosts.me, config.keepalive, config.keepalive_idle),
             slow_start: config.slow_start,
             budget,
             budget_max: budget,
@@ -175,15 +193,10 @@ impl Upstream {
         }
     }
 
-    /// Asks for a peer that is not in `tried`. A retry waits at the head of the queue; it is
+    /// Asks for a peer that was not tried. A retry waits at the head of the queue; it is
     /// charged to the budget where the first try may have been executed.
-    pub fn acquire(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        tried: [bool; 2],
-        is_charged: bool,
-    ) -> Pick {
+    pub fn acquire(&mut self, now: Instant, ticket: Ticket, want: Want, is_charged: bool) -> Pick {
+        let tried = want.tried;
         if tried == [true, true] {
             return Pick::Nothing;
         }
@@ -194,14 +207,14 @@ impl Upstream {
             return Pick::Nothing;
         }
         // Nobody overtakes those who wait, unless they wait for the other peer.
-        let is_first = is_retry || !self.waiting.iter().any(|other| other.tried == tried);
-        if is_first && let Some(host) = self.pick(now, tried) {
+        let is_first = is_retry || !self.waiting.iter().any(|other| other.want.tried == tried);
+        if is_first && let Some(host) = self.pick(now, want) {
             return Pick::Peer(host);
         }
         if self.waiting.len() >= limits::WEB_QUEUE_MAX {
             return Pick::Nothing;
         }
-        let waiting = Waiting { ticket, tried };
+        let waiting = Waiting { ticket, want };
         if is_retry {
             self.waiting.push_front(waiting);
         } else {
@@ -227,7 +240,7 @@ impl Upstream {
     pub fn next_assigned(&mut self, now: Instant) -> Option<(Ticket, HostId)> {
         for index in 0..self.waiting.len() {
             let waiting = *self.waiting.get(index)?;
-            if let Some(host) = self.pick(now, waiting.tried) {
+            if let Some(host) = self.pick(now, waiting.want) {
                 self.waiting.remove(index);
                 return Some((waiting.ticket, host));
             }
@@ -258,7 +271,34 @@ impl Upstream {
     /// A request got bytes from this peer, so it is not hung, however late its ping is.
     pub fn heard(&mut self, now: Instant, host: HostId, ticket: Ticket) {
         self.keepalive.heard(ticket);
-        self.peer_mut(host).heard_at = Some(now);
+        let peer = self.peer_mut(host);
+        peer.heard_at = Some(now);
+        peer.resets.clear();
+    }
+
+    /// A request's connection there broke without a byte of an answer. That is evidence about the
+    /// request, and one poisonous page would else take out both peers (facts/web.md, fact 3). When
+    /// it happens to different requests with nothing between them, a ping tells more at once.
+    pub fn reset(&mut self, now: Instant, host: HostId, request: u64) {
+        let peer = self.peer_mut(host);
+        if !peer.resets.contains(&request) {
+            let _is_full = peer.resets.push(request);
+        }
+        if peer.resets.is_full() {
+            peer.resets.clear();
+            if let Probe::Due(_) = peer.probe {
+                peer.probe = Probe::Due(now);
+            }
+        }
+    }
+
+    /// The operator's wish to spare a host's php-fpm: what is there ends, what is new goes to the
+    /// other one (nginx: drain).
+    pub fn set_draining(&mut self, is_draining: [bool; 2]) {
+        for host in HostId::ALL {
+            self.peer_mut(host).is_draining = is_draining[host.index()];
+        }
+        self.close_excess();
     }
 
     /// The probe got a complete answer, whatever it said.
@@ -378,6 +418,7 @@ impl Upstream {
         super::PeerStatus {
             name: String::new(),
             is_up: peer.is_usable(),
+            is_draining: peer.is_draining,
             reason,
             in_flight: peer.in_flight,
             idle: self.keepalive.count(host),
@@ -394,53 +435,6 @@ impl Upstream {
     #[must_use]
     pub const fn is_usable(&self, host: HostId) -> bool {
         self.peer(host).is_usable()
-    }
-
-    /// nginx: ngx_http_upstream_get_peer, over the usable peers that have room. When none is
-    /// usable, the likeliest of those that were not tried is tried all the same.
-    fn pick(&mut self, now: Instant, tried: [bool; 2]) -> Option<HostId> {
-        let untried = |host: &HostId| !tried[host.index()];
-        // What the pair knows of a host weighs more than what pings said of its php-fpm.
-        let rank = |host: &HostId| {
-            u8::from(self.peer(*host).is_host_alive) + u8::from(self.peer(*host).is_usable())
-        };
-        let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max()?;
-        let has_room = |host: &HostId| self.peer(*host).in_flight < self.peer(*host).requests_max;
-        let mut eligible = heapless::Vec::<HostId, 2>::new();
-        for host in HostId::ALL {
-            if untried(&host) && has_room(&host) && rank(&host) == best {
-                let _is_full = eligible.push(host);
-            }
-        }
-        if eligible.iter().any(|&host| !self.peer(host).is_busy) {
-            eligible.retain(|&host| !self.peer(host).is_busy);
-        }
-        let mut total = 0;
-        for &host in &eligible {
-            let weight = self.weigh(now, host);
-            self.peer_mut(host).current += weight;
-            total += weight;
-        }
-        let chosen = *eligible.iter().rev().max_by_key(|&&host| self.peer(host).current)?;
-        let peer = self.peer_mut(chosen);
-        peer.current -= total;
-        peer.in_flight += 1;
-        peer.requests += 1;
-        Some(chosen)
-    }
-
-    /// nginx: slow_start.
-    fn weigh(&mut self, now: Instant, host: HostId) -> i32 {
-        let slow_start = self.slow_start;
-        let peer = self.peer_mut(host);
-        let Some(returned_at) = peer.returned_at else { return WEIGHT_FULL };
-        let elapsed = now.since(returned_at);
-        if elapsed >= slow_start {
-            peer.returned_at = None;
-            return WEIGHT_FULL;
-        }
-        let sixteenths = elapsed.as_millis() * 16 / slow_start.as_millis().max(1);
-        i32::try_from(sixteenths).map_or(WEIGHT_FULL, |weight| weight.clamp(1, WEIGHT_FULL))
     }
 
     /// Takes a peer out, unless it is the last usable one.
@@ -472,7 +466,7 @@ impl Upstream {
         }
     }
 
-    const fn peer_mut(&mut self, host: HostId) -> &mut Peer {
+    pub(super) const fn peer_mut(&mut self, host: HostId) -> &mut Peer {
         let [first, second] = &mut self.peers;
         match host {
             HostId::First => first,
@@ -485,6 +479,9 @@ impl Peer {
     const fn new(requests_max: usize, now: Instant) -> Self {
         Self {
             is_host_alive: true,
+            weight: 1,
+            is_backup: false,
+            is_draining: false,
             down: None,
             failures: 0,
             successes: 0,
@@ -493,6 +490,7 @@ impl Peer {
             requests_max,
             current: 0,
             returned_at: None,
+            resets: heapless::Vec::new(),
             probe: Probe::Due(now),
             heard_at: None,
             is_busy: false,
@@ -501,13 +499,13 @@ impl Peer {
         }
     }
 
-    const fn is_usable(&self) -> bool {
+    pub(super) const fn is_usable(&self) -> bool {
         self.is_host_alive && self.down.is_none()
     }
 
     /// Whether a worker of it may be held for a next request.
     pub(super) const fn is_at_ease(&self) -> bool {
-        self.is_usable() && !self.is_busy && !self.is_crowded
+        self.is_usable() && !self.is_busy && !self.is_crowded && !self.is_draining
     }
 }
 
@@ -520,11 +518,16 @@ mod tests {
 
     fn upstream(requests_max: usize) -> Upstream {
         let config = Config { php_requests_max: requests_max, ..Config::default() };
-        Upstream::new(&config, First, Instant::ZERO, 1)
+        let names = ["one".to_owned(), "two".to_owned()];
+        Upstream::new(&config, &Hosts { me: First, names: &names }, Instant::ZERO, 1)
     }
 
     fn acquire(upstream: &mut Upstream, slot: u32, tried: [bool; 2]) -> Pick {
-        upstream.acquire(Instant::ZERO, ticket(slot), tried, true)
+        upstream.acquire(Instant::ZERO, ticket(slot), want(tried), true)
+    }
+
+    fn want(tried: [bool; 2]) -> Want {
+        Want { tried, ..Want::default() }
     }
 
     fn ticket(slot: u32) -> Ticket {
@@ -694,7 +697,7 @@ mod tests {
         upstream.set_alive(after(1000), [true, true]);
         let mut share_at = |milliseconds| {
             let picks = (0..160).map(|slot| {
-                upstream.acquire(after(milliseconds), ticket(slot), NOBODY_TRIED, false)
+                upstream.acquire(after(milliseconds), ticket(slot), want(NOBODY_TRIED), false)
             });
             picks.filter(|&pick| pick == Pick::Peer(First)).count()
         };
@@ -708,7 +711,7 @@ mod tests {
         let mut upstream = upstream(1000);
         let mut retries = |count: usize, is_charged| {
             (0..count)
-                .map(|_| upstream.acquire(after(0), ticket(0), [true, false], is_charged))
+                .map(|_| upstream.acquire(after(0), ticket(0), want([true, false]), is_charged))
                 .filter(|pick| matches!(pick, Pick::Peer(_) | Pick::Queued))
                 .count()
         };
@@ -719,5 +722,28 @@ mod tests {
         }
         let again = (0..100).map(|_| acquire(&mut upstream, 0, [true, false]));
         assert_eq!(again.filter(|&pick| pick != Pick::Nothing).count(), 20);
+    }
+
+    #[test]
+    fn different_requests_that_are_reset_bring_the_next_ping_at_once() {
+        let pinged = |requests: [u64; 3], is_heard| {
+            let mut upstream = upstream(9);
+            upstream.expire(after(0));
+            for host in HostId::ALL {
+                upstream.probe_answered(after(1), host);
+            }
+            orders(&mut upstream);
+            for request in requests {
+                upstream.reset(after(2), First, request);
+                if is_heard {
+                    upstream.heard(after(2), First, ticket(0));
+                }
+            }
+            upstream.expire(after(2));
+            orders(&mut upstream) == [Order::Probe(First)]
+        };
+        assert!(pinged([1, 2, 3], false));
+        assert!(!pinged([1, 2, 1], false), "a poisonous page that is asked for again and again");
+        assert!(!pinged([1, 2, 3], true), "others are answered there");
     }
 }

@@ -166,6 +166,10 @@ impl Backend {
                 let _ = read_stream(&mut stream, 5);
                 return;
             }
+            if matches!(mode, Mode::Hang) {
+                while read_record(&mut stream).is_some() {}
+                return;
+            }
             self.serve_one(stream, &mode, &params);
             if !(keeps && may_go_on) {
                 return;

@@ -34,7 +34,8 @@ impl Fpm {
             "[global]\nerror_log = {base}/error.log\ndaemonize = no\n\
              [www]\nuser = root\ngroup = root\nlisten = {address}\npm = static\n\
              pm.max_children = {workers}\nping.path = /ping\n\
-             pm.status_listen = {status}\npm.status_path = /status\ncatch_workers_output = no\n{lines}"
+             pm.status_listen = {status}\npm.status_path = /status\n\
+             catch_workers_output = no\n{lines}"
         );
         let path = tree.base.join("fpm.conf");
         std::fs::write(&path, config).unwrap();

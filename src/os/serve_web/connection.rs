@@ -4,6 +4,7 @@
 //! what bytes mean. Read first: os::plane on edge-triggered readiness: a flag set by an event stays
 //! until a call came back with EAGAIN or a short count.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::sendfile;
@@ -12,7 +13,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 
 use crate::limits;
 use crate::os::plane::Ready;
-use crate::web::exchange::Phase;
+use crate::web::exchange::{Exchange, Phase};
 use crate::web::session::{Context, Input, Session};
 
 use super::legs::Leg;
@@ -32,6 +33,10 @@ pub(super) struct Connection {
     pub(super) is_runnable: bool,
     /// php-fpm answered something since the hands last asked.
     pub(super) is_host_heard: bool,
+    /// Which request's connection to php-fpm broke without a byte since then.
+    pub(super) reset: Option<u64>,
+    /// As whose connection it is counted.
+    pub(super) counted: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -109,8 +114,8 @@ impl Socket {
         Some(self.write(bytes, SendFlags::empty()) == Ok(bytes.len()))
     }
 
-    /// What takes more than one write shall not wait for the other end's acknowledgements. One write
-    /// never does, so a short request is spared the call.
+    /// What takes more than one write shall not wait for the other end's acknowledgements. One
+    /// write never does, so a short request is spared the call.
     fn send_at_once(&self) {
         if let Err(error) = sockopt::set_tcp_nodelay(&self.descriptor, true) {
             log::debug!("TCP_NODELAY: {error}");
@@ -143,6 +148,8 @@ impl Connection {
             spool: None,
             is_runnable: false,
             is_host_heard: false,
+            reset: None,
+            counted: None,
         }
     }
 
@@ -328,6 +335,10 @@ impl Connection {
         }
         let Some(read) = socket.read(buffer) else { return Moved::Nothing };
         let is_closing = socket.is_read_closed;
+        let is_end = !matches!(read, Ok(count) if count > 0);
+        if is_end {
+            self.reset = self.session.exchange().and_then(Exchange::unheard);
+        }
         let (input, count) = match read {
             Ok(0) => (Input::AnswerEnded, 0),
             Ok(count) => {

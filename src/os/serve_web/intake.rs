@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 
 use crate::limits;
 use crate::os::plane::Turn;
+use crate::web::limit::Entry;
+use crate::web::origin;
 use crate::web::params::Ends;
 use crate::web::session::{Input, Session};
 
@@ -70,19 +72,46 @@ impl ServeWeb {
         });
         let Some(slot) = slot else { return };
         let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
-        let connection = Connection::new(session, socket, is_virtual);
+        let mut connection = Connection::new(session, socket, is_virtual);
+        let is_proxy = origin::is_trusted(client.ip(), &self.config.set_real_ip_from);
+        let counted = if is_proxy { None } else { self.count(&mut connection) };
+        if self.clients.is_on() && !is_proxy && counted.is_none() {
+            self.free.push(slot);
+            return;
+        }
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
             self.free.push(slot);
+            if let Some(client) = connection.counted {
+                self.clients.leave(client);
+            }
             return;
         }
         entry.connection = Some(Box::new(connection));
         self.open += 1;
+        if let Some(counted) = counted {
+            self.feed(turn.now, slot, counted);
+        }
         if is_virtual && self.is_draining {
             self.feed(turn.now, slot, Input::Drain);
         }
         self.arm(slot);
+    }
+
+    /// Counts a connection as its client's; `None`: it is to be closed without a word, or nothing
+    /// is counted.
+    pub(super) fn count(&mut self, connection: &mut Connection) -> Option<Input<'static>> {
+        if !self.clients.is_on() {
+            return None;
+        }
+        let (client, _) = connection.session.client();
+        let entry = self.clients.enter(client);
+        if entry == Entry::Flood {
+            return None;
+        }
+        connection.counted = Some(client);
+        Some(Input::Counted { is_one_too_many: entry == Entry::TooMany })
     }
 
     /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
