@@ -29,22 +29,52 @@ struct Case {
     name: &'static str,
     path: &'static str,
     php_port: u16,
+    /// Whether connections to what answers FastCGI are kept, or one is made for each request.
+    is_kept: bool,
     servers: &'static [&'static str],
 }
 
-const CASES: [Case; 4] = [
-    Case { name: "static_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case { name: "static_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
+const CASES: [Case; 6] = [
     Case {
-        name: "fastcgi_null",
+        name: "static_1k",
+        path: "/1k.bin",
+        php_port: 9000,
+        is_kept: false,
+        servers: &["nginx", "tandem"],
+    },
+    Case {
+        name: "static_1m",
+        path: "/1m.bin",
+        php_port: 9000,
+        is_kept: false,
+        servers: &["nginx", "tandem"],
+    },
+    Case {
+        name: "null_kept",
         path: "/null.php",
         php_port: 9001,
+        is_kept: true,
+        servers: &["nginx", "haproxy", "tandem"],
+    },
+    Case {
+        name: "null_close",
+        path: "/null.php",
+        php_port: 9001,
+        is_kept: false,
         servers: &["nginx", "haproxy", "tandem"],
     },
     Case {
         name: "php_hello",
         path: "/hello.php",
         php_port: 9000,
+        is_kept: false,
+        servers: &["nginx", "haproxy", "tandem"],
+    },
+    Case {
+        name: "hello_kept",
+        path: "/hello.php",
+        php_port: 9000,
+        is_kept: true,
         servers: &["nginx", "haproxy", "tandem"],
     },
 ];
@@ -125,7 +155,7 @@ fn bench(words: &[String]) -> Outcome<()> {
         let servers: Vec<Server> = case
             .servers
             .iter()
-            .map(|name| Server::start(name, &tree.0, case.php_port))
+            .map(|name| Server::start(name, &tree.0, case.php_port, case.is_kept))
             .collect::<Outcome<_>>()?;
         for &connections in &options.connections {
             results.extend(compare(case, &servers, connections, &options)?);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Outcome;
 
@@ -58,19 +59,28 @@ pub(crate) fn prepare(directory: &Path) -> Outcome<()> {
 }
 
 impl Server {
-    pub(crate) fn start(name: &'static str, directory: &Path, php_port: u16) -> Outcome<Self> {
+    pub(crate) fn start(
+        name: &'static str,
+        directory: &Path,
+        php_port: u16,
+        is_kept: bool,
+    ) -> Outcome<Self> {
         let file = directory.join(name);
         let file_text = file.to_string_lossy().into_owned();
         let root = directory.join("root");
         let root = root.to_string_lossy();
         let binary = std::env::var("TANDEM_BIN").map_err(|_| "TANDEM_BIN names no binary")?;
         let (config, address, words): (String, &str, Vec<&str>) = match name {
-            "nginx" => (nginx(&root, php_port), "127.0.0.1:8001", vec!["nginx", "-c", &file_text]),
-            "haproxy" => {
-                (haproxy(&root, php_port), "127.0.0.1:8002", vec!["haproxy", "-f", &file_text])
+            "nginx" => {
+                (nginx(&root, php_port, is_kept), "127.0.0.1:8001", vec!["nginx", "-c", &file_text])
             }
+            "haproxy" => (
+                haproxy(&root, php_port, is_kept),
+                "127.0.0.1:8002",
+                vec!["haproxy", "-f", &file_text],
+            ),
             _ => (
-                tandem(&root, php_port),
+                tandem(&root, php_port, is_kept),
                 "10.96.153.110:80",
                 vec![&binary, "run", "--host", "server1", "--config", &file_text],
             ),
@@ -116,33 +126,38 @@ fn wait_for(address: SocketAddr) -> Outcome<()> {
     Ok(())
 }
 
-fn nginx(root: &str, php_port: u16) -> String {
+fn nginx(root: &str, php_port: u16, is_kept: bool) -> String {
+    let (keepalive, keep) = if is_kept { ("keepalive 15;", "on") } else { ("", "off") };
     format!(
         "daemon off; worker_processes 1; user root; pid /run/nginx.pid; error_log stderr crit;\n\
          events {{ worker_connections 2048; }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000;\n\
+         upstream php {{ server 127.0.0.1:{php_port} max_fails=0; {keepalive} }}\n\
          server {{ listen 127.0.0.1:8001 backlog=1024; root {root};\n\
          location ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\
          fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n\
-         fastcgi_pass 127.0.0.1:{php_port}; }} }} }}\n"
+         fastcgi_keep_conn {keep}; fastcgi_pass php; }} }} }}\n"
     )
 }
 
-fn haproxy(root: &str, php_port: u16) -> String {
+fn haproxy(root: &str, php_port: u16, is_kept: bool) -> String {
+    let (reuse, keep) = if is_kept { ("always", "") } else { ("never", "no ") };
     format!(
         "global\n nbthread 1\n maxconn 4000\n\
          defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
          frontend f\n bind 127.0.0.1:8002\n default_backend b\n\
-         backend b\n use-fcgi-app php\n http-reuse never\n\
+         backend b\n use-fcgi-app php\n http-reuse {reuse}\n\
          server s 127.0.0.1:{php_port} proto fcgi maxconn 15\n\
-         fcgi-app php\n docroot {root}\n no option keep-conn\n"
+         fcgi-app php\n docroot {root}\n {keep}option keep-conn\n"
     )
 }
 
-fn tandem(root: &str, php_port: u16) -> String {
+fn tandem(root: &str, php_port: u16, is_kept: bool) -> String {
+    let keepalive = if is_kept { 15 } else { 0 };
+    let php = format!("php_port = {php_port}\nphp_requests_max = 15\nkeepalive = {keepalive}");
     include_str!("../../src/example.toml")
         .replace("root = \"/var/www/html\"", &format!("root = \"{root}\""))
-        .replace("php_port = 9000", &format!("php_port = {php_port}\nphp_requests_max = 15"))
+        .replace("php_port = 9000", &php)
 }
 
 /// Sixteen workers on port 9000.
@@ -166,25 +181,52 @@ pub(crate) fn responder() -> Outcome<Running> {
     wait_for(([127, 0, 0, 1], 9001).into()).map(|()| running)
 }
 
-/// Answers 64 bytes to every request, one connection after the other.
+/// Answers 64 bytes to every request, of as many connections as there are.
 pub(crate) fn respond() -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 9001)).map_err(|error| error.to_string())?;
+    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let text = format!("Content-Type: text/plain\r\n\r\n{}", "x".repeat(64));
     let length = u8::try_from(text.len()).map_err(|_| "a short text")?;
     let end = [1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let answer = [&[1, 6, 0, 1, 0, length, 0, 0], text.as_bytes(), &end].concat();
-    let mut bytes = [0; 8192];
-    for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { continue };
-        // The empty STDIN record ends a request: type 5, length 0.
-        let mut seen = Vec::new();
-        while !(seen.len() >= 8 && matches!(seen[seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _])) {
-            match stream.read(&mut bytes) {
-                Ok(count) if count > 0 => seen.extend_from_slice(&bytes[..count]),
-                Ok(_) | Err(_) => break,
-            }
+    let mut talks: Vec<Talk> = Vec::new();
+    loop {
+        let mut waited = vec![PollFd::new(&listener, PollFlags::IN)];
+        waited.extend(talks.iter().map(|talk| PollFd::new(&talk.stream, PollFlags::IN)));
+        poll(&mut waited, None).map_err(|error| format!("poll: {error}"))?;
+        let ready: Vec<bool> = waited.iter().map(|one| !one.revents().is_empty()).collect();
+        let mut is_ready = ready.iter().skip(1);
+        talks.retain_mut(|talk| !is_ready.next().is_some_and(|&it| it) || talk.go_on(&answer));
+        while let Ok((stream, _)) = listener.accept() {
+            talks.push(Talk { stream, seen: Vec::new(), keeps: None });
         }
-        let _gone = stream.write_all(&answer);
     }
-    Ok(())
+}
+
+/// A connection of the responder.
+struct Talk {
+    stream: TcpStream,
+    seen: Vec<u8>,
+    /// BEGIN_REQUEST's flag, once it is here.
+    keeps: Option<bool>,
+}
+
+impl Talk {
+    /// Reads, and answers a request that is whole. False: the connection is over.
+    fn go_on(&mut self, answer: &[u8]) -> bool {
+        let mut bytes = [0; 8192];
+        match self.stream.read(&mut bytes) {
+            Ok(count) if count > 0 => self.seen.extend_from_slice(&bytes[..count]),
+            Ok(_) | Err(_) => return false,
+        }
+        self.keeps = self.keeps.or_else(|| Some(self.seen.get(10)? & 1 == 1));
+        // The empty STDIN record ends a request: type 5, length 0.
+        let is_whole = self.seen.len() >= 8
+            && matches!(self.seen[self.seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _]);
+        if !is_whole {
+            return true;
+        }
+        self.seen.clear();
+        self.stream.write_all(answer).is_ok() && self.keeps.take() == Some(true)
+    }
 }
