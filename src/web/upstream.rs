@@ -335,7 +335,9 @@ impl Upstream {
         // Busy is not hung: a worker that answers a request proves the host.
         let is_busy = peer.heard_at.is_some_and(|heard_at| heard_at >= since);
         if evidence == Evidence::ProbeLate && is_busy {
+            // What was heard may have been its last: a reload lets requests end and takes no new.
             peer.is_busy = true;
+            peer.probe = Probe::Due(now);
             self.close_excess();
             return;
         }
@@ -622,6 +624,19 @@ mod tests {
             upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
+    }
+
+    #[test]
+    fn a_pool_that_ends_its_requests_and_takes_no_more_is_out_600_milliseconds_after_a_ping() {
+        let mut upstream = upstream(9);
+        upstream.expire(after(0));
+        upstream.probe_answered(after(1), Second);
+        upstream.heard(after(150), First, ticket(0));
+        for milliseconds in [200, 201, 401, 402, 602] {
+            assert!(upstream.is_usable(First));
+            upstream.expire(after(milliseconds));
+        }
+        assert!(!upstream.is_usable(First));
     }
 
     #[test]

@@ -231,17 +231,43 @@ impl Shared {
     }
 }
 
-/// One HTTP request on a connection of its own; the body of a complete answer with status 200.
+/// One GET on a connection of its own; the body of a complete answer with status 200.
 pub fn get(target: SocketAddr, path: &str, limit: Instant) -> Result<String, String> {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n");
+    ask(target, &text, limit)
+}
+
+/// Any request on a connection of its own; the body of a complete answer with status 200.
+pub fn ask(target: SocketAddr, request: &str, limit: Instant) -> Result<String, String> {
+    let Answer { status, body, .. } = exchange(target, request, limit)?;
+    if status == 200 { Ok(body) } else { Err(format!("status {status}: {}", cut(&body))) }
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The values of a header field, in order.
+    pub fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        fields(&self.head, name)
+    }
+}
+
+/// One request, which asks for the connection to be closed, and its answer, whatever its status.
+pub fn exchange(target: SocketAddr, request: &str, limit: Instant) -> Result<Answer, String> {
     let left = || {
         let left = limit.saturating_duration_since(Instant::now());
         if left.is_zero() { Err("time-out".to_owned()) } else { Ok(left) }
     };
     let mut stream = TcpStream::connect_timeout(&target, left()?)
         .map_err(|error| format!("connect: {}", words(&error)))?;
-    let text = format!("GET {path} HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n");
     stream.set_write_timeout(Some(left()?)).map_err(|error| words(&error))?;
-    stream.write_all(text.as_bytes()).map_err(|error| format!("send: {}", words(&error)))?;
+    stream.write_all(request.as_bytes()).map_err(|error| format!("send: {}", words(&error)))?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -255,18 +281,13 @@ pub fn get(target: SocketAddr, path: &str, limit: Instant) -> Result<String, Str
     }
 }
 
-/// The result of a request once `answer` is whole (or has ended too early).
-fn complete(answer: &[u8], at_end: bool) -> Option<Result<String, String>> {
+/// The answer once it is whole (or has ended too early).
+fn complete(answer: &[u8], at_end: bool) -> Option<Result<Answer, String>> {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return at_end.then(|| Err(format!("closed after {} bytes", answer.len())));
     };
-    let header = |name: &str| {
-        head.lines().skip(1).find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
-    };
+    let header = |name| fields(head, name).next();
     let length: Option<usize> = header("content-length").and_then(|value| value.parse().ok());
     let chunked = header("transfer-encoding").is_some_and(|it| it.eq_ignore_ascii_case("chunked"));
     let (is_whole, body) = match (length, chunked) {
@@ -277,10 +298,15 @@ fn complete(answer: &[u8], at_end: bool) -> Option<Result<String, String>> {
     if !is_whole {
         return at_end.then(|| Err(format!("cut off after {} bytes", answer.len())));
     }
-    match head.split(' ').nth(1) {
-        Some("200") => Some(Ok(body)),
-        status => Some(Err(format!("status {}: {}", status.unwrap_or("?"), cut(&body)))),
-    }
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    Some(Ok(Answer { status: status.unwrap_or_default(), head: head.to_owned(), body }))
+}
+
+fn fields<'a>(head: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    head.lines().skip(1).filter_map(move |line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }
 
 fn unchunk(mut body: &str) -> String {

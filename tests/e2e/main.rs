@@ -33,7 +33,9 @@ mod preemption;
 mod service;
 mod stories;
 mod survey;
+mod web;
 mod witness;
+mod wordpress;
 
 use database::Flavour;
 use pair::Pair;
