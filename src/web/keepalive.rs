@@ -75,11 +75,17 @@ impl Idle {
 impl Upstream {
     /// A kept connection for a request to this peer: the one that was busy last, so that the others
     /// come to their end.
-    pub fn reuse(&mut self, host: HostId) -> Option<u32> {
+    pub fn reuse(&mut self, now: Instant, host: HostId) -> Option<u32> {
         if host != self.keepalive.host {
             return None;
         }
-        self.keepalive.idle.pop_back().map(|idle| idle.leg)
+        while let Some(idle) = self.keepalive.idle.pop_back() {
+            if now < idle.until(self.keepalive.idle_limit) {
+                return Some(idle.leg);
+            }
+            self.orders.push_back(Order::CloseIdle(idle.leg));
+        }
+        None
     }
 
     /// A fresh connection to this peer begins. Whether php-fpm shall keep it after its answer.
@@ -214,7 +220,7 @@ mod tests {
             assert!(upstream.keep(at(u64::from(leg)), First, ticket(leg), leg, at(0)));
         }
         acquire(&mut upstream, at(50), 7);
-        assert_eq!(upstream.reuse(First), Some(2));
+        assert_eq!(upstream.reuse(at(50), First), Some(2));
         assert!(upstream.keep(at(60), First, ticket(7), 2, at(0)));
         assert_eq!(upstream.deadline_with_idle(None), Some(at(100)));
         upstream.expire_idle(at(101));
@@ -222,7 +228,7 @@ mod tests {
         assert_eq!(upstream.peer_status(First).idle, 1);
         upstream.expire_idle(at(160));
         assert_eq!(closed(&mut upstream), [2]);
-        assert_eq!(upstream.reuse(First), None);
+        assert_eq!(upstream.reuse(at(160), First), None);
     }
 
     #[test]
@@ -238,6 +244,8 @@ mod tests {
         acquire(&mut upstream, at(0), 0);
         assert!(upstream.keep(at(249), First, TICKET, 0, at(0)));
         assert_eq!(upstream.deadline_with_idle(None), Some(at(250)), "its age ends it too");
+        assert_eq!(upstream.reuse(at(250), First), None);
+        assert_eq!(closed(&mut upstream), [0]);
     }
 
     #[test]
@@ -250,7 +258,7 @@ mod tests {
         upstream.heard(at(1), First, ticket(1));
         assert!(upstream.keep(at(5), First, ticket(1), 1, at(0)), "not for long yet");
         acquire(&mut upstream, at(6), 1);
-        assert_eq!(upstream.reuse(First), Some(1));
+        assert_eq!(upstream.reuse(at(6), First), Some(1));
         assert!(!upstream.keep(at(6), First, ticket(1), 1, at(0)));
         upstream.release(First, ticket(0));
         acquire(&mut upstream, at(7), 1);

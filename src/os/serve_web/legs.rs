@@ -96,7 +96,8 @@ impl ServeWeb {
         host: HostId,
     ) -> Option<Input<'static>> {
         self.disconnect(connection);
-        let kept = if connection.session.may_reuse() { self.upstream.reuse(host) } else { None };
+        let may_reuse = connection.session.may_reuse();
+        let kept = if may_reuse { self.upstream.reuse(turn.now, host) } else { None };
         if let Some(leg) = kept.and_then(|id| self.legs.take_idle(id, User::Session(ticket))) {
             connection.leg = Some(leg);
             return Some(Input::Reused);
