@@ -1,7 +1,7 @@
 //! Finish: the part of a session that ends a request, and the connection where it has to end.
 //!
-//! In: a request that is answered as far as it will be, a client that is gone. Out: the log's entry,
-//! the next state. Must not: begin the next request (that is `session`, on `Proceed`).
+//! In: a request that is answered as far as it will be, a client that is gone. Out: the log's
+//! entry, the next state. Must not: begin the next request (that is `session`, on `Proceed`).
 //! Read first: `session`; RFC 9112 section 9.6 (why a connection lingers).
 
 use crate::time::Instant;
