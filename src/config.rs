@@ -4,6 +4,7 @@
 //! the digest that both hosts compare. Must not: read files (see `resolve`), know this host.
 //! Read first: example.toml beside this file, which `tandem example` prints.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -36,6 +37,31 @@ pub struct Config {
     pub web: web::Config,
     /// The first 8 bytes of the SHA-256 of the text: equal on both hosts, or somebody edited one.
     pub digest: [u8; 8],
+    /// Tells which sections another text changes.
+    pub sections: Sections,
+}
+
+/// A digest of every section of a text, without its comments and its order of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sections(BTreeMap<String, [u8; 8]>);
+
+impl Sections {
+    fn of(text: &str) -> Result<Self, toml::de::Error> {
+        let tables: BTreeMap<String, toml::Value> = toml::from_str(text)?;
+        let pairs = tables.into_iter().map(|(name, value)| (name, digest(&format!("{value:?}"))));
+        Ok(Self(pairs.collect()))
+    }
+
+    /// The names of the sections that differ, or that only one of both has.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let all = self.0.keys().chain(other.0.keys());
+        let mut names: Vec<String> =
+            all.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// Section `[[host]]`: one of the two.
@@ -146,8 +172,8 @@ impl std::error::Error for Error {}
 impl Config {
     /// Reads and checks the text of a configuration.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let written: Written =
-            toml::from_str(text).map_err(|error| Error(error.to_string().trim_end().to_owned()))?;
+        let invalid = |error: toml::de::Error| Error(error.to_string().trim_end().to_owned());
+        let written: Written = toml::from_str(text).map_err(invalid)?;
         let hosts: [Host; 2] = written.host.try_into().map_err(|hosts: Vec<Host>| {
             Error(format!("{} [[host]] sections: write exactly two", hosts.len()))
         })?;
@@ -160,6 +186,7 @@ impl Config {
             sql: written.sql,
             web: written.web,
             digest: digest(text),
+            sections: Sections::of(text).map_err(invalid)?,
         };
         config.check()?;
         Ok(config)

@@ -147,6 +147,7 @@ impl Bench {
             | Output::Persist(_)
             | Output::Will(_)
             | Output::Reply { .. }
+            | Output::Reload { .. }
             | Output::Exit => {}
         }
     }

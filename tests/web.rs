@@ -32,5 +32,7 @@ mod kept;
 mod php_fpm;
 #[path = "web/proxied.rs"]
 mod proxied;
+#[path = "web/reload.rs"]
+mod reload;
 #[path = "web/sites.rs"]
 mod sites;

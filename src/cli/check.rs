@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::os::survey;
+use crate::os::{file, survey};
 use crate::wire::HostId;
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
@@ -25,8 +25,8 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     }
     let path = path.unwrap_or(super::CONFIG_PATH);
-    let loaded =
-        super::load(path).and_then(|config| super::check_files(path, &config).map(|()| config));
+    let loaded = file::load_config(path)
+        .and_then(|config| super::check_files(path, &config).map(|()| config));
     let config = match loaded {
         Ok(config) => config,
         Err(why) => {

@@ -49,6 +49,7 @@ usage: tandem APPLET [ARGUMENTS]
                                       its database has (it is saved before)
   reseed --yes                        replace this host's database by a copy of the other one's
                                       (MySQL 8.0.17 and later)
+  reload                              read the configuration again; requests go on
   check [--live] [--host NAME] [FILE] validate a configuration; --live: look at the network too
   encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
   example                             print a commented configuration
@@ -101,6 +102,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
             "reseed needs --yes: it replaces everything in this host's database by a copy of the \
              other one's",
         ),
+        "reload" if rest.is_empty() => act(&Request::Reload),
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),
         "example" if rest.is_empty() => {
@@ -175,7 +177,7 @@ impl Place {
     }
 
     fn load(&self) -> Result<(Config, HostId), String> {
-        let config = load(&self.config)?;
+        let config = file::load_config(&self.config)?;
         let me = this_host(&config, self.host.as_deref())?;
         Ok((config, me))
     }
@@ -186,16 +188,6 @@ fn value_of<'a>(
     rest: &mut impl Iterator<Item = &'a String>,
 ) -> Result<String, String> {
     rest.next().cloned().ok_or_else(|| format!("{option} needs a value"))
-}
-
-/// Reads and checks a configuration file, secrets included.
-fn load(path: &str) -> Result<Config, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
-    })?;
-    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
-    config.resolve(file::read_secret).map_err(|error| format!("{path}: {error}"))?;
-    Ok(config)
 }
 
 /// Whether what the configuration names besides secrets can be used: certificates and their keys.

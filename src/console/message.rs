@@ -22,6 +22,8 @@ pub enum Request {
     Hold(bool),
     /// Whether this host is to take no role.
     Maintenance(bool),
+    /// Read the configuration again.
+    Reload,
     /// Whether the php-fpm of the host of this name is spared.
     PhpDrain {
         host: String,
@@ -36,7 +38,7 @@ impl Request {
         match self {
             Self::Status => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
-            Self::Hold(_) | Self::Maintenance(_) | Self::PhpDrain { .. } => true,
+            Self::Hold(_) | Self::Maintenance(_) | Self::Reload | Self::PhpDrain { .. } => true,
         }
     }
 }

@@ -201,6 +201,7 @@ impl Node {
             Request::Hold(is_on) => self.ask_hold(now, client, *is_on),
             Request::Maintenance(is_on) => self.ask_maintenance(now, client, *is_on),
             Request::PhpDrain { host, is_on } => self.ask_php_drain(now, client, host, *is_on),
+            Request::Reload => self.outputs.push_back(Output::Reload { client }),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);
                 let refusal = match self.role {

@@ -132,6 +132,10 @@ pub enum Output {
         client: u64,
         response: Response,
     },
+    /// Read the configuration again, and tell this client what came of it.
+    Reload {
+        client: u64,
+    },
     Note(Note),
     Exit,
 }

@@ -9,10 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::clock;
 use super::plane::{Plane, Ready, Service, Turn};
 use super::serve_sql::{self, ServeSql};
 use super::serve_web::{self, ServeWeb};
+use super::{clock, file};
 use crate::config::{Config, is_link_local};
 use crate::console::message::{PhpStatus, SqlStatus, WebStatus};
 use crate::limits;
@@ -62,7 +62,7 @@ impl Data {
         let site = serve_web::Site { me, listen, php, php_status, server_names: names };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
-        let source = Some(serve_sql::Source { path: path.into(), digest: config.digest });
+        let source = Some(serve_sql::Source::new(path, config));
         let site = serve_sql::Site { me, servers, source };
         let sql = ServeSql::new(&config.sql, site, &plane)?;
         Ok(Self {
@@ -87,6 +87,26 @@ impl Data {
         self.web.set_routes(&mut turn, routes);
         self.sql.set_routes(&mut turn, routes);
         self.facts()
+    }
+
+    /// Reads the configuration's file again and takes its section `[web]`; whatever is refused, all
+    /// stays as it was. Requests under way end as they began.
+    pub fn reload(&mut self, now: Instant) -> Result<String, String> {
+        let known = self.sql.source().ok_or("this daemon was started without a file")?;
+        let path = known.path.display().to_string();
+        let config = file::load_config(&path)?;
+        let mut changed = config.sections.differing(&known.sections);
+        changed.retain(|name| name != "web");
+        if !changed.is_empty() {
+            return Err(format!(
+                "{path}: [{}] changed too, which takes a restart of the daemon; nothing was taken",
+                changed.join("], [")
+            ));
+        }
+        let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
+        self.web.reload(&mut turn, &config.web).map_err(|why| format!("{path}: {why}"))?;
+        self.sql.set_source(serve_sql::Source::new(path.as_str(), &config));
+        Ok(format!("{path} is in use here: both hosts must have one text"))
     }
 
     /// Waits for something, no longer than `limit`; serves what is ready, a bounded amount.

@@ -1,6 +1,6 @@
-//! Files: the state that outlives the daemon, secrets, pid files.
+//! Files: the configuration, the state that outlives the daemon, secrets, pid files.
 //!
-//! In: paths, bytes. Out: bytes, or why not. Must not: interpret a configuration.
+//! In: paths, bytes. Out: what is in them, or why not. Must not: interpret a configuration.
 //! Read first: rename(2), fsync(2). A state file is postcard and the first 8 bytes of its SHA-256,
 //! written beside, synced, renamed, and its directory synced: it is the old one or the new one.
 
@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use crate::config::Config;
 use crate::node::Persistent;
 use crate::wire;
 
@@ -60,6 +61,16 @@ pub fn save_state(state: &Persistent) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, state_path())?;
     File::open(STATE_DIR)?.sync_all()
+}
+
+/// Reads and checks a configuration, secrets included.
+pub fn load_config(path: &str) -> Result<Config, String> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
+    })?;
+    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    config.resolve(read_secret).map_err(|error| format!("{path}: {error}"))?;
+    Ok(config)
 }
 
 /// The text of a secret file, which only its owner may read.

@@ -36,6 +36,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 enum Woken {
     ChildMaybeEnded,
     EndAsked,
+    ReloadAsked,
     Nothing,
 }
 
@@ -122,6 +123,9 @@ impl<'a> Watch<'a> {
                 Woken::EndAsked if self.end_asked_at.is_none() => {
                     self.end_asked_at = Some(clock::now());
                     let _already_gone = kill(self.node, Signal::SIGTERM);
+                }
+                Woken::ReloadAsked => {
+                    let _already_gone = kill(self.node, Signal::SIGHUP);
                 }
                 Woken::EndAsked | Woken::ChildMaybeEnded | Woken::Nothing => {}
             }
@@ -215,7 +219,11 @@ fn read_signals(signals: &SignalFd) -> io::Result<Woken> {
         let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
         match signal {
             Some(Signal::SIGTERM | Signal::SIGINT) => return Ok(Woken::EndAsked),
-            Some(Signal::SIGCHLD) => woken = Woken::ChildMaybeEnded,
+            Some(Signal::SIGHUP) => woken = Woken::ReloadAsked,
+            // Children are looked after however the guard woke.
+            Some(Signal::SIGCHLD) if !matches!(woken, Woken::ReloadAsked) => {
+                woken = Woken::ChildMaybeEnded;
+            }
             Some(_) | None => {}
         }
     }

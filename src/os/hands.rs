@@ -20,7 +20,7 @@ use super::mysql::LocalServer;
 use super::network::{Executor, Network};
 use super::{clock, control, file, listener};
 use crate::config::Config;
-use crate::console::message;
+use crate::console::message::{self, Response};
 use crate::limits;
 use crate::node::{DataPlane, Input, Output};
 use crate::wire::HostId;
@@ -132,10 +132,27 @@ impl Hands {
                 log_failure("will", written.and_then(|()| stdout.flush()));
             }
             Output::Reply { client, response } => self.clients.reply(client, response),
+            Output::Reload { client } => {
+                let response = match self.reload() {
+                    Ok(done) => Response::Done(done),
+                    Err(why) => Response::Refused(why),
+                };
+                self.clients.reply(client, response);
+            }
             Output::Note(note) => log::log!(note.level(), "{note}"),
             Output::Exit => return Err(Exit),
         }
         Ok(())
+    }
+
+    /// The whole file is read on the loop: a page of text, and certificates.
+    fn reload(&self) -> Result<String, String> {
+        let result = self.data.borrow_mut().reload(clock::now());
+        match &result {
+            Ok(done) => log::info!("reload: {done}"),
+            Err(why) => log::error!("reload: {why}"),
+        }
+        result
     }
 
     fn query(&self, database: &LocalServer, id: u64, sql: String, limit: Duration) {
@@ -188,10 +205,10 @@ impl Hands {
             .detach();
     }
 
-    /// SIGTERM and SIGINT are inputs like any other.
-    pub fn start_signals(&self, signals: SignalFd) -> io::Result<()> {
+    /// SIGTERM and SIGINT are inputs like any other; SIGHUP reads the configuration again.
+    pub fn start_signals(self: &Rc<Self>, signals: SignalFd) -> io::Result<()> {
         let signals = Async::new_nonblocking(signals)?;
-        let inputs = self.inputs.clone();
+        let (inputs, hands) = (self.inputs.clone(), Rc::clone(self));
         self.executor
             .spawn(async move {
                 loop {
@@ -200,6 +217,9 @@ impl Hands {
                     }
                     while let Ok(Some(info)) = signals.get_ref().read_signal() {
                         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+                        if number == nix::libc::SIGHUP {
+                            let _logged = hands.reload();
+                        }
                         let is_end = [nix::libc::SIGTERM, nix::libc::SIGINT].contains(&number);
                         if is_end && inputs.send(Input::Terminate).await.is_err() {
                             return;

@@ -26,6 +26,7 @@ pub fn run(config: Config, config_path: &str, me: HostId) -> io::Result<()> {
     let executor = Rc::new(LocalExecutor::new());
     let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
     let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in)?;
+    let hands = Rc::new(hands);
     hands.start_signals(signals)?;
     let node = Node::new(config, me, clock::wall_nanos(), persistent);
     let control = async {

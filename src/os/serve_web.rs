@@ -6,9 +6,11 @@
 //! One slot of the slab is one client's connection with its upstream socket and its files. Events
 //! only set flags; `pump` then does what the flags and the session allow, within a budget.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
@@ -62,7 +64,7 @@ pub struct Site {
 /// The web front of this host.
 #[derive(Debug)]
 pub struct ServeWeb {
-    config: Config,
+    settings: Rc<Settings>,
     site: Site,
     listeners: Vec<Listener>,
     slots: Vec<Slot>,
@@ -77,10 +79,6 @@ pub struct ServeWeb {
     probe_generation: u16,
     timers: BTreeSet<(Instant, u32)>,
     runnable: VecDeque<u32>,
-    sites: Sites,
-    pages: Pages,
-    /// By the site's number.
-    roots: Vec<Root>,
     journal: Journal,
     stamp: Stamp,
     stamp_at: Instant,
@@ -88,6 +86,26 @@ pub struct ServeWeb {
     accept_paused_until: Option<Instant>,
     requests: u64,
     by_class: [u64; 5],
+}
+
+/// What a reload replaces. A request ends under those that it began under.
+#[derive(Debug)]
+struct Settings {
+    config: Config,
+    sites: Sites,
+    pages: Pages,
+    /// By the site's number.
+    roots: RefCell<Vec<Root>>,
+}
+
+impl Settings {
+    fn new(config: &Config) -> Rc<Self> {
+        let sites = Sites::new(config);
+        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
+        let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
+        let roots = RefCell::new(roots);
+        Rc::new(Self { config: config.clone(), sites, pages: pages(config), roots })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -116,16 +134,11 @@ impl ServeWeb {
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
         let unix_seconds = unix_seconds();
         let hosts = Hosts { me: site.me, names: &site.server_names.clone() };
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
-            config: config.clone(),
-            roots: sites.roots().map(|root| Root::new(root, cache_bytes)).collect(),
-            sites,
-            pages: pages(config),
+            settings: Settings::new(config),
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
@@ -154,6 +167,40 @@ impl ServeWeb {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
+    /// has other ports.
+    pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
+        let old = &self.settings.config;
+        for (key, is_changed) in [
+            ("port", old.port != config.port),
+            ("php_port", old.php_port != config.php_port),
+            ("php_status_port", old.php_status_port != config.php_status_port),
+        ] {
+            if is_changed {
+                return Err(format!(
+                    "web.{key} changed, which takes a restart of the daemon; nothing was taken"
+                ));
+            }
+        }
+        let hosts = Hosts { me: self.site.me, names: &self.site.server_names };
+        self.upstream.configure(config, &hosts);
+        self.clients.configure(config.connections_max_per_client);
+        self.rates.configure(config.limit_req, config.limit_req_burst);
+        if old.access_log != config.access_log {
+            self.journal = Journal::new(config.access_log.clone());
+        }
+        self.settings = Settings::new(config);
+        for slot in &mut self.slots {
+            if let Some(connection) = &mut slot.connection
+                && !connection.session.is_in_flight()
+            {
+                connection.settings = Rc::clone(&self.settings);
+            }
+        }
+        self.settle(turn);
+        Ok(())
     }
 
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
@@ -288,7 +335,8 @@ impl ServeWeb {
                 }
                 break true;
             }
-            let cx = self.context(turn.now, connection.is_virtual);
+            let settings = Rc::clone(&connection.settings);
+            let cx = self.context(&settings, turn.now, connection.is_virtual);
             let host = connection.leg.as_ref().map(|leg| leg.host);
             match connection.advance(cx, turn.buffer) {
                 Moved::Nothing => {
@@ -339,10 +387,12 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let candidate = connection.session.candidate(&self.sites);
+                    let candidate = connection.session.candidate(&connection.settings.sites);
                     let (site, path) = candidate.unwrap_or_default();
-                    let (found, file) = self
+                    let (found, file) = connection
+                        .settings
                         .roots
+                        .borrow_mut()
                         .get_mut(site)
                         .map_or((Found::Missing, Source::Nowhere), |root| {
                             root.look(turn.now, self.stamp.unix_seconds, &path)
@@ -382,6 +432,7 @@ impl ServeWeb {
                 Output::Finished => {
                     *budget = budget.saturating_sub(REQUEST_COST_BYTES);
                     connection.forget_request();
+                    connection.settings = Rc::clone(&self.settings);
                     if let Some(entry) = connection.session.take_finished() {
                         self.finished(turn.now, &entry);
                     }
@@ -396,7 +447,8 @@ impl ServeWeb {
                 Output::Close => return false,
             };
             if let Some(input) = answer {
-                let cx = self.context(turn.now, connection.is_virtual);
+                let settings = Rc::clone(&connection.settings);
+                let cx = self.context(&settings, turn.now, connection.is_virtual);
                 connection.session.handle(cx, input);
             }
         }
@@ -482,7 +534,8 @@ impl ServeWeb {
         else {
             return;
         };
-        let cx = self.context(now, connection.is_virtual);
+        let settings = Rc::clone(&connection.settings);
+        let cx = self.context(&settings, now, connection.is_virtual);
         connection.session.handle(cx, input);
         if let Some(entry) = self.slot_mut(slot) {
             entry.connection = Some(connection);
@@ -505,12 +558,17 @@ impl ServeWeb {
         self.timers.insert((wanted, slot));
     }
 
-    const fn context(&self, now: Instant, is_virtual: bool) -> Context<'_> {
+    fn context<'a>(
+        &'a self,
+        settings: &'a Settings,
+        now: Instant,
+        is_virtual: bool,
+    ) -> Context<'a> {
         Context {
             now,
-            config: &self.config,
-            sites: &self.sites,
-            pages: &self.pages,
+            config: &settings.config,
+            sites: &settings.sites,
+            pages: &settings.pages,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }

@@ -45,6 +45,11 @@ impl Keepalive {
         Self { host, idle_max, idle_limit, idle: VecDeque::new(), unanswered: VecDeque::new() }
     }
 
+    pub(super) const fn configure(&mut self, idle_max: usize, idle_limit: Duration) {
+        self.idle_max = idle_max;
+        self.idle_limit = idle_limit;
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.idle.front().map(|idle| idle.until(self.idle_limit))
     }
@@ -138,8 +143,11 @@ impl Upstream {
     pub(super) fn close_excess(&mut self) {
         let host = self.keepalive.host;
         let peer = self.peer(host);
-        let room =
-            if peer.is_at_ease() { peer.requests_max.saturating_sub(peer.in_flight) } else { 0 };
+        let room = if peer.is_at_ease() {
+            peer.requests_max.saturating_sub(peer.in_flight).min(self.keepalive.idle_max)
+        } else {
+            0
+        };
         while self.keepalive.idle.len() > room {
             self.close_oldest();
         }

@@ -46,6 +46,11 @@ impl Connections {
         Self { max, by_client: BTreeMap::new() }
     }
 
+    /// Another limit; who is here stays, and those who came while there was none are not counted.
+    pub const fn configure(&mut self, max: usize) {
+        self.max = max;
+    }
+
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.max > 0
@@ -98,6 +103,12 @@ impl Requests {
     pub fn new(rate: Option<Rate>, burst: u32) -> Self {
         let burst = u64::from(burst) * ONE;
         Self { rate, burst, by_client: BTreeMap::new(), by_age: BTreeSet::new() }
+    }
+
+    /// Another rate, from each client's next request on.
+    pub fn configure(&mut self, rate: Option<Rate>, burst: u32) {
+        self.rate = rate;
+        self.burst = u64::from(burst) * ONE;
     }
 
     /// Whether this request is within the rate and burst (nginx: limit_req ... nodelay). One that

@@ -195,6 +195,10 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn weight(&self, hosts: &upstream::Hosts<'_>, host: HostId) -> u16 {
+        self.php_weight.get(&hosts.names[host.index()]).copied().unwrap_or(1)
+    }
+
     /// The host that is a backup for the other one, as this host sees it.
     pub(crate) fn backup(&self, hosts: &upstream::Hosts<'_>) -> Option<HostId> {
         if self.php_backup == PEER {

@@ -178,7 +178,7 @@ impl Upstream {
         let budget = retries.saturating_mul(limits::WEB_RETRY_REQUESTS);
         Self {
             peers: HostId::ALL.map(|host| Peer {
-                weight: config.php_weight.get(&hosts.names[host.index()]).copied().unwrap_or(1),
+                weight: config.weight(hosts, host),
                 is_backup: config.backup(hosts) == Some(host),
                 ..Peer::new(requests_max, now)
             }),
@@ -191,6 +191,22 @@ impl Upstream {
             orders: VecDeque::new(),
             rng: Rng::new(seed),
         }
+    }
+
+    /// Other settings from now on; what is known of the peers stays.
+    pub fn configure(&mut self, config: &Config, hosts: &Hosts<'_>) {
+        self.slow_start = config.slow_start;
+        self.balance = config.balance;
+        self.keepalive.configure(config.keepalive, config.keepalive_idle);
+        for host in HostId::ALL {
+            let peer = self.peer_mut(host);
+            // A pool's own limit comes back with its next status.
+            peer.config_max = config.php_requests_max.max(1);
+            peer.requests_max = peer.config_max;
+            peer.weight = config.weight(hosts, host);
+            peer.is_backup = config.backup(hosts) == Some(host);
+        }
+        self.close_excess();
     }
 
     /// Asks for a peer that was not tried. A retry waits at the head of the queue; it is

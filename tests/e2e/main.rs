@@ -30,6 +30,7 @@ mod interop;
 mod keepalived;
 mod links;
 mod preemption;
+mod reload;
 mod service;
 mod stories;
 mod survey;

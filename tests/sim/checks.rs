@@ -339,6 +339,7 @@ impl World {
             | Output::Persist(_)
             | Output::Will(_)
             | Output::Reply { .. }
+            | Output::Reload { .. }
             | Output::Exit => {}
         }
     }

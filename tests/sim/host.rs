@@ -373,6 +373,7 @@ impl World {
             Output::Persist(persistent) => self.host(host).disk = persistent,
             Output::Will(will) => self.host(host).guard.will = will,
             Output::Reply { response, .. } => self.say(host, format!("answers: {response:?}")),
+            Output::Reload { client } => self.say(host, format!("reads anew for {client}")),
             Output::Note(note) => self.note_said(host, &note),
             Output::Exit => return Err(()),
         }

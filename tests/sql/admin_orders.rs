@@ -180,8 +180,8 @@ impl Saved {
     }
 
     fn front(&self, pair: &Pair) -> Front {
-        let digest = config::digest(&self.text());
-        let source = Source { path: self.path.clone(), digest };
+        let config = Config::parse(&self.text()).expect("valid");
+        let source = Source::new(&self.path, &config);
         Front::of_file(pair.ports(), Some(source), with_admin)
     }
 
@@ -209,7 +209,7 @@ fn save_config_writes_what_changed_and_keeps_the_rest() {
     std::os::unix::fs::chown(&saved.path, Some(1), Some(2)).expect("sets");
     let link = saved.directory.join("link.toml");
     std::os::unix::fs::symlink(&saved.path, &link).expect("links");
-    let source = Source { path: link, digest: config::digest(&before) };
+    let source = Source::new(link, &Config::parse(&before).expect("valid"));
     let front = Front::of_file(pair.ports(), Some(source), with_admin);
     let mut desk = Conn::new(desk_options(&front)).expect("logs in");
     for text in ["ADD PWD new:atlas", "REMOVE PWD other", "ADD CLIENT 127.0.0.1", "SAVE CONFIG;"] {

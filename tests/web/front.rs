@@ -20,12 +20,14 @@ pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) virtual_address: SocketAddr,
     pub(crate) tree: Tree,
+    config: Config,
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Command {
     Routes(Routes),
+    Reload(Box<Config>, Sender<Result<(), String>>),
     Status(Sender<Status>),
     IsDrained(Sender<bool>),
     Stop,
@@ -113,9 +115,10 @@ impl Front {
         };
         let (commands, inbox) = channel();
         let (told, addresses) = channel();
+        let started = config.clone();
         let thread = std::thread::spawn(move || {
             let plane = Plane::new().unwrap();
-            let serve = ServeWeb::new(&config, site, &plane).unwrap();
+            let serve = ServeWeb::new(&started, site, &plane).unwrap();
             told.send(serve.addresses()).unwrap();
             run(plane, serve, &inbox);
         });
@@ -124,6 +127,7 @@ impl Front {
             address: addresses[0],
             virtual_address: addresses[1],
             tree,
+            config,
             commands,
             thread: Some(thread),
         }
@@ -137,6 +141,15 @@ impl Front {
         self.commands.send(Command::Routes(routes)).unwrap();
         // The status comes after the routes were taken.
         self.status();
+    }
+
+    /// Takes the configuration that the front was started with, changed.
+    pub(crate) fn reload(&self, adjust: impl FnOnce(&mut Config)) -> Result<(), String> {
+        let mut config = self.config.clone();
+        adjust(&mut config);
+        let (sender, receiver) = channel();
+        self.commands.send(Command::Reload(Box::new(config), sender)).unwrap();
+        receiver.recv_timeout(Duration::from_secs(10)).expect("the front's loop runs")
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -197,6 +210,9 @@ fn run(mut plane: Plane, mut serve: ServeWeb, inbox: &Receiver<Command>) {
         while let Ok(command) = inbox.try_recv() {
             match command {
                 Command::Routes(routes) => serve.set_routes(&mut turn, &routes),
+                Command::Reload(config, reply) => {
+                    reply.send(serve.reload(&mut turn, &config)).unwrap();
+                }
                 Command::Status(reply) => reply.send(serve.status()).unwrap(),
                 Command::IsDrained(reply) => reply.send(serve.is_drained()).unwrap(),
                 Command::Stop => return,

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Sections};
 use crate::os::file::named;
 use crate::os::plane::{Key, Service, Turn};
 use crate::sql::admin::{HERE_ONLY, Outcome};
@@ -26,13 +26,21 @@ pub struct Source {
     pub path: PathBuf,
     /// Of the text that was read from it; another one by now is somebody's edit.
     pub digest: [u8; 8],
+    pub sections: Sections,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, config: &Config) -> Self {
+        Self { path: path.into(), digest: config.digest, sections: config.sections.clone() }
+    }
 }
 
 /// A SAVE CONFIG on its way.
 #[derive(Debug)]
 pub(super) struct Saving {
     bell: UnixStream,
-    result: Receiver<Result<[u8; 8], String>>,
+    result: Receiver<Result<Source, String>>,
     /// The visitor who asked: slot and generation.
     asker: (u32, u16),
 }
@@ -69,10 +77,22 @@ impl ServeSql {
         None
     }
 
-    /// The digest of the configuration, once SAVE CONFIG has changed it.
+    /// The digest of the file, once SAVE CONFIG has changed it or it was read again.
     #[must_use]
     pub fn saved_digest(&self) -> Option<[u8; 8]> {
         self.saved_digest
+    }
+
+    /// The file as it was read or saved last.
+    #[must_use]
+    pub const fn source(&self) -> Option<&Source> {
+        self.site.source.as_ref()
+    }
+
+    /// The file is known to be this one by now.
+    pub fn set_source(&mut self, source: Source) {
+        self.saved_digest = Some(source.digest);
+        self.site.source = Some(source);
     }
 
     /// The thread has done its work.
@@ -85,13 +105,9 @@ impl ServeSql {
         let Some(saving) = self.saving.take() else { return };
         let result = saving.result.try_recv();
         let outcome = match result {
-            Ok(Ok(digest)) => {
-                let path = self.site.source.as_mut().map(|source| {
-                    source.digest = digest;
-                    self.saved_digest = Some(digest);
-                    source.path.display().to_string()
-                });
-                let path = path.unwrap_or_default();
+            Ok(Ok(source)) => {
+                let path = source.path.display().to_string();
+                self.set_source(source);
                 log::info!("sql: SAVE CONFIG by the admin port: {path}");
                 Outcome::Done(format!(
                     "saved in {path} of this host: both hosts must have one text, copy it to the \
@@ -113,8 +129,8 @@ pub(super) fn unsaved() -> String {
     format!("{HERE_ONLY}; lost with a restart, unless SAVE CONFIG keeps it")
 }
 
-/// Changes the file and returns its digest; whatever fails, the file is as it was.
-fn save(source: &Source, wanted: &Wanted) -> Result<[u8; 8], String> {
+/// Changes the file and returns what it is by now; whatever fails, the file is as it was.
+fn save(source: &Source, wanted: &Wanted) -> Result<Source, String> {
     let path = source.path.canonicalize().map_err(|error| at(&source.path, error))?;
     let text = unchanged(&path, source.digest)?;
     let edited = wanted.edit(&text).map_err(|why| format!("{}: {why}", path.display()))?;
@@ -131,7 +147,7 @@ fn save(source: &Source, wanted: &Wanted) -> Result<[u8; 8], String> {
             return Err(why);
         }
     }
-    Ok(config::digest(&edited))
+    Ok(Source::new(&source.path, &parsed))
 }
 
 fn replace(path: &Path, beside: &Path, text: &str, digest: [u8; 8]) -> Result<(), String> {
@@ -159,7 +175,8 @@ fn unchanged(path: &Path, digest: [u8; 8]) -> Result<String, String> {
     }
     Err(format!(
         "{} was changed since this daemon read it: put the change in by hand, check it by `tandem \
-         check`, restart the daemon",
+         check`, then `tandem reload` or restart the \
+         daemon",
         path.display()
     ))
 }

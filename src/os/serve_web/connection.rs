@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::sendfile;
 use rustix::io::{Errno, pread, pwrite};
@@ -16,6 +17,7 @@ use crate::os::plane::Ready;
 use crate::web::exchange::{Exchange, Phase};
 use crate::web::session::{Context, Input, Session};
 
+use super::Settings;
 use super::legs::Leg;
 use super::ping::evidence_of;
 use super::root::{Source, spool_file};
@@ -23,6 +25,8 @@ use super::root::{Source, spool_file};
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) session: Session,
+    /// Those of the request that is being answered, else the newest.
+    pub(super) settings: Rc<Settings>,
     pub(super) client: Socket,
     pub(super) is_virtual: bool,
     /// Its connection to php-fpm.
@@ -138,9 +142,15 @@ impl Socket {
 }
 
 impl Connection {
-    pub(super) const fn new(session: Session, client: OwnedFd, is_virtual: bool) -> Self {
+    pub(super) const fn new(
+        session: Session,
+        settings: Rc<Settings>,
+        client: OwnedFd,
+        is_virtual: bool,
+    ) -> Self {
         Self {
             session,
+            settings,
             client: Socket::new(client),
             is_virtual,
             leg: None,

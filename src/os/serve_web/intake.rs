@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
@@ -58,7 +59,7 @@ impl ServeWeb {
         is_virtual: bool,
     ) {
         // Dropping the socket closes it: one too many.
-        if self.open >= self.config.connections_max {
+        if self.open >= self.settings.config.connections_max {
             return;
         }
         if local.ip().is_unspecified() {
@@ -71,9 +72,11 @@ impl ServeWeb {
             Some(slot)
         });
         let Some(slot) = slot else { return };
-        let session = Session::new(turn.now, &self.config, Ends { client, local, is_https: false });
-        let mut connection = Connection::new(session, socket, is_virtual);
-        let is_proxy = origin::is_trusted(client.ip(), &self.config.set_real_ip_from);
+        let settings = Rc::clone(&self.settings);
+        let ends = Ends { client, local, is_https: false };
+        let session = Session::new(turn.now, &settings.config, ends);
+        let is_proxy = origin::is_trusted(client.ip(), &settings.config.set_real_ip_from);
+        let mut connection = Connection::new(session, settings, socket, is_virtual);
         let counted = if is_proxy { None } else { self.count(&mut connection) };
         if self.clients.is_on() && !is_proxy && counted.is_none() {
             self.free.push(slot);
