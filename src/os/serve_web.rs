@@ -6,7 +6,6 @@
 //! One slot of the slab is one client's connection with its upstream socket and its files. Events
 //! only set flags; `pump` then does what the flags and the session allow, within a budget.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -22,9 +21,8 @@ use crate::web::balance::Want;
 use crate::web::limit::{Connections, Requests};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
-use crate::web::reply::{Pages, Stamp};
+use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output, Session};
-use crate::web::site::Sites;
 use crate::web::upstream::{Hosts, Order, Pick, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
@@ -39,6 +37,7 @@ mod legs;
 mod listen;
 mod ping;
 mod root;
+mod settings;
 mod unread;
 
 use connection::{Connection, Moved};
@@ -46,7 +45,8 @@ use journal::Journal;
 use legs::Legs;
 use listen::Listener;
 use ping::Ping;
-use root::{Root, Source};
+use root::Source;
+use settings::Settings;
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -86,26 +86,6 @@ pub struct ServeWeb {
     accept_paused_until: Option<Instant>,
     requests: u64,
     by_class: [u64; 5],
-}
-
-/// What a reload replaces. A request ends under those that it began under.
-#[derive(Debug)]
-struct Settings {
-    config: Config,
-    sites: Sites,
-    pages: Pages,
-    /// By the site's number.
-    roots: RefCell<Vec<Root>>,
-}
-
-impl Settings {
-    fn new(config: &Config) -> Rc<Self> {
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
-        let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
-        let roots = RefCell::new(roots);
-        Rc::new(Self { config: config.clone(), sites, pages: pages(config), roots })
-    }
 }
 
 #[derive(Debug, Default)]
@@ -597,24 +577,6 @@ impl ServeWeb {
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {
         self.listeners.get_mut(usize::try_from(slot).ok()?)
     }
-}
-
-/// The operator's error pages; one that cannot be read is told and does without.
-fn pages(config: &Config) -> Pages {
-    let read = |(status, path): (&String, &String)| {
-        let text = std::fs::read(path).and_then(|bytes| {
-            let is_small = bytes.len() <= limits::WEB_ERROR_PAGE_BYTES_MAX;
-            if is_small { Ok(bytes) } else { Err(io::Error::other("too large")) }
-        });
-        match text {
-            Ok(text) => Some((status.parse().ok()?, text)),
-            Err(error) => {
-                log::warn!("error page {path}: {error}");
-                None
-            }
-        }
-    };
-    config.error_page.iter().filter_map(read).collect()
 }
 
 const fn key(side: u8, slot: u32, generation: u16) -> Key {

@@ -17,10 +17,10 @@ use crate::os::plane::Ready;
 use crate::web::exchange::{Exchange, Phase};
 use crate::web::session::{Context, Input, Session};
 
-use super::Settings;
 use super::legs::Leg;
 use super::ping::evidence_of;
 use super::root::{Source, spool_file};
+use super::settings::Settings;
 
 #[derive(Debug)]
 pub(super) struct Connection {
