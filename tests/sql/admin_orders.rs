@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::admin::{desk_options, front, with_admin};
 use super::*;
 use mysql::Row;
-use tandem::config::{self, EXAMPLE};
+use tandem::config::{Config, EXAMPLE};
 use tandem::os::serve_sql::Source;
 
 fn desk(front: &Front) -> Conn {
@@ -226,7 +226,7 @@ fn save_config_writes_what_changed_and_keeps_the_rest() {
         assert!(text.contains(line), "{line} is gone:\n{text}");
     }
     assert!(text.contains("password_encrypted = \"KsWNCR6qyNk=\"") && !text.contains("\"other\""));
-    let parsed = config::Config::parse(&text).expect("is valid").sql;
+    let parsed = Config::parse(&text).expect("is valid").sql;
     let users: Vec<_> = parsed.users.iter().map(|user| user.name.as_str()).collect();
     assert_eq!((users, parsed.clients.len()), (vec!["app", "new"], 1));
     assert_eq!(fs::read_dir(&saved.directory).expect("lists").count(), 2, "nothing is left beside");
