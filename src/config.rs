@@ -356,7 +356,8 @@ impl Config {
         self.sql.check().map_err(Error)?;
         let names = HostId::ALL.map(|host| self.host(host).name.as_str());
         self.web.check_hosts(names).map_err(Error)?;
-        self.web.check().map_err(Error)
+        let inside = self.hosts.each_ref().map(|host| host.inside_address().into());
+        self.web.check(&inside).map_err(Error)
     }
 
     fn check_witnesses(&self) -> Result<(), String> {
@@ -501,12 +502,25 @@ mod tests {
             ("hold_limit", "server_tls = \"verify\"\nhold_limit", "needs sql.server_ca"),
             ("hold_limit", "server_tls = \"yes\"\nhold_limit", "`prefer`, `require`"),
             ("hold_limit", "server_ca = \"/c\"\nhold_limit", "server_tls = \"verify\""),
+            ("php_port", "fastcgi_listen = [\"0.0.0.0:9001\"]\nphp_port", "fastcgi_allow"),
+            ("php_port", "fastcgi_listen = [\"192.168.3.9:9001\"]\nphp_port", "fastcgi_allow"),
+            ("php_port", "fastcgi_listen = [\"9001\"]\nphp_port", "unix:/run/tandem-php.sock"),
+            ("php_port", "fastcgi_allow = [\"192.168\"]\nphp_port", "with its prefix"),
         ];
         for (from, to, expected) in cases {
             let text = EXAMPLE.replacen(from, to, 1);
             assert_ne!(text, EXAMPLE, "{from:?} is in the example");
             let error = Config::parse(&text).expect_err(to).to_string();
             assert!(error.contains(expected), "{to:?} gave {error:?}, not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn the_fastcgi_port_may_be_where_only_the_pair_comes() {
+        for place in ["127.0.0.1:9001", "192.168.3.100:9001", "192.168.3.101:9001", "unix:/x"] {
+            let key = format!("fastcgi_listen = [\"{place}\"]\nphp_port");
+            let config = Config::parse(&EXAMPLE.replacen("php_port", &key, 1));
+            assert_eq!(config.map(|config| config.web.fastcgi_listen.len()), Ok(1), "{place}");
         }
     }
 

@@ -58,6 +58,7 @@
 //!   take nothing new; of a database: apply what was received.
 //! - *link*: the outside or the inside network. *VIP*: a virtual address.
 //! - *upstream*: both hosts' php-fpm; a *peer* is one of them.
+//! - *front*: what clients speak HTTP to: ours, or a web server that asks us by the *FastCGI port*.
 
 pub mod limits;
 pub mod routes;

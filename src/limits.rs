@@ -184,6 +184,10 @@ pub const WEB_PROBE_SUCCESSES: u8 = 2;
 /// Bytes of one request's head; a longer one gets 431 (nginx: large_client_header_buffers 4 8k).
 pub const WEB_HEAD_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of one request's parameters at the FastCGI port; more get 431 (nginx and Apache send one
+/// record of 64 KiB at most).
+pub const WEB_PARAMS_BYTES_MAX: usize = 128 * 1024;
+
 /// Bytes of a request body in memory; beyond them it goes to an unlinked file in pieces this large.
 pub const WEB_BODY_MEMORY_BYTES: usize = 256 * 1024;
 
@@ -195,6 +199,16 @@ pub const WEB_ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a PROXY protocol header, its TLVs included; a longer one closes the connection.
 pub const WEB_PROXY_BYTES_MAX: usize = 4096;
+
+/// Rounds of a password's hash (crypt(5)); one of 5,000, the usual number, takes 2 ms.
+pub const WEB_PASSWORD_ROUNDS_MAX: usize = 10_000;
+
+/// Hashes within an interval, however many passwords are tried: a twentieth of the loop's time.
+pub const WEB_PASSWORDS_PER_INTERVAL: u32 = 20;
+pub const WEB_PASSWORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes of a file of users; a larger one is refused when it is read.
+pub const WEB_USER_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Virtual hosts; more are refused when the configuration is read.
 pub const WEB_SITES_MAX: usize = 256;
@@ -209,6 +223,17 @@ pub const WEB_CACHE_FILES_MAX: usize = 1024;
 /// How long a file in memory, or the knowledge that a script is there, counts without a look at
 /// the file system: one look a second, however many requests.
 pub const WEB_CACHE_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes sealed at once for a client in TLS: what it costs of memory if it does not take them.
+pub const WEB_SEAL_BYTES: usize = 64 * 1024;
+
+/// Handshakes of TLS in a turn, because one costs as much as a hundred requests: the rest waits
+/// for the next one, so that a crowd of clients does not keep the control plane waiting.
+pub const WEB_HANDSHAKES_PER_TURN: usize = 16;
+
+/// From one look at the files of certificates to the next. A change counts when a second look
+/// finds the same.
+pub const TLS_FILES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Bytes that one session may move in one turn before the others get theirs.
 pub const WEB_SESSION_BYTES_PER_TURN: usize = 512 * 1024;

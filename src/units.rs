@@ -124,6 +124,23 @@ pub struct IpCidr {
     pub prefix: u8,
 }
 
+impl IpCidr {
+    /// Whether `address` is on this network; an IPv4 address may come mapped (RFC 4291, 2.5.5.2).
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                Cidr { address: network, prefix: self.prefix }.contains(address)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                u128::from(network) & mask == u128::from(address) & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
 impl From<Cidr> for IpCidr {
     fn from(Cidr { address, prefix }: Cidr) -> Self {
         Self { address: address.into(), prefix }
@@ -156,6 +173,12 @@ impl fmt::Display for IpCidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for IpCidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

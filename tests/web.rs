@@ -16,6 +16,8 @@ mod cases;
 mod client;
 #[path = "web/coding.rs"]
 mod coding;
+#[path = "web/disk.rs"]
+mod disk;
 #[path = "web/drain.rs"]
 mod drain;
 #[path = "web/exhaustion.rs"]
@@ -24,14 +26,26 @@ mod exhaustion;
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/https.rs"]
+mod https;
+#[path = "web/https_files.rs"]
+mod https_files;
+#[path = "web/in_front.rs"]
+mod in_front;
 #[path = "web/inside.rs"]
 mod inside;
 #[path = "web/kept.rs"]
 mod kept;
+#[path = "web/keys.rs"]
+mod keys;
 #[path = "web/php_fpm.rs"]
 mod php_fpm;
+#[path = "web/port.rs"]
+mod port;
 #[path = "web/proxied.rs"]
 mod proxied;
+#[path = "web/records.rs"]
+mod records;
 #[path = "web/reload.rs"]
 mod reload;
 #[path = "web/sites.rs"]

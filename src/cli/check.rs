@@ -25,10 +25,11 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     }
     let path = path.unwrap_or(super::CONFIG_PATH);
-    let loaded = file::load_config(path)
-        .and_then(|config| super::check_files(path, &config).map(|()| config));
-    let config = match loaded {
-        Ok(config) => config,
+    let loaded = file::load_config(path).and_then(|config| {
+        super::check_files(path, &config).map(|complaints| (config, complaints))
+    });
+    let (config, complaints) = match loaded {
+        Ok(loaded) => loaded,
         Err(why) => {
             eprintln!("tandem: {why}");
             return ExitCode::from(2);
@@ -37,6 +38,9 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
     let digest: String = config.digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let names = HostId::ALL.map(|id| config.host(id).name.clone());
     println!("{path}: valid, hosts {} and {}, digest {digest}", names[0], names[1]);
+    for complaint in complaints {
+        println!("{path}: {complaint}");
+    }
     if !is_live {
         return ExitCode::SUCCESS;
     }

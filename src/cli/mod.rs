@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{Request, Response};
-use crate::os::{control, file, serve_sql};
+use crate::os::{control, file, serve_sql, serve_web};
 use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
@@ -191,8 +191,11 @@ fn value_of<'a>(
 }
 
 /// Whether what the configuration names besides secrets can be used: certificates and their keys.
-fn check_files(path: &str, config: &Config) -> Result<(), String> {
-    serve_sql::check_files(&config.sql).map_err(|why| format!("{path}: {why}"))
+/// Returns what clients will complain of all the same.
+fn check_files(path: &str, config: &Config) -> Result<Vec<String>, String> {
+    serve_sql::check_files(&config.sql)
+        .and_then(|()| serve_web::check_files(&config.web))
+        .map_err(|why| format!("{path}: {why}"))
 }
 
 /// Which of the two this host is, by the name that was given or by its own.

@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
     let place = &arguments.place;
     let loaded = place
         .load()
-        .and_then(|(config, me)| super::check_files(&place.config, &config).map(|()| (config, me)));
+        .and_then(|(config, me)| super::check_files(&place.config, &config).map(|_| (config, me)));
     let (config, me) = match loaded {
         Ok(loaded) => loaded,
         Err(why) => {

@@ -53,13 +53,28 @@ impl Data {
         // A link-local address is VRRP's; programs would have to name the interface with it.
         let vips = config.link(LinkId::Outside).vip.iter().map(|vip| vip.address.address);
         let vips = vips.filter(|address| !is_link_local(*address)).map(|address| (address, true));
-        let listen = std::iter::once((own, false))
-            .chain(vips)
-            .map(|(address, is_virtual)| ((address, config.web.port).into(), is_virtual))
-            .collect();
+        let addresses: Vec<_> = std::iter::once((own, false)).chain(vips).collect();
+        let on = |port: u16| {
+            let listen = addresses.iter();
+            listen.map(|&(address, is_virtual)| ((address, port).into(), is_virtual)).collect()
+        };
+        let (listen, listen_ssl) = (on(config.web.port), on(config.web.ssl_port));
         let port = config.web.php_status_port;
         let php_status = php.map(|php: SocketAddr| Some((php.ip(), port?).into()));
-        let site = serve_web::Site { me, listen, php, php_status, server_names: names };
+        let other = config.host(me.other());
+        let others = LinkId::ALL.map(|link| IpAddr::from(other.address(link).address));
+        let fastcgi = config.web.fastcgi_listen.iter();
+        let fastcgi = fastcgi.filter(|place| place.is_of_host(others)).cloned().collect();
+        let site = serve_web::Site {
+            me,
+            listen,
+            listen_ssl,
+            fastcgi,
+            inside: inside.map(IpAddr::from),
+            php,
+            php_status,
+            server_names: names,
+        };
         let web = ServeWeb::new(&config.web, site, &plane)?;
         let servers = inside.map(|address| (address, config.repl.port).into());
         let source = Some(serve_sql::Source::new(path, config));

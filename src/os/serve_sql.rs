@@ -244,6 +244,7 @@ impl ServeSql {
                 self.accept(turn, slot);
             }
         }
+        self.security.expire(turn.now, &self.config);
         self.probe(turn);
         self.follow_writes(turn);
         while let Some(place) = self.timers.pop(turn.now) {
@@ -292,8 +293,9 @@ impl ServeSql {
             .filter(|&host| self.needs_probe(host))
             .map(|host| self.probe_at[host.index()])
             .min();
-        let own_writes = self.own_writes.deadline();
-        [self.timers.first(), self.accept_at, probe, own_writes].into_iter().flatten().min()
+        let (own_writes, certificate) = (self.own_writes.deadline(), self.security.deadline());
+        let timers = [self.timers.first(), self.accept_at, probe, own_writes, certificate];
+        timers.into_iter().flatten().min()
     }
 
     /// No open transaction and no statement in flight on a source, on any session.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,13 +17,13 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
-use crate::web::balance::Want;
 use crate::web::limit::{Connections, Requests};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
+use crate::web::place::Place;
 use crate::web::reply::Stamp;
-use crate::web::session::{Context, Input, Output, Session};
-use crate::web::upstream::{Hosts, Order, Pick, Ticket, Upstream};
+use crate::web::session::{Context, Input, Output};
+use crate::web::upstream::{Hosts, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
 
@@ -35,18 +35,24 @@ mod intake;
 mod journal;
 mod legs;
 mod listen;
+mod peers;
 mod ping;
+mod records;
 mod root;
+mod secure;
 mod settings;
 mod unread;
 
 use connection::{Connection, Moved};
 use journal::Journal;
 use legs::Legs;
-use listen::Listener;
+use listen::{Listener, Speech};
 use ping::Ping;
 use root::Source;
+use secure::Security;
 use settings::Settings;
+
+pub use settings::check_files;
 
 /// Where the front listens and where PHP is.
 #[derive(Debug, Clone)]
@@ -54,6 +60,11 @@ pub struct Site {
     pub me: HostId,
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
+    /// The FastCGI port, and the pair's addresses on the inside link, which may use it.
+    pub fastcgi: Vec<Place>,
+    pub inside: [IpAddr; 2],
+    /// The same for clients in TLS; of no effect without a certificate.
+    pub listen_ssl: Vec<(SocketAddr, bool)>,
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
@@ -67,6 +78,11 @@ pub struct ServeWeb {
     settings: Rc<Settings>,
     site: Site,
     listeners: Vec<Listener>,
+    security: Option<Security>,
+    /// Handshakes that this turn has room for.
+    handshakes_left: usize,
+    /// Room for records, empty between connections.
+    sealed: Vec<u8>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     open: usize,
@@ -107,21 +123,33 @@ const REQUEST_COST_BYTES: usize = 8 * 1024;
 
 impl ServeWeb {
     pub fn new(config: &Config, site: Site, plane: &Plane) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(site.listen.len());
-        for &(address, is_virtual) in &site.listen {
-            let listener = Listener::new(address, is_virtual)?;
+        let security = Security::load(config).map_err(io::Error::other)?;
+        let mut listeners = Vec::with_capacity(site.listen.len() * 2 + site.fastcgi.len());
+        let plain = site.listen.iter().map(|it| (it, Speech::Http));
+        let ssl = site.listen_ssl.iter().filter(|_| security.is_some());
+        let ssl = ssl.map(|it| (it, Speech::Https));
+        let front = plain
+            .chain(ssl)
+            .map(|(&(address, is_virtual), speech)| Listener::new(address, is_virtual, speech));
+        let port = site.fastcgi.iter().map(|place| Listener::of_port(place, &config.fastcgi_group));
+        for listener in front.chain(port) {
+            let listener = listener?;
             let slot = u32::try_from(listeners.len()).map_err(io::Error::other)?;
             plane.register(listener.socket(), key(SIDE_LISTENER, slot, 0))?;
             listeners.push(listener);
         }
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let unix_seconds = unix_seconds();
         let hosts = Hosts { me: site.me, names: &site.server_names.clone() };
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
-            settings: Settings::new(config),
+            settings: Settings::new(config).map_err(invalid)?,
             journal: Journal::new(config.access_log.clone()),
             site,
             listeners,
+            security,
+            handshakes_left: limits::WEB_HANDSHAKES_PER_TURN,
+            sealed: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -143,44 +171,11 @@ impl ServeWeb {
         })
     }
 
-    /// The addresses that are listened on, with the ports that the kernel chose.
+    /// The addresses that are listened on, those of HTTPS last, with the ports that the kernel
+    /// chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
-    }
-
-    /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
-    /// has other ports.
-    pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
-        let old = &self.settings.config;
-        for (key, is_changed) in [
-            ("port", old.port != config.port),
-            ("php_port", old.php_port != config.php_port),
-            ("php_status_port", old.php_status_port != config.php_status_port),
-        ] {
-            if is_changed {
-                return Err(format!(
-                    "web.{key} changed, which takes a restart of the daemon; nothing was taken"
-                ));
-            }
-        }
-        let hosts = Hosts { me: self.site.me, names: &self.site.server_names };
-        self.upstream.configure(config, &hosts);
-        self.clients.configure(config.connections_max_per_client);
-        self.rates.configure(config.limit_req, config.limit_req_burst);
-        if old.access_log != config.access_log {
-            self.journal = Journal::new(config.access_log.clone());
-        }
-        self.settings = Settings::new(config);
-        for slot in &mut self.slots {
-            if let Some(connection) = &mut slot.connection
-                && !connection.session.is_in_flight()
-            {
-                connection.settings = Rc::clone(&self.settings);
-            }
-        }
-        self.settle(turn);
-        Ok(())
     }
 
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
@@ -244,6 +239,9 @@ impl ServeWeb {
         }
         self.upstream.expire(turn.now);
         self.journal.expire(turn.now);
+        if let Some(security) = &mut self.security {
+            security.expire(turn.now);
+        }
         if self.accept_paused_until.is_some_and(|until| until <= turn.now) {
             self.accept_paused_until = None;
             self.accept_all(turn);
@@ -254,6 +252,7 @@ impl ServeWeb {
     /// Continues sessions that stopped for their budget. True: more remain.
     pub fn resume(&mut self, turn: &mut Turn<'_>) -> bool {
         self.stamp(turn.now);
+        self.handshakes_left = limits::WEB_HANDSHAKES_PER_TURN;
         self.accept_all(turn);
         for _ in 0..self.runnable.len() {
             let Some(slot) = self.runnable.pop_front() else { break };
@@ -272,7 +271,8 @@ impl ServeWeb {
     pub fn deadline(&self) -> Option<Instant> {
         let sessions = self.timers.first().map(|&(at, _)| at);
         let rest = earliest(self.upstream.deadline(), self.journal.deadline());
-        earliest(earliest(sessions, rest), self.accept_paused_until)
+        let certificates = self.security.as_ref().map(Security::deadline);
+        earliest(earliest(sessions, rest), earliest(certificates, self.accept_paused_until))
     }
 
     /// This host's php-fpm does not answer pings.
@@ -304,9 +304,16 @@ impl ServeWeb {
             return;
         };
         let mut budget = limits::WEB_SESSION_BYTES_PER_TURN;
+        let mut sealed = std::mem::take(&mut self.sealed);
         let is_open = loop {
             if !self.perform(turn, slot, &mut connection, &mut budget) {
                 break false;
+            }
+            if connection.is_shaking_hands() {
+                match self.handshakes_left.checked_sub(1) {
+                    Some(left) => self.handshakes_left = left,
+                    None => budget = 0,
+                }
             }
             if budget == 0 {
                 if !connection.is_runnable {
@@ -318,7 +325,7 @@ impl ServeWeb {
             let settings = Rc::clone(&connection.settings);
             let cx = self.context(&settings, turn.now, connection.is_virtual);
             let host = connection.leg.as_ref().map(|leg| leg.host);
-            match connection.advance(cx, turn.buffer) {
+            match connection.advance(cx, turn.buffer, &mut sealed) {
                 Moved::Nothing => {
                     if !self.perform(turn, slot, &mut connection, &mut budget) {
                         break false;
@@ -335,6 +342,7 @@ impl ServeWeb {
                 self.upstream.reset(turn.now, host, request);
             }
         };
+        self.sealed = sealed;
         if !is_open {
             self.disconnect(&mut connection);
             if let Some(client) = connection.counted {
@@ -386,7 +394,9 @@ impl ServeWeb {
                 }
                 Output::Count => match self.count(connection) {
                     Some(counted) => Some(counted),
-                    None => return false,
+                    None if self.clients.is_on() => return false,
+                    // A reload took the limit away.
+                    None => Some(Input::Counted { is_one_too_many: false }),
                 },
                 Output::LeaveQueue => {
                     self.upstream.leave(ticket);
@@ -419,12 +429,16 @@ impl ServeWeb {
                     None
                 }
                 Output::Shutdown => {
+                    connection.say_goodbye();
                     // It fails only where the client is gone, which its own event tells.
                     let _gone =
                         rustix::net::shutdown(&connection.client.descriptor, Shutdown::Write);
                     None
                 }
-                Output::Close => return false,
+                Output::Close => {
+                    connection.say_goodbye();
+                    return false;
+                }
             };
             if let Some(input) = answer {
                 let settings = Rc::clone(&connection.settings);
@@ -443,69 +457,6 @@ impl ServeWeb {
             let names = &self.site.server_names;
             entry.emit(self.journal.lines(), &self.stamp.log_date, names);
             self.journal.added(now);
-        }
-    }
-
-    fn acquire(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        session: &Session,
-        tried: [bool; 2],
-        is_charged: bool,
-    ) -> Option<Input<'static>> {
-        let (client, affinity) = session.client();
-        if tried == [false; 2] && !self.rates.admit(now, client) {
-            return Some(Input::Unassigned);
-        }
-        match self.upstream.acquire(now, ticket, Want { tried, affinity }, is_charged) {
-            Pick::Peer(host) => Some(Input::Assigned(host)),
-            Pick::Queued => None,
-            Pick::Nothing => Some(Input::Unassigned),
-        }
-    }
-
-    /// Gives free peers to those who wait, and carries out what the upstream ordered.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
-        loop {
-            if let Some((ticket, host)) = self.upstream.next_assigned(turn.now) {
-                let is_there = self
-                    .slot_mut(ticket.slot)
-                    .is_some_and(|entry| entry.generation == ticket.generation);
-                if is_there {
-                    self.feed(turn.now, ticket.slot, Input::Assigned(host));
-                    self.pump(turn, ticket.slot);
-                } else {
-                    self.upstream.release(host, ticket);
-                }
-                continue;
-            }
-            match self.upstream.poll_output() {
-                None => return,
-                Some(Order::Probe(host)) => self.probe(turn, host),
-                Some(Order::EndProbe(host)) => {
-                    self.probes[host.index()] = None;
-                    self.pools[host.index()] = None;
-                }
-                Some(Order::Lost(host)) => self.lost(turn, host),
-                Some(Order::CloseIdle(leg)) => self.close_idle(leg),
-            }
-        }
-    }
-
-    fn lost(&mut self, turn: &mut Turn<'_>, host: HostId) {
-        log::info!("php-fpm of {} is out", self.site.server_names[host.index()]);
-        for index in 0..self.slots.len() {
-            let Ok(slot) = u32::try_from(index) else { return };
-            let is_there = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| {
-                    connection.leg.as_ref().is_some_and(|leg| leg.host == host)
-                })
-            });
-            if is_there {
-                self.feed(turn.now, slot, Input::HostLost(host));
-                self.pump(turn, slot);
-            }
         }
     }
 
@@ -549,6 +500,7 @@ impl ServeWeb {
             config: &settings.config,
             sites: &settings.sites,
             pages: &settings.pages,
+            users: &settings.users,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }

@@ -13,6 +13,8 @@
 //! still to be read is in the socket. So back pressure is the socket's too.
 
 mod files;
+mod reload;
+mod validity;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,7 +28,9 @@ use rustls::unbuffered::{
 };
 use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, ServerConfig};
 
-pub use files::{Trust, identity};
+use crate::web::https::Protocol;
+pub use files::{Identity, Trust};
+pub use reload::Reloading;
 
 /// The side that is connected to: its certificates, and whom it lets in.
 #[derive(Debug, Clone)]
@@ -75,6 +79,15 @@ impl Acceptor {
         files::server_config(certificate, key, client_ca).map(|config| Self(Arc::new(config)))
     }
 
+    /// With a certificate for each name that clients ask for (SNI), or for none. They come again
+    /// with tickets, which cost no memory here, and are good on this host only.
+    pub fn choosing<F>(protocols: &[Protocol], choose: F) -> Result<Self, String>
+    where
+        F: Fn(Option<&str>) -> Identity + Send + Sync + 'static,
+    {
+        files::choosing_config(protocols, choose).map(|config| Self(Arc::new(config)))
+    }
+
     /// A client's first record is about to come.
     pub fn accept(&self) -> Result<Tls, Error> {
         let machine = UnbufferedServerConnection::new(Arc::clone(&self.0))?;
@@ -117,6 +130,18 @@ impl Tls {
     #[must_use]
     pub const fn is_ended(&self) -> bool {
         self.is_ended
+    }
+
+    /// Whether the handshake is over.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether a record has come in part.
+    #[must_use]
+    pub const fn is_amid_record(&self) -> bool {
+        !self.partial.is_empty()
     }
 
     /// The part of the shared buffer that a read of the socket fills; `open` with the count of it
@@ -246,14 +271,22 @@ impl Machine {
         }
     }
 
-    /// After an error: the alert, if there is one to send. The broken record is not read again.
+    /// After an error: what is still to be sent, with the alert at its end, if there is one. The
+    /// broken record is not read again.
     fn say_why(&mut self, records: &mut [u8], out: &mut Vec<u8>) {
-        let has_words = match self {
+        while self.has_words() {
+            let before = out.len();
+            let _ = self.step(records, &[], &mut [], out);
+            if out.len() == before {
+                break;
+            }
+        }
+    }
+
+    fn has_words(&self) -> bool {
+        match self {
             Self::Server(it) => it.wants_write(),
             Self::Client(it) => it.wants_write(),
-        };
-        if has_words {
-            let _ = self.step(records, &[], &mut [], out);
         }
     }
 

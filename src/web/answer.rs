@@ -61,6 +61,7 @@ struct Header {
     inside: Option<Vec<u8>>,
     has_date: bool,
     has_server: bool,
+    has_hsts: bool,
 }
 
 /// What makes an answer a 502.
@@ -109,6 +110,8 @@ const DROPPED: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+const HSTS: &str = "strict-transport-security";
 
 /// nginx: ngx_http_upstream_headers_in, what survives an internal redirect.
 const KEPT_INSIDE: [&str; 5] =
@@ -234,7 +237,7 @@ impl Answer {
         if header.status != 304 {
             out.extend_from_slice(&self.line);
         }
-        reply::end(out, *terms);
+        reply::end(out, header.left_to_say(*terms));
         let status = header.status;
         let held = std::mem::take(&mut self.held);
         self.body_bytes += deliver(&mut delivery, &held, out);
@@ -259,7 +262,7 @@ impl Answer {
         if status != 304 {
             out.extend_from_slice(&self.line);
         }
-        reply::end(out, terms);
+        reply::end(out, header.left_to_say(terms));
         self.body_bytes += deliver(&mut delivery, &coded, out);
         let gzip = Some((gzip, left)).filter(|_| !is_whole);
         self.stage = Stage::Sent { status, delivery, gzip };
@@ -351,7 +354,7 @@ fn deliver(delivery: &mut Delivery, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
 }
 
 /// The end of a CGI header: a blank line, with CRLF or LF, possibly the very first one.
-fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
+pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     match bytes {
         [b'\n', ..] => return Some(1),
         [b'\r', b'\n', ..] => return Some(2),
@@ -368,6 +371,18 @@ fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
+/// A line's name, in small letters, and its value.
+fn split_line(line: &[u8]) -> Option<(String, &[u8])> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (name, value) = line.split_at(colon);
+    let value = value.get(1..)?;
+    // Before it is trimmed: the line is passed on as it is, and CR and FF are white space.
+    let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
+    let is_name = !name.is_empty() && name.iter().copied().all(is_token_byte);
+    let name = str::from_utf8(name).ok().filter(|_| is_clean && is_name)?;
+    Some((name.to_ascii_lowercase(), value.trim_ascii()))
+}
+
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let mut header = Self {
@@ -379,6 +394,7 @@ impl Header {
             inside: None,
             has_date: false,
             has_server: false,
+            has_hsts: false,
         };
         let mut status = None;
         let mut has_location = false;
@@ -389,14 +405,7 @@ impl Header {
             if line.is_empty() || (index == 0 && line.starts_with(b"HTTP/")) {
                 continue;
             }
-            let colon = line.iter().position(|&byte| byte == b':').ok_or(Error::Line)?;
-            let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default().trim_ascii();
-            let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
-            if name.is_empty() || !name.iter().copied().all(is_token_byte) || !is_clean {
-                return Err(Error::Line);
-            }
-            let name = str::from_utf8(name).map_err(|_| Error::Line)?.to_ascii_lowercase();
+            let (name, value) = split_line(line).ok_or(Error::Line)?;
             match name.as_str() {
                 "status" => status = Some(parse_status(value)?),
                 "content-length" => {
@@ -421,6 +430,7 @@ impl Header {
                 // Once, if the script says it more often.
                 "date" if std::mem::replace(&mut header.has_date, true) => continue,
                 "server" if std::mem::replace(&mut header.has_server, true) => continue,
+                HSTS if std::mem::replace(&mut header.has_hsts, true) => continue,
                 _ => {}
             }
             if DROPPED.contains(&name.as_str()) || name.starts_with("x-accel-") {
@@ -437,6 +447,11 @@ impl Header {
         // nginx: ngx_http_gzip_header_filter.
         header.is_plain_text = is_text && !is_fixed && matches!(header.status, 200 | 403 | 404);
         Ok(header)
+    }
+
+    /// What the script has said itself is not said again.
+    fn left_to_say(&self, terms: Terms) -> Terms {
+        Terms { hsts: terms.hsts.filter(|_| !self.has_hsts), ..terms }
     }
 
     fn emit(
@@ -512,6 +527,7 @@ mod tests {
         is_keep_alive: true,
         gzip_min: None,
         varies: false,
+        hsts: None,
     };
 
     /// The whole answer as text, when stdout comes in pieces and END_REQUEST with the last.
@@ -625,6 +641,8 @@ mod tests {
             ("no colon\r\n\r\n", Error::Line),
             ("A: b\rX: y\r\n\r\n", Error::Line),
             ("A: b\0\r\n\r\n", Error::Line),
+            ("A: b\r\r\n\r\n", Error::Line),
+            ("A:\x0cb\r\n\r\n", Error::Line),
             ("A b: c\r\n\r\n", Error::Line),
             (": c\r\n\r\n", Error::Line),
             ("Content-Length: -1\r\n\r\n", Error::Length),

@@ -10,6 +10,8 @@ use super::request::{Framing, Refusal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoder {
     state: State,
+    /// Of the body, handed on so far.
+    body_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,13 @@ impl Decoder {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size { value: 0, digits: 0 },
         };
-        Self { state }
+        Self { state, body_bytes: 0 }
+    }
+
+    /// Bytes of the body that were handed on so far.
+    #[must_use]
+    pub const fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     #[must_use]
@@ -81,14 +89,14 @@ impl Decoder {
                     return Ok(Step::Ended);
                 }
                 State::Length(left) => {
-                    let Some((piece, left)) = take_piece(bytes, left) else {
+                    let Some((piece, left)) = self.take_piece(bytes, left) else {
                         return Ok(Step::More);
                     };
                     self.state = State::Length(left);
                     return Ok(Step::Piece(piece));
                 }
                 State::Data(left) if left > 0 => {
-                    let Some((piece, left)) = take_piece(bytes, left) else {
+                    let Some((piece, left)) = self.take_piece(bytes, left) else {
                         return Ok(Step::More);
                     };
                     self.state = State::Data(left);
@@ -108,17 +116,19 @@ impl Decoder {
             }
         }
     }
-}
 
-/// The piece of the body at the front of `bytes`, and how much of it is left after that.
-fn take_piece<'a>(bytes: &mut &'a [u8], left: u64) -> Option<(&'a [u8], u64)> {
-    let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-    if count == 0 {
-        return None;
+    /// The piece of the body at the front of `bytes`, and how much of it is left after that.
+    fn take_piece<'a>(&mut self, bytes: &mut &'a [u8], left: u64) -> Option<(&'a [u8], u64)> {
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        if count == 0 {
+            return None;
+        }
+        let (piece, rest) = bytes.split_at(count);
+        *bytes = rest;
+        let count = u64::try_from(count).unwrap_or(left);
+        self.body_bytes = self.body_bytes.saturating_add(count);
+        Some((piece, left - count))
     }
-    let (piece, rest) = bytes.split_at(count);
-    *bytes = rest;
-    Some((piece, left - u64::try_from(count).unwrap_or(left)))
 }
 
 impl State {

@@ -17,9 +17,10 @@
 
 use crate::wire::HostId;
 
-use super::answer::{Answer, Ending};
+use super::answer::Ending;
 use super::fastcgi::{self, Event, Kind, Params};
 use super::reply::{Stamp, Terms};
+use super::response::Response;
 
 /// One request to PHP.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub struct Exchange {
     /// END_REQUEST was the last of them, and nothing is left to be sent.
     is_clean: bool,
     decoder: fastcgi::Decoder,
-    answer: Answer,
+    response: Response,
 }
 
 /// The request's body: in memory, or all of it in the hands' file once it grew too large.
@@ -105,7 +106,7 @@ pub const STDIN_BYTES_MAX: usize = 32 * 1024;
 
 impl Exchange {
     #[must_use]
-    pub fn new(params: Params, is_idempotent: bool, fingerprint: u64) -> Self {
+    pub fn new(params: Params, is_idempotent: bool, fingerprint: u64, response: Response) -> Self {
         Self {
             params: Some(params),
             request: Vec::new(),
@@ -126,7 +127,7 @@ impl Exchange {
             is_heard: false,
             is_clean: false,
             decoder: fastcgi::Decoder::default(),
-            answer: Answer::default(),
+            response,
         }
     }
 
@@ -146,8 +147,14 @@ impl Exchange {
     }
 
     #[must_use]
-    pub const fn answer(&self) -> &Answer {
-        &self.answer
+    pub const fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// Bytes of the request's body so far.
+    #[must_use]
+    pub fn collected_bytes(&self) -> u64 {
+        self.body.length()
     }
 
     /// The peer that this request occupies.
@@ -159,10 +166,9 @@ impl Exchange {
         }
     }
 
-    /// Adds a piece of the body. Returns the body's length so far.
-    pub fn collect(&mut self, piece: &[u8]) -> u64 {
+    /// Adds a piece of the body.
+    pub fn collect(&mut self, piece: &[u8]) {
         self.body.stored.extend_from_slice(piece);
-        self.body.length()
     }
 
     /// Whether the hands should move the stored bytes to their file.
@@ -229,7 +235,7 @@ impl Exchange {
         self.is_heard = false;
         self.is_clean = false;
         self.decoder = fastcgi::Decoder::default();
-        self.answer = Answer::with_line(self.line.clone());
+        self.response = self.response.again(self.line.clone());
         self.pending.clear();
         self.pending_written = 0;
         self.pending.extend_from_slice(&self.request);
@@ -338,7 +344,12 @@ impl Exchange {
     /// No connection: nothing was executed, so the other peer is always tried, for POST too.
     #[must_use]
     pub fn connect_failed(&self) -> Step {
-        if self.tried == [true, true] { Step::Fail(502) } else { Step::Move }
+        match &self.response {
+            _ if self.tried != [true, true] => Step::Move,
+            Response::Http(_) => Step::Fail(502),
+            // The web server in front has its own 502: for us. This one says what is the matter.
+            Response::Records(_) => Step::Fail(self.refusal),
+        }
     }
 
     /// Bytes from php-fpm. `is_closing`: its end of the connection is known to follow, so that the
@@ -356,25 +367,23 @@ impl Exchange {
         loop {
             match self.decoder.next(&mut bytes) {
                 Ok(Event::Stdout(piece)) => {
-                    if let Err(error) = self.answer.stdout(piece, out) {
+                    if let Err(error) = self.response.stdout(piece, out) {
                         log::debug!("script: {error}");
                         return Step::Fail(502);
                     }
-                    if self.answer.is_inside() {
+                    if self.response.is_inside() {
                         return Step::Inside;
                     }
                 }
-                Ok(Event::Stderr(text)) => {
-                    log::debug!("php: {}", String::from_utf8_lossy(text).trim_end());
-                }
-                Ok(Event::End { is_complete }) => {
+                Ok(Event::Stderr(text)) => self.response.stderr(text, out),
+                Ok(Event::End { app_status, is_complete }) => {
                     let is_sent = self.pending().is_empty() && self.stdin_due().is_none();
                     self.is_clean = is_sent && self.decoder.is_over(bytes);
-                    return self.script_ended(is_complete, terms, stamp, out);
+                    return self.script_ended(app_status, is_complete, terms, stamp, out);
                 }
                 Ok(Event::More) => {
-                    if !is_closing || self.answer.is_holding_much() {
-                        self.answer.start(false, terms, stamp, out);
+                    if !is_closing || self.response.is_holding_much() {
+                        self.response.start(false, terms, stamp, out);
                     }
                     return Step::Continue;
                 }
@@ -388,14 +397,15 @@ impl Exchange {
 
     fn script_ended(
         &mut self,
+        app_status: u32,
         is_complete: bool,
         terms: &mut Terms,
         stamp: &Stamp,
         out: &mut Vec<u8>,
     ) -> Step {
-        self.answer.start(true, terms, stamp, out);
-        if self.answer.is_sent() {
-            return Step::Done(self.answer.finish(out));
+        self.response.start(true, terms, stamp, out);
+        if self.response.is_sent() {
+            return Step::Done(self.response.finish(app_status, out));
         }
         // FastCGI 1.0, 5.5: OVERLOADED and the like say that the request was not executed.
         if !is_complete && self.tried != [true, true] {
@@ -409,17 +419,16 @@ impl Exchange {
         if self.is_left_unheard() {
             return Step::Again;
         }
-        if self.answer.is_sent() {
-            return if self.answer.is_length_reached() {
+        if self.response.is_sent() {
+            return if self.response.is_length_reached() {
                 Step::Done(Ending::Whole)
             } else {
                 Step::Abort
             };
         }
-        let is_presentable = self.answer.is_ready() && self.decoder.is_between_records();
+        let is_presentable = self.response.is_ready() && self.decoder.is_between_records();
         if is_presentable && !self.may_retry() {
-            self.answer.start_unended(terms, stamp, out);
-            return Step::Done(self.answer.finish(out));
+            return Step::Done(self.response.finish_unended(terms, stamp, out));
         }
         self.broken(502)
     }
@@ -446,7 +455,7 @@ impl Exchange {
     /// The connection gave what is no FastCGI, or nothing in time.
     #[must_use]
     pub fn broken(&self, status: u16) -> Step {
-        if self.answer.is_sent() {
+        if self.response.is_sent() {
             Step::Abort
         } else if self.may_retry() {
             Step::Retry(status)
@@ -458,7 +467,7 @@ impl Exchange {
     /// The peer went out: whether this request leaves it at once instead of waiting for its timer.
     #[must_use]
     pub fn host_lost(&self, host: HostId) -> Step {
-        if self.host() == Some(host) && !self.answer.is_sent() && self.may_retry() {
+        if self.host() == Some(host) && !self.response.is_sent() && self.may_retry() {
             Step::Move
         } else {
             Step::Continue
@@ -488,10 +497,11 @@ mod tests {
         is_keep_alive: true,
         gzip_min: None,
         varies: false,
+        hsts: None,
     };
 
     fn talking(is_idempotent: bool) -> Exchange {
-        let mut exchange = Exchange::new(Params::new(), is_idempotent, 0);
+        let mut exchange = Exchange::new(Params::new(), is_idempotent, 0, Response::http());
         exchange.queue(false);
         exchange.assigned(First, Vec::new());
         exchange.connected();
@@ -531,7 +541,7 @@ mod tests {
 
     #[test]
     fn a_post_goes_to_the_other_peer_when_it_cannot_connect() {
-        let mut post = Exchange::new(Params::new(), false, 0);
+        let mut post = Exchange::new(Params::new(), false, 0, Response::http());
         post.queue(true);
         post.assigned(First, Vec::new());
         assert_eq!(post.connect_failed(), Step::Move);
@@ -579,15 +589,15 @@ mod tests {
 
     #[test]
     fn a_body_is_sent_whole_from_memory_or_in_pieces_from_a_file() {
-        let mut small = Exchange::new(Params::new(), false, 0);
-        assert_eq!(small.collect(b"hello"), 5);
+        let mut small = Exchange::new(Params::new(), false, 0, Response::http());
+        small.collect(b"hello");
         assert!(!small.is_spool_due(true, 10));
         small.queue(true);
         small.assigned(First, Vec::new());
         small.connected();
         assert!(small.pending().windows(5).any(|window| window == b"hello"));
         assert_eq!(small.stdin_due(), None);
-        let mut large = Exchange::new(Params::new(), false, 0);
+        let mut large = Exchange::new(Params::new(), false, 0, Response::http());
         large.collect(&[b'x'; 40_000]);
         assert!(large.is_spool_due(false, 10));
         assert_eq!(large.take_stored().len(), 40_000);

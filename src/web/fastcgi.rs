@@ -1,4 +1,5 @@
-//! FastCGI records: the header's codec, a request's records, and the decoder of an answer's stream.
+//! FastCGI records: the header's codec, a request's and an answer's records, name-value pairs, and
+//! the decoder of an answer's stream.
 //!
 //! In: bytes of one connection. Out: stdout and stderr pieces, the end; or records to write.
 //! Must not: multiplex (php-fpm never does), buffer content, believe padding or reserved bytes.
@@ -16,6 +17,8 @@ use crate::wire::{Reader, Short};
 mod field {
     pub(super) const VERSION: u8 = 1;
     pub(super) const HEADER_BYTES: usize = 8;
+    /// FastCGI 1.0, 8: what BEGIN_REQUEST, END_REQUEST and UNKNOWN_TYPE hold.
+    pub(super) const BODY_BYTES: usize = 8;
     /// BEGIN_REQUEST: role responder, flags 0. An idle kept connection pins a php-fpm worker
     /// (facts/web.md, fact 1), so KEEP_CONN is set for each connection by itself: `set_keep`.
     pub(super) const BEGIN_RESPONDER: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
@@ -27,6 +30,9 @@ mod field {
 /// One request a connection, so one id will do (nginx does the same).
 const REQUEST_ID: u16 = 1;
 
+/// The id of records that concern the connection and no request (FastCGI 1.0, 3.3).
+pub const MANAGEMENT_ID: u16 = 0;
+
 /// Content of one record that we send. With its padding it must stay below 65536, or php-fpm
 /// resets the connection (facts/web.md, fact 7).
 pub const CONTENT_BYTES_MAX: usize = 65528;
@@ -34,23 +40,34 @@ pub const CONTENT_BYTES_MAX: usize = 65528;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     BeginRequest,
+    AbortRequest,
     EndRequest,
     Params,
     Stdin,
     Stdout,
     Stderr,
+    Data,
+    GetValues,
+    GetValuesResult,
+    UnknownType,
     Unknown(u8),
 }
 
 impl Kind {
-    const fn code(self) -> u8 {
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::BeginRequest => 1,
+            Self::AbortRequest => 2,
             Self::EndRequest => 3,
             Self::Params => 4,
             Self::Stdin => 5,
             Self::Stdout => 6,
             Self::Stderr => 7,
+            Self::Data => 8,
+            Self::GetValues => 9,
+            Self::GetValuesResult => 10,
+            Self::UnknownType => 11,
             Self::Unknown(code) => code,
         }
     }
@@ -58,13 +75,22 @@ impl Kind {
     const fn from_code(code: u8) -> Self {
         match code {
             1 => Self::BeginRequest,
+            2 => Self::AbortRequest,
             3 => Self::EndRequest,
             4 => Self::Params,
             5 => Self::Stdin,
             6 => Self::Stdout,
             7 => Self::Stderr,
+            8 => Self::Data,
+            9 => Self::GetValues,
+            10 => Self::GetValuesResult,
+            11 => Self::UnknownType,
             code => Self::Unknown(code),
         }
+    }
+
+    const fn is_of_answer(self) -> bool {
+        matches!(self, Self::Stdout | Self::Stderr | Self::EndRequest)
     }
 }
 
@@ -77,7 +103,16 @@ pub struct Header {
     pub padding_bytes: u8,
 }
 
-/// What is wrong with an answer's records.
+/// FastCGI 1.0, 5.5: what END_REQUEST says of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolStatus {
+    RequestComplete,
+    /// A second request began on a connection that takes one at a time.
+    CantMpxConn,
+    UnknownRole,
+}
+
+/// What is wrong with the records of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     Version(u8),
@@ -134,7 +169,7 @@ impl fmt::Display for Header {
 
 /// Appends BEGIN_REQUEST.
 pub fn emit_begin(out: &mut Vec<u8>) {
-    emit_record(out, Kind::BeginRequest, &field::BEGIN_RESPONDER);
+    emit_record(out, REQUEST_ID, Kind::BeginRequest, &field::BEGIN_RESPONDER);
 }
 
 /// Says in the BEGIN_REQUEST at the front whether php-fpm is to keep the connection after its
@@ -148,20 +183,55 @@ pub fn set_keep(request: &mut [u8], keeps: bool) {
 /// Appends a stream's bytes as records of `kind`, none when there are no bytes: an empty record
 /// would end the stream (see `emit_end`).
 pub fn emit_stream(out: &mut Vec<u8>, kind: Kind, bytes: &[u8]) {
+    emit_stream_of(out, REQUEST_ID, kind, bytes);
+}
+
+/// The same of any request.
+pub fn emit_stream_of(out: &mut Vec<u8>, request_id: u16, kind: Kind, bytes: &[u8]) {
     for content in bytes.chunks(CONTENT_BYTES_MAX) {
-        emit_record(out, kind, content);
+        emit_record(out, request_id, kind, content);
     }
 }
 
 /// Appends the empty record that ends a stream.
 pub fn emit_end(out: &mut Vec<u8>, kind: Kind) {
-    emit_record(out, kind, &[]);
+    emit_record(out, REQUEST_ID, kind, &[]);
 }
 
-fn emit_record(out: &mut Vec<u8>, kind: Kind, content: &[u8]) {
+/// Appends END_REQUEST. `app_status`: the script's exit code, where it ran.
+pub fn emit_end_request(
+    out: &mut Vec<u8>,
+    request_id: u16,
+    app_status: u32,
+    protocol_status: ProtocolStatus,
+) {
+    let [a, b, c, d] = app_status.to_be_bytes();
+    let status = match protocol_status {
+        ProtocolStatus::RequestComplete => 0,
+        ProtocolStatus::CantMpxConn => 1,
+        ProtocolStatus::UnknownRole => 3,
+    };
+    emit_record(out, request_id, Kind::EndRequest, &[a, b, c, d, status, 0, 0, 0]);
+}
+
+/// Appends UNKNOWN_TYPE, about a management record of a type that nobody knows.
+pub fn emit_unknown_type(out: &mut Vec<u8>, code: u8) {
+    emit_record(out, MANAGEMENT_ID, Kind::UnknownType, &[code, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+/// Appends GET_VALUES_RESULT with these pairs, which are short.
+pub fn emit_values(out: &mut Vec<u8>, pairs: &[(&[u8], &[u8])]) {
+    let mut content = Vec::new();
+    for (name, value) in pairs {
+        emit_pair(&mut content, name, value);
+    }
+    emit_record(out, MANAGEMENT_ID, Kind::GetValuesResult, &content);
+}
+
+fn emit_record(out: &mut Vec<u8>, request_id: u16, kind: Kind, content: &[u8]) {
     let content_bytes = u16::try_from(content.len()).expect("content is at most 65528 bytes");
     let padding_bytes = u8::try_from((8 - content.len() % 8) % 8).expect("less than 8");
-    let header = Header { kind, request_id: REQUEST_ID, content_bytes, padding_bytes };
+    let header = Header { kind, request_id, content_bytes, padding_bytes };
     out.extend_from_slice(&header.emit());
     out.extend_from_slice(content);
     out.extend_from_slice(&[0; 8][..usize::from(padding_bytes)]);
@@ -191,13 +261,10 @@ impl Params {
             return false;
         }
         if self.record.len() + pair_bytes > CONTENT_BYTES_MAX {
-            emit_record(&mut self.out, Kind::Params, &self.record);
+            emit_record(&mut self.out, REQUEST_ID, Kind::Params, &self.record);
             self.record.clear();
         }
-        emit_length(&mut self.record, name.len());
-        emit_length(&mut self.record, value.len());
-        self.record.extend_from_slice(name);
-        self.record.extend_from_slice(value);
+        emit_pair(&mut self.record, name, value);
         true
     }
 
@@ -216,6 +283,13 @@ impl Default for Params {
     }
 }
 
+fn emit_pair(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    emit_length(out, name.len());
+    emit_length(out, value.len());
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+}
+
 /// FastCGI 1.0, 3.4: one byte below 128, else four with the top bit set.
 fn emit_length(out: &mut Vec<u8>, length: usize) {
     match u8::try_from(length) {
@@ -227,13 +301,28 @@ fn emit_length(out: &mut Vec<u8>, length: usize) {
     }
 }
 
+/// Takes a name and its value off the front of a whole PARAMS or GET_VALUES stream.
+pub fn parse_pair<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8]), Short> {
+    let (name_bytes, value_bytes) = (parse_length(reader)?, parse_length(reader)?);
+    Ok((reader.take(name_bytes)?, reader.take(value_bytes)?))
+}
+
+fn parse_length(reader: &mut Reader<'_>) -> Result<usize, Short> {
+    let first = reader.u8()?;
+    if first < 128 {
+        return Ok(usize::from(first));
+    }
+    let [b, c, d] = reader.array()?;
+    usize::try_from(u32::from_be_bytes([first & 127, b, c, d])).map_err(|_| Short)
+}
+
 /// Decodes an answer's records, fed with the pieces that the socket gave.
 #[derive(Debug, Default)]
 pub struct Decoder {
     header: heapless::Vec<u8, { field::HEADER_BYTES }>,
     record: Option<Record>,
     /// The body of END_REQUEST as far as it is here.
-    end: heapless::Vec<u8, 8>,
+    end: heapless::Vec<u8, { field::BODY_BYTES }>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -249,6 +338,7 @@ pub enum Event<'a> {
     Stdout(&'a [u8]),
     Stderr(&'a [u8]),
     End {
+        app_status: u32,
         is_complete: bool,
     },
     /// The bytes are used up.
@@ -277,23 +367,21 @@ impl Decoder {
                 if count == 0 {
                     return Ok(Event::More);
                 }
-                match record.kind {
-                    Kind::Stdout => return Ok(Event::Stdout(content)),
-                    Kind::Stderr => return Ok(Event::Stderr(content)),
-                    Kind::EndRequest => {
-                        for &byte in content {
-                            // A longer body than the protocol has: its tail means nothing.
-                            let _is_full = self.end.push(byte);
-                        }
-                        if record.content_left == 0 {
-                            // FastCGI 1.0, 5.5: appStatus, then protocolStatus; 0 is complete.
-                            let is_complete = self.end.get(4) == Some(&0);
-                            return Ok(Event::End { is_complete });
-                        }
-                    }
-                    kind @ (Kind::BeginRequest | Kind::Params | Kind::Stdin | Kind::Unknown(_)) => {
-                        return Err(Error::Kind(kind));
-                    }
+                if record.kind == Kind::Stdout {
+                    return Ok(Event::Stdout(content));
+                }
+                if record.kind == Kind::Stderr {
+                    return Ok(Event::Stderr(content));
+                }
+                for &byte in content {
+                    // A longer body than the protocol has: its tail means nothing.
+                    let _is_full = self.end.push(byte);
+                }
+                if record.content_left == 0 {
+                    // FastCGI 1.0, 5.5: appStatus, then protocolStatus; 0 is complete.
+                    let mut body = Reader::new(&self.end);
+                    let app_status = body.u32()?;
+                    return Ok(Event::End { app_status, is_complete: body.u8()? == 0 });
                 }
                 continue;
             }
@@ -326,18 +414,15 @@ impl Record {
         if header.request_id != REQUEST_ID {
             return Err(Error::RequestId(header.request_id));
         }
-        match header.kind {
-            Kind::EndRequest if header.content_bytes < 8 => return Err(Error::Short),
-            Kind::Stdout | Kind::Stderr | Kind::EndRequest => {}
-            kind @ (Kind::BeginRequest | Kind::Params | Kind::Stdin | Kind::Unknown(_)) => {
-                return Err(Error::Kind(kind));
-            }
+        if !header.kind.is_of_answer() {
+            return Err(Error::Kind(header.kind));
         }
-        Ok(Self {
-            kind: header.kind,
-            content_left: usize::from(header.content_bytes),
-            padding_left: usize::from(header.padding_bytes),
-        })
+        let content_left = usize::from(header.content_bytes);
+        if header.kind == Kind::EndRequest && content_left < field::BODY_BYTES {
+            return Err(Error::Short);
+        }
+        let padding_left = usize::from(header.padding_bytes);
+        Ok(Self { kind: header.kind, content_left, padding_left })
     }
 }
 
@@ -354,7 +439,7 @@ mod tests {
         1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, // end, appStatus 1, complete
     ];
 
-    type Decoded = (Vec<u8>, Vec<u8>, Option<bool>);
+    type Decoded = (Vec<u8>, Vec<u8>, Option<(u32, bool)>);
 
     fn decode(bytes: &[u8], size: usize) -> Result<Decoded, Error> {
         let mut decoder = Decoder::default();
@@ -364,7 +449,9 @@ mod tests {
                 match decoder.next(&mut piece)? {
                     Event::Stdout(content) => stdout.extend_from_slice(content),
                     Event::Stderr(content) => stderr.extend_from_slice(content),
-                    Event::End { is_complete } => return Ok((stdout, stderr, Some(is_complete))),
+                    Event::End { app_status, is_complete } => {
+                        return Ok((stdout, stderr, Some((app_status, is_complete))));
+                    }
                     Event::More => break,
                 }
             }
@@ -376,7 +463,11 @@ mod tests {
     fn parses_an_answer_whatever_the_pieces() {
         for size in 1..=ANSWER.len() {
             let decoded = decode(ANSWER, size);
-            assert_eq!(decoded, Ok((b"abcd".to_vec(), b"oops".to_vec(), Some(true))), "{size}");
+            assert_eq!(
+                decoded,
+                Ok((b"abcd".to_vec(), b"oops".to_vec(), Some((1, true)))),
+                "{size}"
+            );
         }
     }
 
@@ -404,7 +495,7 @@ mod tests {
         for (length, is_over) in [(16, false), (17, false), (18, true), (19, false), (20, false)] {
             let (mut decoder, mut bytes) = (Decoder::default(), &end[..length]);
             let event = decoder.next(&mut bytes);
-            assert_eq!(event, Ok(Event::End { is_complete: true }));
+            assert_eq!(event, Ok(Event::End { app_status: 0, is_complete: true }));
             assert_eq!(decoder.is_over(bytes), is_over, "{length}");
         }
     }
@@ -435,6 +526,38 @@ mod tests {
             emit_length(&mut out, length);
             assert_eq!(out, expected, "{length}");
         }
+    }
+
+    #[test]
+    fn emits_what_a_responder_says() {
+        let mut out = Vec::new();
+        emit_stream_of(&mut out, 300, Kind::Stdout, b"12345678");
+        emit_end_request(&mut out, 300, 7, ProtocolStatus::CantMpxConn);
+        emit_unknown_type(&mut out, 77);
+        emit_values(&mut out, &[(b"A", b"1"), (b"BC", b"")]);
+        let expected: &[u8] = &[
+            1, 6, 1, 44, 0, 8, 0, 0, b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', // STDOUT
+            1, 3, 1, 44, 0, 8, 0, 0, 0, 0, 0, 7, 1, 0, 0, 0, // END_REQUEST, cannot multiplex
+            1, 11, 0, 0, 0, 8, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, // UNKNOWN_TYPE
+            1, 10, 0, 0, 0, 8, 0, 0, 1, 1, b'A', b'1', 2, 0, b'B', b'C', // GET_VALUES_RESULT
+        ];
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn pairs_round_trip_at_every_length() {
+        let value = vec![b'v'; 40_000];
+        for length in [0, 1, 127, 128, 300, 40_000] {
+            let mut out = Vec::new();
+            emit_pair(&mut out, b"NAME", &value[..length]);
+            let mut reader = Reader::new(&out);
+            assert_eq!(parse_pair(&mut reader), Ok((&b"NAME"[..], &value[..length])));
+            assert!(reader.is_empty());
+            for cut in (0..out.len()).step_by(1 + length / 10) {
+                assert_eq!(parse_pair(&mut Reader::new(&out[..cut])), Err(Short));
+            }
+        }
+        assert_eq!(parse_pair(&mut Reader::new(&[0xff; 9])), Err(Short));
     }
 
     #[test]

@@ -121,21 +121,23 @@ fn plan_range(range: &[u8], size: u64) -> Plan {
     };
     let (first, last) = spec.split_at(dash);
     let last = last.get(1..).unwrap_or_default();
-    match (request::parse_decimal(first), request::parse_decimal(last)) {
+    match (position(first), position(last)) {
         (None, Some(0)) if first.is_empty() => Plan::Unsatisfiable,
         (None, Some(suffix)) if first.is_empty() => match size.checked_sub(1) {
             None => Plan::Unsatisfiable,
             Some(end) => Plan::Part { first: size.saturating_sub(suffix), last: end },
         },
         (Some(first), Some(last)) if first > last => Plan::Whole,
-        (Some(first), None) if !last.is_empty() => {
-            // A number beyond 64 bits is a valid last position; anything else is no range.
-            let is_huge = last.iter().all(u8::is_ascii_digit);
-            if is_huge { part(first, u64::MAX, size) } else { Plan::Whole }
-        }
-        (Some(first), last) => part(first, last.unwrap_or(u64::MAX), size),
-        (None, _) => Plan::Whole,
+        (Some(first), Some(last)) => part(first, last, size),
+        (Some(first), None) if last.is_empty() => part(first, u64::MAX, size),
+        (None | Some(_), _) => Plan::Whole,
     }
+}
+
+/// A number of decimal digits; what is beyond 64 bits is beyond any file all the same.
+fn position(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| request::parse_decimal(digits).unwrap_or(u64::MAX))
 }
 
 fn part(first: u64, last: u64, size: u64) -> Plan {
@@ -351,6 +353,8 @@ mod tests {
             ("bytes=900-5000", Part { first: 900, last: 999 }),
             ("bytes=5-99999999999999999999999", Part { first: 5, last: 999 }),
             ("bytes=1000-", Unsatisfiable),
+            ("bytes=99999999999999999999999-", Unsatisfiable),
+            ("bytes=-99999999999999999999999", Part { first: 0, last: 999 }),
             ("bytes=-0", Unsatisfiable),
             ("bytes=5-2", Whole),
             ("bytes=0-1,5-6", Whole),

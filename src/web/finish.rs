@@ -1,20 +1,23 @@
 //! Finish: the part of a session that ends a request, and the connection where it has to end.
 //!
-//! In: a request that is answered as far as it will be, a client that is gone. Out: the log's
-//! entry, the next state. Must not: begin the next request (that is `session`, on `Proceed`).
+//! In: a request that is answered as far as it will be. Out: the log's entry, the next state.
+//! Must not: begin the next request (that is `session`, on `Proceed`).
 //! Read first: `session`; RFC 9112 section 9.6 (why a connection lingers).
 
 use crate::time::Instant;
 
-use super::exchange::Phase;
 use super::log::Entry;
-use super::session::{Context, Output, Running, Session, State};
+use super::running::Running;
+use super::session::{Context, Output, Session, State};
 
 impl Session {
     /// The request is answered as far as it will be.
     pub(super) fn finish(&mut self, cx: Context<'_>) {
         let Some(running) = self.running.take() else { return };
         self.has_served = true;
+        if let Some(port) = &mut self.port {
+            port.end();
+        }
         self.record(cx.now, &running);
         let is_body_left = !running.rest.is_ended();
         let may_go_on = running.terms.is_keep_alive && !cx.is_draining && !self.is_read_closed;
@@ -40,7 +43,7 @@ impl Session {
         }
     }
 
-    fn record(&mut self, now: Instant, running: &Running) {
+    pub(super) fn record(&mut self, now: Instant, running: &Running) {
         self.finished = Some(Box::new(Entry {
             client: running.ends.client,
             request: running.words.clone(),
@@ -51,26 +54,6 @@ impl Session {
             tries: running.tries,
         }));
         self.order(Output::Finished);
-    }
-
-    /// The client is gone, or cannot be answered properly: everything is let go.
-    pub(super) fn abandon(&mut self, cx: Context<'_>) {
-        if let State::Php(exchange) = &self.state {
-            let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
-            if phase == Phase::Queued {
-                self.order(Output::LeaveQueue);
-            }
-            self.release(host, None);
-            if let Some(running) = &mut self.running {
-                (running.upstream, running.tries) = (host, tries);
-            }
-        }
-        if let Some(mut running) = self.running.take() {
-            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
-            running.status = 499;
-            self.record(cx.now, &running);
-        }
-        self.close();
     }
 
     pub(super) fn close(&mut self) {

@@ -27,13 +27,17 @@ pub struct Words {
     pub line: Vec<u8>,
     pub referer: Vec<u8>,
     pub agent: Vec<u8>,
+    /// The user that logged in, if one did.
+    pub user: Vec<u8>,
 }
 
 impl Entry {
     /// Appends the line.
     pub fn emit(&self, out: &mut Vec<u8>, log_date: &str, host_names: &[String; 2]) {
         let client = self.client;
-        out.extend_from_slice(format!("{} - - [{log_date}] \"", client.ip()).as_bytes());
+        out.extend_from_slice(format!("{} - ", client.ip()).as_bytes());
+        escape(out, or_dash(&self.request.user));
+        out.extend_from_slice(format!(" [{log_date}] \"").as_bytes());
         escape(out, &self.request.line);
         out.extend_from_slice(format!("\" {} {} \"", self.status, self.body_bytes).as_bytes());
         escape(out, or_dash(&self.request.referer));
@@ -94,6 +98,7 @@ mod tests {
                 line: b"GET /\"\n HTTP/1.1".to_vec(),
                 referer: Vec::new(),
                 agent: b"curl/8".to_vec(),
+                user: b"ann \"".to_vec(),
             },
             status: 200,
             body_bytes: 12,
@@ -105,8 +110,8 @@ mod tests {
         entry.emit(&mut out, &date(1_700_000_000), &["a".into(), "b".into()]);
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /\\x22\\x0A HTTP/1.1\" 200 12 \
-             \"-\" \"curl/8\" b 1.012 2\n"
+            "192.0.2.1 - ann \\x22 [14/Nov/2023:22:13:20 +0000] \
+             \"GET /\\x22\\x0A HTTP/1.1\" 200 12 \"-\" \"curl/8\" b 1.012 2\n"
         );
     }
 

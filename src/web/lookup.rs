@@ -171,6 +171,9 @@ impl Lookup {
             (Stage::Index(_), Found::File(meta)) => {
                 let name = self.candidate(sites);
                 if path::script_end(&name) == Some(name.len()) {
+                    if path::has_dot_segment(&name) {
+                        return Verdict::Refuse(404);
+                    }
                     if !site.may_run(&name) {
                         return Verdict::Refuse(403);
                     }
@@ -282,6 +285,7 @@ mod tests {
             "/f.php/x.txt",
             "/a.php~",
             "/.git/x.php",
+            "/.git/index.php",
         ];
         let directories = ["/", "/d", "/e", "/f.php", "/g", "/.git"];
         for (target, expected) in [
@@ -299,6 +303,7 @@ mod tests {
             ("/g/", Verdict::Refuse(403)),
             ("/.git", Verdict::Refuse(404)),
             ("/.git/x.php", Verdict::Refuse(404)),
+            ("/.git/", Verdict::Refuse(404)),
             ("/", Verdict::Refuse(403)),
         ] {
             assert_eq!(look(&config, target, &files, &directories), expected, "{target}");

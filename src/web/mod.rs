@@ -1,9 +1,12 @@
-//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI.
+//! The web front: static files answered here, PHP balanced over both hosts' php-fpm by FastCGI; and
+//! the FastCGI port, by which a web server in front has the second part alone.
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
 //! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
-//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it; `port`
+//! and `gateway` for the FastCGI port.
 
+pub mod access;
 pub mod answer;
 pub mod balance;
 pub mod body;
@@ -12,6 +15,9 @@ pub mod exchange;
 pub mod fastcgi;
 pub mod files;
 mod finish;
+pub mod forward;
+mod gateway;
+pub mod https;
 pub mod keepalive;
 pub mod limit;
 pub mod log;
@@ -19,11 +25,15 @@ pub mod lookup;
 pub mod origin;
 pub mod params;
 pub mod path;
+pub mod place;
+pub mod port;
 pub mod probe;
 pub mod proxy;
 mod relay;
 pub mod reply;
 pub mod request;
+pub mod response;
+mod running;
 mod serve;
 pub mod session;
 pub mod site;
@@ -31,6 +41,7 @@ pub mod sticky;
 pub mod upstream;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +51,7 @@ use crate::units::{self, ByteCount, Cidr};
 use crate::wire::HostId;
 
 use balance::Balance;
+use place::Place;
 use sticky::Sticky;
 
 /// In `php_backup`: on each host the other one.
@@ -51,6 +63,22 @@ const PEER: &str = "peer";
 pub struct Config {
     /// TCP port on the outside address of the host and on every outside VIP.
     pub port: u16,
+    /// TCP port of HTTPS on the same addresses, where there is a certificate (nginx: listen with
+    /// ssl).
+    pub ssl_port: u16,
+    /// Certificate chain in PEM form, the host's own first, and its private key: the same paths on
+    /// both hosts. Files that change are taken without a restart.
+    pub ssl_certificate: Option<String>,
+    pub ssl_certificate_key: Option<String>,
+    /// Versions of TLS that are spoken.
+    pub ssl_protocols: Vec<https::Protocol>,
+    /// Whether everything on the plain port is answered with 301 to HTTPS (nginx: return 301
+    /// https://$host$request_uri).
+    pub ssl_redirect: bool,
+    /// How long browsers shall come in HTTPS only (nginx: add_header Strict-Transport-Security);
+    /// "0s" makes them forget it, and without it they are told nothing.
+    #[serde(deserialize_with = "units::some_duration")]
+    pub hsts_max_age: Option<Duration>,
     /// Document root, the same path on both hosts (nginx: root).
     pub root: String,
     /// Index files, in order of preference (nginx: index).
@@ -63,6 +91,8 @@ pub struct Config {
     pub error_page: BTreeMap<String, String>,
     /// Path prefixes that nobody gets anything of: 403 (nginx: deny all).
     pub deny: Vec<String>,
+    /// What holds at and below a path: who is let in, how much may be sent (nginx: location).
+    pub location: Vec<access::Location>,
     /// Path prefixes below which no script is run, for what visitors can upload.
     pub no_execute: Vec<String>,
     /// Paths that are somewhere else (nginx: return, rewrite).
@@ -148,17 +178,36 @@ pub struct Config {
     pub limit_req_burst: u32,
     /// Access log in combined format with upstream, time and tries; empty for none.
     pub access_log: String,
+    /// Where a web server in front finds PHP on both hosts as if it were one php-fpm, as in
+    /// `["127.0.0.1:9001", "unix:/run/tandem-php.sock"]`; none if empty. An address of the other
+    /// host is opened there only (nginx: fastcgi_pass; php-fpm: listen).
+    pub fastcgi_listen: Vec<Place>,
+    /// Networks that may reach it, beside loopback and the inside addresses of the pair (php-fpm:
+    /// listen.allowed_clients). Whoever may runs code on both hosts.
+    pub fastcgi_allow: Vec<Cidr>,
+    /// Group of the unix sockets, whose mode is 0660 (php-fpm: listen.group).
+    pub fastcgi_group: String,
+    /// Whether the web server in front may change PHP's settings by the parameters PHP_VALUE and
+    /// PHP_ADMIN_VALUE; else they are dropped.
+    pub fastcgi_php_value: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             port: 80,
+            ssl_port: 443,
+            ssl_certificate: None,
+            ssl_certificate_key: None,
+            ssl_protocols: vec![https::Protocol::Tls12, https::Protocol::Tls13],
+            ssl_redirect: false,
+            hsts_max_age: None,
             root: "/var/www/html".into(),
             index: vec!["index.php".into(), "index.html".into()],
             front_controller: false,
             error_page: BTreeMap::new(),
             deny: Vec::new(),
+            location: Vec::new(),
             no_execute: Vec::new(),
             redirect: Vec::new(),
             sites: Vec::new(),
@@ -190,6 +239,10 @@ impl Default for Config {
             limit_req: None,
             limit_req_burst: 0,
             access_log: String::new(),
+            fastcgi_listen: Vec::new(),
+            fastcgi_allow: Vec::new(),
+            fastcgi_group: "www-data".into(),
+            fastcgi_php_value: false,
         }
     }
 }
@@ -235,7 +288,8 @@ impl Config {
     }
 
     /// What is wrong with it, and what to write instead.
-    pub fn check(&self) -> Result<(), String> {
+    /// `inside`: the pair's addresses on the inside link.
+    pub fn check(&self, inside: &[IpAddr]) -> Result<(), String> {
         for (status, path) in &self.error_page {
             let is_status = status.parse::<u16>().is_ok_and(|status| (400..600).contains(&status));
             if !is_status || !path.starts_with('/') {
@@ -264,6 +318,8 @@ impl Config {
                 limits::WEB_KEEP_AGE_MAX.as_millis()
             ));
         }
+        place::check(&self.fastcgi_listen, &self.fastcgi_allow, inside)?;
+        https::check(self)?;
         site::check(self)
     }
 }

@@ -39,6 +39,7 @@ const DROPPED: [&str; 11] = [
 pub fn build(
     head: &Head<'_>,
     ends: Ends,
+    user: &[u8],
     root: &str,
     script: &Script,
     document_path: &[u8],
@@ -60,7 +61,8 @@ pub fn build(
     let name = host_name(head.host);
     let server_name = if name.is_empty() { local_address.as_bytes() } else { name };
     let protocol: &[u8] = if head.is_http_10 { b"HTTP/1.0" } else { b"HTTP/1.1" };
-    let pairs: [(&[u8], &[u8]); 19] = [
+    let scheme: &[u8] = if user.is_empty() { b"" } else { b"Basic" };
+    let pairs: [(&[u8], &[u8]); 20] = [
         (b"QUERY_STRING", head.query),
         (b"REQUEST_METHOD", head.method_word.as_bytes()),
         (b"CONTENT_TYPE", head.header("content-type").unwrap_or_default()),
@@ -75,7 +77,8 @@ pub fn build(
         (b"SERVER_SOFTWARE", b"tandem"),
         (b"REMOTE_ADDR", client_address.as_bytes()),
         (b"REMOTE_PORT", client_port.as_bytes()),
-        (b"REMOTE_USER", b""),
+        (b"REMOTE_USER", user),
+        (b"AUTH_TYPE", scheme),
         (b"SERVER_ADDR", local_address.as_bytes()),
         (b"SERVER_PORT", local_port.as_bytes()),
         (b"SERVER_NAME", server_name),
@@ -155,7 +158,7 @@ mod tests {
             is_https: false,
         };
         let script = Script { name: b"/t.php".to_vec(), path_info: b"/p".to_vec() };
-        let bytes = build(&head, ends, "/srv/", &script, b"/t.php/p").expect("fits").finish();
+        let bytes = build(&head, ends, b"", "/srv/", &script, b"/t.php/p").expect("fits").finish();
         let content_bytes = usize::from(u16::from_be_bytes([bytes[20], bytes[21]]));
         let mut reader = Reader::new(&bytes[24..24 + content_bytes]);
         let mut pairs = Vec::new();

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::wire::HostId;
 
 use super::answer::Ending;
-use super::exchange::{Exchange, Step};
+use super::exchange::{Exchange, Phase, Step};
 use super::lookup::Lookup;
 use super::path;
 use super::session::{Context, Output, Session, State};
@@ -67,7 +67,7 @@ impl Session {
         let (State::Php(exchange), Some(running)) = (&mut self.state, &mut self.running) else {
             return;
         };
-        if cx.is_draining && !exchange.answer().is_sent() {
+        if cx.is_draining && !exchange.response().is_sent() {
             running.terms.is_keep_alive = false;
         }
         self.deadline = Some(cx.now + cx.config.answer_limit);
@@ -89,8 +89,8 @@ impl Session {
         if let Some(running) = &mut self.running {
             running.upstream = host.or(running.upstream);
             running.tries = exchange.tries();
-            running.status = exchange.answer().status().unwrap_or(running.status);
-            running.body_bytes = exchange.answer().body_bytes();
+            running.status = exchange.response().status().unwrap_or(running.status);
+            running.body_bytes = exchange.response().body_bytes();
         }
         if step == Step::Again {
             exchange.again();
@@ -109,7 +109,7 @@ impl Session {
             return;
         }
         if step == Step::Inside {
-            let inside = exchange.answer().inside().map(|(path, lines)| (path.to_vec(), lines));
+            let inside = exchange.response().inside().map(|(path, lines)| (path.to_vec(), lines));
             self.release(host, evidence);
             let (target, lines) = inside.unwrap_or_default();
             self.look_inside(cx, &target, lines);
@@ -137,6 +137,7 @@ impl Session {
             | Step::Move
             | Step::Again
             | Step::Inside => {
+                self.is_cut = true;
                 if let Some(running) = &mut self.running {
                     running.terms.is_keep_alive = false;
                 }
@@ -163,6 +164,31 @@ impl Session {
         self.state = State::Looking { lookup, head_bytes };
         self.deadline = Some(cx.now + cx.config.request_limit);
         self.order(Output::Look);
+    }
+
+    /// Gives back the peer that the request has, or its place in the queue.
+    pub(super) fn let_go(&mut self) {
+        let State::Php(exchange) = &self.state else { return };
+        let (phase, host, tries) = (exchange.phase(), exchange.host(), exchange.tries());
+        if phase == Phase::Queued {
+            self.order(Output::LeaveQueue);
+        }
+        self.release(host, None);
+        if let Some(running) = &mut self.running {
+            (running.upstream, running.tries) = (host, tries);
+        }
+    }
+
+    /// The client is gone, or cannot be answered properly: everything is let go.
+    pub(super) fn abandon(&mut self, cx: Context<'_>) {
+        self.let_go();
+        if let Some(mut running) = self.running.take() {
+            // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
+            running.status = 499;
+            self.record(cx.now, &running);
+        }
+        self.is_cut = true;
+        self.close();
     }
 
     pub(super) fn release(&mut self, host: Option<HostId>, evidence: Option<Evidence>) {

@@ -3,6 +3,7 @@
 //! In: a status and the terms of the request. Out: bytes appended to what the client gets.
 //! Must not: put anything of the request into a page. Read first: RFC 9110 section 15.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,6 +17,8 @@ pub struct Terms {
     pub gzip_min: Option<u64>,
     /// Whether other clients may get it compressed.
     pub varies: bool,
+    /// Seconds for which the client shall come in HTTPS only (RFC 6797, 6.1.1).
+    pub hsts: Option<u64>,
 }
 
 /// The wall clock as text, renewed once a second by the hands.
@@ -54,14 +57,28 @@ pub fn begin(out: &mut Vec<u8>, status: u16, stamp: &Stamp) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// The Connection line, where the version's own rule does not say it, and the blank line.
+/// The lines that the terms ask for, the Connection line where the version's own rule does not say
+/// it, and the blank line.
 pub fn end(out: &mut Vec<u8>, terms: Terms) {
+    if let Some(seconds) = terms.hsts {
+        let line = format!("Strict-Transport-Security: max-age={seconds}\r\n");
+        out.extend_from_slice(line.as_bytes());
+    }
     let line: &[u8] = match (terms.is_keep_alive, terms.is_http_10) {
         (false, _) => b"Connection: close\r\n\r\n",
         (true, true) => b"Connection: keep-alive\r\n\r\n",
         (true, false) => b"\r\n",
     };
     out.extend_from_slice(line);
+}
+
+/// A plain request on the port of HTTPS (nginx: NGX_HTTP_TO_HTTPS): a status for pages only.
+pub const TO_HTTPS: u16 = 497;
+
+/// The status that the client and the log get.
+#[must_use]
+pub const fn told(status: u16) -> u16 {
+    if status == TO_HTTPS { 400 } else { status }
 }
 
 /// The operator's own error pages, by status.
@@ -76,21 +93,38 @@ pub fn page(
     extra: &str,
     pages: &Pages,
 ) -> u64 {
-    let reason = reason(status);
-    let body = format!(
-        "<!DOCTYPE html>\n<html><head><title>{status} {reason}</title></head>\n\
-         <body><h1>{status} {reason}</h1></body></html>\n"
-    );
-    let body = pages.get(&status).map_or(body.as_bytes(), Vec::as_slice);
-    begin(out, status, stamp);
+    let body = page_body(status, pages);
+    begin(out, told(status), stamp);
     let lines = format!("{extra}Content-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     out.extend_from_slice(lines.as_bytes());
     end(out, terms);
     if terms.is_head {
         return 0;
     }
-    out.extend_from_slice(body);
+    out.extend_from_slice(&body);
     u64::try_from(body.len()).unwrap_or(0)
+}
+
+/// The same as a script would give it (RFC 3875, 6.2).
+pub fn script_page(out: &mut Vec<u8>, status: u16, extra: &str, pages: &Pages) -> u64 {
+    let body = page_body(status, pages);
+    let reason = reason(status);
+    let lines = format!("Status: {status} {reason}\r\n{extra}Content-Type: text/html\r\n\r\n");
+    out.extend_from_slice(lines.as_bytes());
+    out.extend_from_slice(&body);
+    u64::try_from(body.len()).unwrap_or(0)
+}
+
+fn page_body(status: u16, pages: &Pages) -> Cow<'_, [u8]> {
+    if let Some(page) = pages.get(&status) {
+        return page.into();
+    }
+    let (told, reason) = (told(status), reason(status));
+    let body = format!(
+        "<!DOCTYPE html>\n<html><head><title>{told} {reason}</title></head>\n\
+         <body><h1>{told} {reason}</h1></body></html>\n"
+    );
+    body.into_bytes().into()
 }
 
 /// RFC 9110, section 15; the ones that this program sends or that scripts leave without a reason.
@@ -123,6 +157,7 @@ pub const fn reason(status: u16) -> &'static str {
         422 => "Unprocessable Content",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        TO_HTTPS => "The plain HTTP request was sent to HTTPS port",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
@@ -147,6 +182,7 @@ mod tests {
             is_keep_alive: false,
             gzip_min: None,
             varies: false,
+            hsts: None,
         };
         let mut out = Vec::new();
         let body_bytes = page(&mut out, 503, &stamp, terms, "Retry-After: 1\r\n", &Pages::new());
@@ -155,6 +191,14 @@ mod tests {
         assert!(text.contains("Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"), "{text}");
         assert!(text.contains("Connection: close\r\n") && text.contains("Retry-After: 1\r\n"));
         assert!(text.contains(&format!("Content-Length: {body_bytes}\r\n")), "{text}");
+        assert!(!text.contains("Strict-Transport-Security"), "{text}");
+        terms.hsts = Some(60);
+        let mut out = Vec::new();
+        page(&mut out, TO_HTTPS, &stamp, terms, "", &Pages::new());
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
+        assert!(text.contains("plain HTTP request was sent to HTTPS port"), "{text}");
+        assert!(text.contains("\r\nStrict-Transport-Security: max-age=60\r\n"), "{text}");
         terms.is_head = true;
         let mut out = Vec::new();
         assert_eq!(page(&mut out, 404, &stamp, terms, "", &Pages::new()), 0);

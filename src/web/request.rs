@@ -23,7 +23,8 @@ pub enum Method {
 }
 
 impl Method {
-    fn parse(word: &str) -> Self {
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
         match word {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
@@ -219,14 +220,11 @@ fn split_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Refusal
     let (authority, rest) = if target.starts_with('/') {
         (None, target)
     } else {
-        let scheme_length = "http://".len();
-        let is_absolute = target
-            .get(..scheme_length)
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
-        if !is_absolute {
-            return Err(Refusal::BAD_REQUEST);
-        }
-        let rest = target.get(scheme_length..).unwrap_or_default();
+        let after = |scheme: &str| {
+            let (start, rest) = target.split_at_checked(scheme.len())?;
+            start.eq_ignore_ascii_case(scheme).then_some(rest)
+        };
+        let rest = after("http://").or_else(|| after("https://")).ok_or(Refusal::BAD_REQUEST)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
         (Some(authority.as_bytes()), rest)

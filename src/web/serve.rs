@@ -7,6 +7,7 @@ use std::mem;
 
 use crate::limits;
 
+use super::access::{Leave, Location};
 use super::body;
 use super::coding::{Accepted, Coding};
 use super::exchange::Exchange;
@@ -17,9 +18,11 @@ use super::params::Ends;
 use super::proxy::Parsed;
 use super::reply::{self, Terms};
 use super::request::{self, Framing, Head, Method, Refusal};
-use super::session::{Context, Output, Running, Session, State};
+use super::response::Response;
+use super::running::Running;
+use super::session::{Context, Output, Session, State};
 use super::site::Gate;
-use super::{origin, params, path, proxy, sticky};
+use super::{https, origin, params, path, proxy, sticky};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
@@ -28,15 +31,20 @@ impl Session {
         let inbound = mem::take(&mut self.inbound);
         // The usual head of an answer, in one allocation.
         self.outbound.reserve(512);
-        let begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
+        let mut begun = begin(cx, self.ends, inbound.get(..head_bytes).unwrap_or_default());
         self.inbound = inbound;
+        if self.is_misdirected {
+            begun = begun.and_then(|(running, _, _)| {
+                Err((Some(Box::new(running)), Refusal(reply::TO_HTTPS)))
+            });
+        }
         match begun {
             Ok((running, lookup, Gate::Open)) => {
                 self.running = Some(Box::new(running));
                 self.state = State::Looking { lookup, head_bytes };
                 self.order(Output::Look);
             }
-            Ok((running, _, gate @ (Gate::Denied | Gate::Server | Gate::Redirect(..)))) => {
+            Ok((running, _, gate)) => {
                 self.running = Some(Box::new(running));
                 self.turn_away(cx, head_bytes, &gate);
             }
@@ -76,6 +84,13 @@ impl Session {
         let mut inbound = mem::take(&mut self.inbound);
         match gate {
             Gate::Open | Gate::Denied => self.page(cx, 403, ""),
+            // RFC 9110, 11.6.1; RFC 7617, 2.1.
+            Gate::LogIn(realm) => self.page(
+                cx,
+                401,
+                &format!("WWW-Authenticate: Basic realm=\"{realm}\", charset=\"UTF-8\"\r\n"),
+            ),
+            Gate::Busy => self.page(cx, 503, "Retry-After: 1\r\n"),
             Gate::Server => self.tell_options(cx),
             Gate::Redirect(status, location) => {
                 let location = String::from_utf8_lossy(location);
@@ -203,7 +218,8 @@ impl Session {
     ) {
         let root = &cx.sites.site(site).root;
         let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
-        let built = params::build(head, ends, root, script, document_path);
+        let user = self.running.as_ref().map_or(&[][..], |running| &running.user);
+        let built = params::build(head, ends, user, root, script, document_path);
         let params = match built {
             Ok(params) => params,
             Err(Refusal(status)) => {
@@ -215,7 +231,8 @@ impl Session {
             running.affinity = sticky::affinity(cx.config, head, ends.client.ip());
         }
         let fingerprint = sticky::fingerprint(head.target.as_bytes());
-        let exchange = Exchange::new(params, head.method.is_idempotent(), fingerprint);
+        let is_idempotent = head.method.is_idempotent();
+        let exchange = Exchange::new(params, is_idempotent, fingerprint, Response::http());
         self.state = State::Php(Box::new(exchange));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }
@@ -264,17 +281,15 @@ impl Session {
                 None => return,
             },
         };
-        let mut discarded_bytes = 0u64;
+        let running = self.running.as_ref();
+        let body_max = running.map_or(cx.config.body_max.0, |running| running.body_max);
         let is_whole = loop {
             match decoder.next(&mut rest) {
                 Ok(body::Step::Piece(piece)) => {
-                    let body_bytes = if let State::Php(exchange) = &mut self.state {
-                        exchange.collect(piece)
-                    } else {
-                        discarded_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                        discarded_bytes
-                    };
-                    if body_bytes > cx.config.body_max.0 {
+                    if let State::Php(exchange) = &mut self.state {
+                        exchange.collect(piece);
+                    }
+                    if decoder.body_bytes() > body_max {
                         self.body_refused(cx, 413);
                         return;
                     }
@@ -317,6 +332,10 @@ impl Session {
             self.refuse(cx, status);
         } else {
             self.linger();
+            // Its page may be out already: then no write will come that goes on from here.
+            if self.pending().is_empty() {
+                self.wrote(cx, 0);
+            }
         }
     }
 
@@ -334,6 +353,7 @@ impl Session {
                 is_keep_alive: false,
                 gzip_min: None,
                 varies: false,
+                hsts: https::hsts(cx.config, ends.is_https),
             };
             Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
@@ -346,9 +366,13 @@ impl Session {
 
     /// An answer of our own.
     pub(super) fn page(&mut self, cx: Context<'_>, status: u16, extra: &str) {
+        if self.port.is_some() {
+            self.page_records(cx, status, extra);
+            return;
+        }
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
-        running.status = status;
+        running.status = reply::told(status);
         running.body_bytes =
             reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
         self.finish(cx);
@@ -362,6 +386,7 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
     let accepted = Accepted::of(&head);
+    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
@@ -369,9 +394,9 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
         varies: cx.config.gzip,
         gzip_min: Some(cx.config.gzip_min_length.0)
             .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
+        hsts: https::hsts(cx.config, ends.is_https),
     };
     let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
-    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
     let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
@@ -379,26 +404,66 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     if head.method == Method::Forbidden {
         return Err((Some(Box::new(running)), Refusal(405)));
     }
-    if matches!(head.framing, Framing::Length(length) if length > cx.config.body_max.0) {
+    let site = cx.sites.find(head.host);
+    let path = path::normalise(head.path);
+    let location = path.as_ref().and_then(|path| cx.sites.site(site).location(path));
+    let own_max = location.and_then(|location| location.client_max_body_size);
+    running.body_max = own_max.unwrap_or(cx.config.body_max).0;
+    if matches!(head.framing, Framing::Length(length) if length > running.body_max) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
-    let site = cx.sites.find(head.host);
-    match path::normalise(head.path) {
-        Some(path) => {
-            let is_server = head.target == "*";
-            let gate = match cx.sites.site(site).gate(&path) {
-                Gate::Redirect(status, mut location) if !head.query.is_empty() => {
-                    location.push(b'?');
-                    location.extend_from_slice(head.query);
-                    Gate::Redirect(status, location)
-                }
-                gate @ (Gate::Open | Gate::Denied | Gate::Server | Gate::Redirect(..)) => gate,
+    let Some(path) = path else {
+        return Err((Some(Box::new(running)), Refusal::BAD_REQUEST));
+    };
+    match gate(cx, &head, ends, site, &path) {
+        Ok(gate) => {
+            let gate = match location.filter(|_| gate == Gate::Open) {
+                Some(location) => let_in(cx, &head, location, &mut running),
+                None => gate,
             };
-            let gate = if is_server { Gate::Server } else { gate };
             Ok((running, Lookup::new(site, path).accepting(accepted), gate))
         }
-        None => Err((Some(Box::new(running)), Refusal::BAD_REQUEST)),
+        Err(refusal) => Err((Some(Box::new(running)), refusal)),
     }
+}
+
+/// What the location of an open path says of the client.
+fn let_in(cx: Context<'_>, head: &Head<'_>, location: &Location, running: &mut Running) -> Gate {
+    let client = running.ends.client.ip();
+    match location.judge(cx.now, client, head.header("authorization"), cx.users) {
+        Leave::Granted(user) => {
+            running.words.user.clone_from(&user);
+            running.user = user;
+            Gate::Open
+        }
+        Leave::Forbidden => Gate::Denied,
+        Leave::Unauthorized(realm) => Gate::LogIn(realm),
+        Leave::Busy => Gate::Busy,
+    }
+}
+
+/// What the site says of the path; to a client without TLS first of all where to come with it.
+fn gate(
+    cx: Context<'_>,
+    head: &Head<'_>,
+    ends: Ends,
+    site: usize,
+    path: &[u8],
+) -> Result<Gate, Refusal> {
+    let site = cx.sites.site(site);
+    if head.target == "*" {
+        return Ok(Gate::Server);
+    }
+    if site.ssl_redirect && !ends.is_https {
+        let location = https::location(head, ends.local.ip(), cx.config.ssl_port)?;
+        return Ok(Gate::Redirect(301, location));
+    }
+    let mut gate = site.gate(path);
+    if let (Gate::Redirect(_, location), false) = (&mut gate, head.query.is_empty()) {
+        location.push(b'?');
+        location.extend_from_slice(head.query);
+    }
+    Ok(gate)
 }
 
 fn words(head: &Head<'_>) -> Words {
@@ -407,5 +472,6 @@ fn words(head: &Head<'_>) -> Words {
         line: format!("{} {} HTTP/{version}", head.method_word, head.target).into_bytes(),
         referer: head.header("referer").unwrap_or_default().to_vec(),
         agent: head.header("user-agent").unwrap_or_default().to_vec(),
+        user: Vec::new(),
     }
 }

@@ -15,18 +15,22 @@
 //! ```
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
+use super::access::UserFiles;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
-use super::log::{Entry, Words};
+use super::log::Entry;
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
-use super::reply::{Pages, Stamp, Terms};
+use super::port::Port;
+use super::reply::{Pages, Stamp};
+use super::running::Running;
 use super::site::Sites;
 use super::sticky::Affinity;
 use super::upstream::Evidence;
@@ -55,6 +59,11 @@ pub struct Session {
     pub(super) is_proxy_due: bool,
     /// Its client has too many connections: the first request is refused.
     is_one_too_many: bool,
+    /// The client is a web server that speaks FastCGI (see `gateway`).
+    pub(super) port: Option<Box<Port>>,
+    /// It came without TLS to the port of HTTPS.
+    pub(super) is_misdirected: bool,
+    pub(super) is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -75,32 +84,6 @@ pub(super) enum State {
     Closed,
 }
 
-/// The request that is being answered.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) terms: Terms,
-    pub(super) words: Words,
-    pub(super) started_at: Instant,
-    pub(super) status: u16,
-    pub(super) body_bytes: u64,
-    pub(super) upstream: Option<HostId>,
-    pub(super) tries: u8,
-    /// The body that was not read.
-    pub(super) rest: body::Decoder,
-    pub(super) is_continue_due: bool,
-    /// The number of the site; the head of a PHP request; the lines of the script that asked for
-    /// a file in place of its answer.
-    pub(super) site: usize,
-    /// Whom it really comes from.
-    pub(super) ends: Ends,
-    pub(super) head: Vec<u8>,
-    pub(super) inside: Option<Vec<u8>>,
-    pub(super) has_length: bool,
-    pub(super) affinity: Affinity,
-    /// The client may still be sending something that nobody will read.
-    pub(super) is_lingering: bool,
-}
-
 /// What every call is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -108,6 +91,7 @@ pub struct Context<'a> {
     pub config: &'a Config,
     pub sites: &'a Sites,
     pub pages: &'a Pages,
+    pub users: &'a UserFiles,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -120,6 +104,8 @@ pub enum Input<'a> {
     Counted {
         is_one_too_many: bool,
     },
+    /// The handshake of TLS is over: the first request has all its time.
+    Secured,
     /// The client sends no more.
     ReadClosed,
     /// The client's connection broke.
@@ -199,7 +185,7 @@ pub enum Output {
 }
 
 /// Bytes pending above which the next pipelined request waits.
-const PIPELINE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PIPELINE_BYTES_MAX: usize = 64 * 1024;
 
 impl Session {
     #[must_use]
@@ -222,6 +208,9 @@ impl Session {
             is_head_due: false,
             is_proxy_due: config.proxy_protocol
                 && origin::is_trusted(ends.client.ip(), &config.set_real_ip_from),
+            port: None,
+            is_misdirected: false,
+            is_cut: false,
         }
     }
 
@@ -229,6 +218,7 @@ impl Session {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
             Input::Counted { is_one_too_many } => self.counted(cx, is_one_too_many),
+            Input::Secured => self.deadline = Some(cx.now + self.first_limit(cx)),
             Input::ReadClosed => self.read_closed(cx),
             Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
@@ -300,6 +290,9 @@ impl Session {
     /// Whether bytes of the client are of use now; else they stay in the kernel.
     #[must_use]
     pub fn wants_client(&self) -> bool {
+        if let Some(port) = &self.port {
+            return self.wants_records(port);
+        }
         match &self.state {
             State::Head => self.pending().len() < PIPELINE_BYTES_MAX && !self.is_head_due,
             State::Php(exchange) => exchange.phase() == Phase::Collecting,
@@ -317,6 +310,9 @@ impl Session {
     /// Whether a pipelined request waits for `Proceed`.
     #[must_use]
     pub fn is_head_due(&self) -> bool {
+        if let Some(port) = &self.port {
+            return self.has_records(port);
+        }
         self.is_head_due && self.pending().len() < PIPELINE_BYTES_MAX
     }
 
@@ -376,11 +372,21 @@ impl Session {
     #[must_use]
     pub const fn is_in_flight(&self) -> bool {
         match &self.state {
-            State::Head => !self.has_served || !self.inbound.is_empty(),
+            State::Head => !self.has_served || !self.inbound.is_empty() || self.running.is_some(),
             State::Looking { .. } | State::Php(_) | State::File(_) | State::Discarding(_) => true,
             State::Closing { .. } => self.written < self.outbound.len(),
             State::Lingering | State::Closed => false,
         }
+    }
+
+    /// Whether what the client has is no whole answer, so that the end must not look like one.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
     }
 
     fn is_idle(&self) -> bool {
@@ -389,6 +395,7 @@ impl Session {
 
     fn receive(&mut self, cx: Context<'_>, bytes: &[u8]) {
         match self.state {
+            State::Head | State::Php(_) if self.port.is_some() => self.receive_records(cx, bytes),
             State::Head => {
                 let was_empty = self.inbound.is_empty();
                 self.inbound.extend_from_slice(bytes);
@@ -404,11 +411,18 @@ impl Session {
     }
 
     /// Looks for a whole head in what is here.
-    fn try_head(&mut self, cx: Context<'_>) {
+    pub(super) fn try_head(&mut self, cx: Context<'_>) {
+        if self.port.is_some() {
+            let bytes = std::mem::take(&mut self.inbound);
+            self.receive_records(cx, &bytes);
+            return;
+        }
         if self.is_proxy_due && !self.take_proxy(cx) {
             return;
         }
-        let Some(head_bytes) = request::find_end(&self.inbound, self.scanned) else {
+        // One that came in a single read is measured as one that came in many.
+        let end = request::find_end(&self.inbound, self.scanned);
+        let Some(head_bytes) = end.filter(|&end| end <= limits::WEB_HEAD_BYTES_MAX) else {
             self.scanned = self.inbound.len();
             if self.inbound.len() > limits::WEB_HEAD_BYTES_MAX {
                 let has_line = self.inbound.contains(&b'\n');
@@ -430,11 +444,16 @@ impl Session {
     fn counted(&mut self, cx: Context<'_>, is_one_too_many: bool) {
         self.is_one_too_many = is_one_too_many;
         if is_one_too_many {
-            self.deadline = Some(cx.now + limits::WEB_LINGER_LIMIT);
+            self.deadline = Some(cx.now + self.first_limit(cx));
         }
         if matches!(self.state, State::Head) && !self.inbound.is_empty() {
             self.try_head(cx);
         }
+    }
+
+    /// How long the first request may take to come.
+    const fn first_limit(&self, cx: Context<'_>) -> Duration {
+        if self.is_one_too_many { limits::WEB_LINGER_LIMIT } else { cx.config.request_limit }
     }
 
     fn read_closed(&mut self, cx: Context<'_>) {
@@ -538,29 +557,6 @@ impl Session {
     }
 }
 
-impl Running {
-    pub(super) const fn new(now: Instant, ends: Ends, terms: Terms, words: Words) -> Self {
-        Self {
-            terms,
-            words,
-            started_at: now,
-            status: 0,
-            body_bytes: 0,
-            upstream: None,
-            tries: 0,
-            rest: body::Decoder::new(request::Framing::Empty),
-            is_continue_due: false,
-            site: 0,
-            ends,
-            head: Vec::new(),
-            inside: None,
-            has_length: false,
-            affinity: Affinity::Nobody,
-            is_lingering: false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -578,6 +574,7 @@ mod tests {
         config: Config,
         sites: Sites,
         pages: Pages,
+        users: UserFiles,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -596,6 +593,7 @@ mod tests {
                 session: Session::new(Instant::ZERO, &config, ends),
                 sites: Sites::new(&config),
                 pages: Pages::new(),
+                users: UserFiles::default(),
                 config,
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
@@ -612,6 +610,7 @@ mod tests {
                 config: &self.config,
                 sites: &self.sites,
                 pages: &self.pages,
+                users: &self.users,
                 stamp: &self.stamp,
                 is_draining: self.is_draining,
             };
@@ -896,6 +895,34 @@ mod tests {
         desk.orders();
         assert!(desk.write().contains("Connection: close\r\n"));
         assert_eq!(desk.orders(), [Output::Close]);
+    }
+
+    #[test]
+    fn a_head_is_too_large_in_one_read_too() {
+        let lines = "X: yyyyyyyyyyyyy\r\n".repeat(limits::WEB_HEAD_BYTES_MAX / 17);
+        let text = format!("GET /a.txt HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        for size in [usize::MAX, 1000] {
+            let mut desk = Desk::new();
+            text.as_bytes().chunks(size).for_each(|piece| desk.feed(Input::Received(piece)));
+            assert!(desk.write().starts_with("HTTP/1.1 431 "));
+        }
+    }
+
+    #[test]
+    fn an_unwanted_body_is_measured_as_a_whole_and_ends_its_connection_at_once() {
+        let head = "POST /a.txt HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in ["5\r\n01234\r\n6\r\n567890\r\n", "x"] {
+            let mut desk = Desk::new();
+            desk.config.body_max = crate::units::ByteCount(10);
+            desk.receive(head);
+            assert!(desk.write().starts_with("HTTP/1.1 405 "));
+            body.as_bytes().iter().for_each(|&byte| desk.feed(Input::Received(&[byte])));
+            assert_eq!(desk.orders(), [Output::Shutdown]);
+            desk.receive(GET_PHP);
+            assert_eq!(desk.orders(), []);
+            desk.pass(limits::WEB_LINGER_LIMIT);
+            assert_eq!(desk.orders(), [Output::Close]);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::limits;
 
+use super::access::{self, Location};
 use super::path;
 
 /// Section `[[web.site]]`: a virtual host (nginx: server).
@@ -18,6 +19,11 @@ use super::path;
 pub struct Config {
     /// Names: "www.example.org", "*.example.org" for all below it, ".example.org" for both.
     pub server_name: Vec<String>,
+    /// A certificate of its own for these names; that of `[web]` if absent.
+    pub ssl_certificate: Option<String>,
+    pub ssl_certificate_key: Option<String>,
+    /// As in `[web]`, and as there if absent.
+    pub ssl_redirect: Option<bool>,
     /// Document root; that of `[web]` if absent.
     pub root: Option<String>,
     /// Index files; those of `[web]` if absent.
@@ -27,6 +33,9 @@ pub struct Config {
     /// As in `[web]`.
     #[serde(default)]
     pub deny: Vec<String>,
+    /// As in `[web]`.
+    #[serde(default)]
+    pub location: Vec<Location>,
     /// As in `[web]`.
     #[serde(default)]
     pub no_execute: Vec<String>,
@@ -60,7 +69,9 @@ pub struct Site {
     pub index: Vec<String>,
     pub front_controller: bool,
     pub gzip_static: bool,
+    pub ssl_redirect: bool,
     deny: Vec<String>,
+    locations: Vec<Location>,
     no_execute: Vec<String>,
     redirects: Vec<Redirect>,
 }
@@ -79,6 +90,10 @@ pub struct Sites {
 pub enum Gate {
     Open,
     Denied,
+    /// The realm that name and password are asked for.
+    LogIn(String),
+    /// Passwords are tried too fast.
+    Busy,
     /// OPTIONS *: of the server, not of a path (RFC 9110, 9.3.7).
     Server,
     /// The status, and the location without its query.
@@ -94,7 +109,9 @@ impl Sites {
                 index: config.index.clone(),
                 front_controller: config.front_controller,
                 gzip_static: config.gzip_static,
+                ssl_redirect: config.ssl_redirect,
                 deny: config.deny.clone(),
+                locations: config.location.clone(),
                 no_execute: config.no_execute.clone(),
                 redirects: config.redirect.clone(),
             }],
@@ -108,7 +125,9 @@ impl Sites {
                 index: site.index.clone().unwrap_or_else(|| config.index.clone()),
                 front_controller: site.front_controller.unwrap_or(config.front_controller),
                 gzip_static: config.gzip_static,
+                ssl_redirect: site.ssl_redirect.unwrap_or(config.ssl_redirect),
                 deny: site.deny.clone(),
+                locations: site.location.clone(),
                 no_execute: site.no_execute.clone(),
                 redirects: site.redirect.clone(),
             });
@@ -156,6 +175,12 @@ impl Sites {
         self.all.get(number).unwrap_or(default)
     }
 
+    /// The files of users that locations name.
+    pub fn user_files(&self) -> impl Iterator<Item = &str> {
+        let locations = self.all.iter().flat_map(|site| &site.locations);
+        locations.filter_map(|location| location.auth_basic_user_file.as_deref())
+    }
+
     pub fn roots(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|site| site.root.as_str())
     }
@@ -181,6 +206,12 @@ impl Site {
         Gate::Open
     }
 
+    /// What holds at a path beside the rest of the site.
+    #[must_use]
+    pub fn location(&self, path: &[u8]) -> Option<&Location> {
+        access::find(&self.locations, path)
+    }
+
     /// Whether a script of this name may run: not what visitors can upload.
     #[must_use]
     pub fn may_run(&self, script: &[u8]) -> bool {
@@ -189,7 +220,7 @@ impl Site {
 }
 
 /// Whether a path is this prefix or below it, by whole segments.
-fn is_below(path: &[u8], prefix: &str) -> bool {
+pub(super) fn is_below(path: &[u8], prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/').as_bytes();
     path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
@@ -206,6 +237,8 @@ pub fn host_name(host: &[u8]) -> &[u8] {
 
 /// What is wrong with the sites of a configuration, and what to write instead.
 pub(super) fn check(config: &super::Config) -> Result<(), String> {
+    let sites = config.sites.iter().flat_map(|site| &site.location);
+    config.location.iter().chain(sites).try_for_each(Location::check)?;
     check_paths("web", &config.root, [&config.deny, &config.no_execute], &config.redirect)?;
     if config.sites.len() > limits::WEB_SITES_MAX {
         return Err(format!("web.site: write at most {}", limits::WEB_SITES_MAX));

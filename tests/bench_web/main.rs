@@ -2,17 +2,23 @@
 //!
 //! In: --seconds N, --rounds N, --case NAME, --connections N, --json FILE; TANDEM_BIN. Out: a table
 //! of requests a second, p99 and CPU seconds per million requests, best of the rounds; the same as
-//! JSON. Servers are pinned to CPU 0; wrk, php-fpm and the null responder to CPU 1. All of it runs
-//! in network and mount namespaces of its own, so ports and /run are its own too.
+//! JSON. Servers are pinned to CPU 0; wrk or our own load, php-fpm and the null responder to CPU 1.
+//! All of it runs in network and mount namespaces of its own, so ports and /run are its own too.
+//!
+//! The cases fastcgi_port and fastcgi_port_close ask the FastCGI port, on kept connections and on
+//! one a request. haproxy in TCP mode has no port of that kind to compare: what it keeps is one
+//! connection from end to end, which holds a worker of php-fpm as long as it stands.
 //! Read first: facts/web.md 5 (what the figures of nginx and haproxy were there).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+mod load;
 mod measure;
 mod servers;
 
@@ -24,7 +30,7 @@ pub(crate) type Outcome<T> = Result<T, String>;
 const USAGE: &str = "usage: scripts/bench web [--seconds N] [--rounds N] [--case NAME] \
                      [--connections N] [--json FILE]";
 
-/// A case: its name, the path that is asked for, the port of what answers FastCGI, and who runs it.
+/// A case: its name, what is asked for, the port of what answers FastCGI, and who runs it.
 struct Case {
     name: &'static str,
     path: &'static str,
@@ -34,49 +40,45 @@ struct Case {
     servers: &'static [&'static str],
 }
 
-const CASES: [Case; 6] = [
-    Case {
-        name: "static_1k",
-        path: "/1k.bin",
-        php_port: 9000,
-        is_kept: false,
-        servers: &["nginx", "tandem"],
-    },
-    Case {
-        name: "static_1m",
-        path: "/1m.bin",
-        php_port: 9000,
-        is_kept: false,
-        servers: &["nginx", "tandem"],
-    },
-    Case {
-        name: "null_kept",
-        path: "/null.php",
-        php_port: 9001,
-        is_kept: true,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
-    Case {
-        name: "null_close",
-        path: "/null.php",
-        php_port: 9001,
-        is_kept: false,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
-    Case {
-        name: "php_hello",
-        path: "/hello.php",
-        php_port: 9000,
-        is_kept: false,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
-    Case {
-        name: "hello_kept",
-        path: "/hello.php",
-        php_port: 9000,
-        is_kept: true,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
+impl Case {
+    /// Cases of that name are in TLS.
+    fn is_tls(&self) -> bool {
+        self.name.starts_with("tls_")
+    }
+
+    /// A handshake for every request.
+    fn is_closing(&self) -> bool {
+        self.name == "tls_connect"
+    }
+}
+
+/// A file in plain HTTP or TLS.
+const fn file(name: &'static str, path: &'static str) -> Case {
+    Case { name, path, php_port: 9000, is_kept: false, servers: &["nginx", "tandem"] }
+}
+
+/// PHP behind the front.
+const fn php(name: &'static str, path: &'static str, php_port: u16, is_kept: bool) -> Case {
+    Case { name, path, php_port, is_kept, servers: &["nginx", "haproxy", "tandem"] }
+}
+
+/// The FastCGI port.
+const fn port(name: &'static str, path: &'static str, is_kept: bool) -> Case {
+    Case { name, path, php_port: 9001, is_kept, servers: &["haptcp", "port"] }
+}
+
+const CASES: [Case; 11] = [
+    file("tls_1k", "/1k.bin"),
+    file("tls_1m", "/1m.bin"),
+    file("tls_connect", "/1k.bin"),
+    file("static_1k", "/1k.bin"),
+    file("static_1m", "/1m.bin"),
+    php("null_kept", "/null.php", 9001, true),
+    php("null_close", "/null.php", 9001, false),
+    php("php_hello", "/hello.php", 9000, false),
+    php("hello_kept", "/hello.php", 9000, true),
+    port("fastcgi_port", load::KEPT, true),
+    port("fastcgi_port_close", load::FRESH, false),
 ];
 
 struct Options {
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.first().map(String::as_str) {
         Some("respond") => servers::respond(),
+        Some("load") => load::load(words.get(1..).unwrap_or_default()),
         Some("inside") => bench(words.get(1..).unwrap_or_default()),
         Some(_) | None => enter(&words),
     };
@@ -146,7 +149,7 @@ fn bench(words: &[String]) -> Outcome<()> {
     let _fpm = servers::php_fpm(&tree.0)?;
     let _responder = servers::responder()?;
     println!(
-        "{:<13} {:>5} {:<8} {:>9} {:>9} {:>13} {:>6}",
+        "{:<18} {:>5} {:<8} {:>9} {:>9} {:>13} {:>6}",
         "case", "conns", "server", "req/s", "p99 ms", "CPU s/million", "ratio"
     );
     let mut results = Vec::new();
@@ -179,19 +182,20 @@ fn compare(
     let mut best: Vec<Option<Figures>> = vec![None; servers.len()];
     let warm_up = Duration::from_secs(1);
     for server in servers {
-        measure::run(server, case.path, connections, warm_up)?;
+        measure::run(server, case, connections, warm_up)?;
     }
     for _ in 0..options.rounds {
         for (server, best) in servers.iter().zip(&mut best) {
             let time = Duration::from_secs(options.seconds);
-            let figures = measure::run(server, case.path, connections, time)?;
+            let figures = measure::run(server, case, connections, time)?;
             if best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
                 *best = Some(figures);
             }
         }
     }
     let all: Vec<Figures> = best.into_iter().flatten().collect();
-    let peers = servers.iter().zip(&all).filter(|(server, _)| server.name != "tandem");
+    let peers =
+        servers.iter().zip(&all).filter(|(server, _)| !matches!(server.name, "tandem" | "port"));
     let reference = peers.map(|(_, figures)| figures.cpu).fold(f64::INFINITY, f64::min);
     Ok(servers
         .iter()
@@ -199,7 +203,7 @@ fn compare(
         .map(|(server, figures)| {
             let ratio = figures.cpu / reference;
             println!(
-                "{:<13} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
+                "{:<18} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
                 case.name, server.name, figures.rate, figures.p99_ms, figures.cpu
             );
             json!({
@@ -226,9 +230,21 @@ impl Tree {
             .and_then(|()| write("1m.bin", &vec![b'x'; 1 << 20]))
             .and_then(|()| write("hello.php", b"<?php echo 'hello';"))
             .and_then(|()| write("null.php", b"<?php"))
+            .and_then(|()| certify(&tree.0))
             .map_err(|error| format!("{}: {error}", tree.0.display()))?;
         Ok(tree)
     }
+}
+
+/// A certificate with a P-256 key, for all servers.
+fn certify(directory: &Path) -> std::io::Result<()> {
+    let key = rcgen::KeyPair::generate().map_err(std::io::Error::other)?;
+    let params = rcgen::CertificateParams::new(["bench.test".to_owned()]);
+    let params = params.map_err(std::io::Error::other)?;
+    let certificate = params.self_signed(&key).map_err(std::io::Error::other)?;
+    std::fs::write(directory.join("certificate.pem"), certificate.pem())?;
+    std::fs::write(directory.join("key.pem"), key.serialize_pem())?;
+    std::fs::set_permissions(directory.join("key.pem"), std::fs::Permissions::from_mode(0o600))
 }
 
 impl Drop for Tree {

@@ -1,13 +1,13 @@
-//! One measurement: wrk against one server, and the CPU time that the server took.
+//! One measurement: wrk or our own load against one server, and the CPU time that the server took.
 //!
-//! In: a server, a path, connections, a time. Out: requests a second, p99, CPU seconds per million
+//! In: a server, a case, connections, a time. Out: requests a second, p99, CPU seconds per million
 //! requests. Must not: count a run in which a request failed.
 
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::servers::Server;
+use crate::{Case, Outcome};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
@@ -19,18 +19,32 @@ pub(crate) struct Figures {
 
 pub(crate) fn run(
     server: &Server,
-    path: &str,
+    case: &Case,
     connections: usize,
     time: Duration,
 ) -> Outcome<Figures> {
     let before = ticks(server.pid());
-    let output = Command::new("taskset")
-        .args(["-c", "1", "wrk", "-t", "1", "--latency", "-c"])
-        .arg(connections.to_string())
-        .args(["-d", &format!("{}s", time.as_secs())])
-        .arg(format!("http://{}{path}", server.address))
-        .output()
-        .map_err(|error| format!("wrk: {error}"))?;
+    let mut command = Command::new("taskset");
+    command.args(["-c", "1"]);
+    let connections = connections.to_string();
+    let path = case.path;
+    if path.starts_with('/') {
+        let is_tls = case.is_tls();
+        let (scheme, address) =
+            if is_tls { ("https", server.ssl_address) } else { ("http", server.address) };
+        command.args(["wrk", "-t", "1", "--latency", "-c", &connections]);
+        command.args(["-d", &format!("{}s", time.as_secs())]);
+        if case.is_closing() {
+            command.args(["-H", "Connection: close"]);
+        }
+        command.arg(format!("{scheme}://{address}{path}"));
+    } else {
+        let me = std::env::current_exe().map_err(|error| error.to_string())?;
+        let address = server.address.to_string();
+        let seconds = time.as_secs().to_string();
+        command.arg(me).args(["load", &address, path, &connections, &seconds]);
+    }
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let used = ticks(server.pid()) - before;
     let text = String::from_utf8_lossy(&output.stdout);
     let unwell = text.contains("Non-2xx") || text.contains("Socket errors");

@@ -4,6 +4,7 @@
 //! has one worker, haproxy one thread, tandem its daemon as it is shipped, with no database and no
 //! other host. None writes an access log. Must not: run outside the namespaces of `enter`.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -20,6 +21,8 @@ use crate::Outcome;
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// The same in TLS; haproxy has none here.
+    pub(crate) ssl_address: SocketAddr,
     child: Running,
 }
 
@@ -70,29 +73,38 @@ impl Server {
         let root = directory.join("root");
         let root = root.to_string_lossy();
         let binary = std::env::var("TANDEM_BIN").map_err(|_| "TANDEM_BIN names no binary")?;
-        let (config, address, words): (String, &str, Vec<&str>) = match name {
-            "nginx" => {
-                (nginx(&root, php_port, is_kept), "127.0.0.1:8001", vec!["nginx", "-c", &file_text])
-            }
+        let pair = ["certificate.pem", "key.pem"].map(|name| directory.join(name));
+        let pair = pair.each_ref().map(|path| path.to_string_lossy());
+        let (config, address, words): (String, [&str; 2], Vec<&str>) = match name {
+            "nginx" => (
+                nginx(&root, php_port, is_kept, &pair),
+                ["127.0.0.1:8001", "127.0.0.1:8443"],
+                vec!["nginx", "-c", &file_text],
+            ),
             "haproxy" => (
                 haproxy(&root, php_port, is_kept),
-                "127.0.0.1:8002",
+                ["127.0.0.1:8002"; 2],
                 vec!["haproxy", "-f", &file_text],
             ),
-            _ => (
-                tandem(&root, php_port, is_kept),
-                "10.96.153.110:80",
-                vec![&binary, "run", "--host", "server1", "--config", &file_text],
-            ),
+            "haptcp" => {
+                (haproxy_tcp(php_port), ["127.0.0.1:8003"; 2], vec!["haproxy", "-f", &file_text])
+            }
+            name => {
+                let address = if name == "port" { PORT } else { "10.96.153.110:80" };
+                let words = vec![&*binary, "run", "--host", "server1", "--config", &file_text];
+                (tandem(&root, php_port, is_kept, &pair), [address, "10.96.153.110:443"], words)
+            }
         };
         std::fs::write(&file, config).map_err(|error| format!("{file_text}: {error}"))?;
         let child = spawn("0", &words, &directory.join(format!("{name}.log")))?;
-        let address = address.parse().map_err(|_| "an address")?;
+        let [address, ssl_address] = address.map(str::parse);
+        let address = address.map_err(|_| "an address")?;
+        let ssl_address = ssl_address.map_err(|_| "an address")?;
         wait_for(address).map_err(|why| {
             let log = directory.join(format!("{name}.log"));
             format!("{name}: {why}\n{}", std::fs::read_to_string(log).unwrap_or_default())
         })?;
-        Ok(Self { name, address, child })
+        Ok(Self { name, address, ssl_address, child })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -126,7 +138,12 @@ fn wait_for(address: SocketAddr) -> Outcome<()> {
     Ok(())
 }
 
-fn nginx(root: &str, php_port: u16, is_kept: bool) -> String {
+fn nginx(
+    root: &str,
+    php_port: u16,
+    is_kept: bool,
+    [certificate, key]: &[Cow<'_, str>; 2],
+) -> String {
     let (keepalive, keep) = if is_kept { ("keepalive 64;", "on") } else { ("", "off") };
     format!(
         "daemon off; worker_processes 1; user root; pid /run/nginx.pid; error_log stderr crit;\n\
@@ -134,6 +151,8 @@ fn nginx(root: &str, php_port: u16, is_kept: bool) -> String {
          http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000;\n\
          upstream php {{ server 127.0.0.1:{php_port} max_fails=0; {keepalive} }}\n\
          server {{ listen 127.0.0.1:8001 backlog=1024; root {root};\n\
+         listen 127.0.0.1:8443 ssl backlog=1024; ssl_protocols TLSv1.2 TLSv1.3;\n\
+         ssl_certificate {certificate}; ssl_certificate_key {key};\n\
          location ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\
          fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n\
          fastcgi_keep_conn {keep}; fastcgi_pass php; }} }} }}\n"
@@ -152,12 +171,32 @@ fn haproxy(root: &str, php_port: u16, is_kept: bool) -> String {
     )
 }
 
-fn tandem(root: &str, php_port: u16, is_kept: bool) -> String {
+fn haproxy_tcp(php_port: u16) -> String {
+    format!(
+        "global\n nbthread 1\n maxconn 4000\n\
+         defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen f\n bind 127.0.0.1:8003\n server s 127.0.0.1:{php_port}\n"
+    )
+}
+
+/// Where tandem speaks FastCGI.
+const PORT: &str = "127.0.0.1:8004";
+
+fn tandem(
+    root: &str,
+    php_port: u16,
+    is_kept: bool,
+    [certificate, key]: &[Cow<'_, str>; 2],
+) -> String {
     let keepalive = if is_kept { 15 } else { 0 };
-    let php = format!("php_port = {php_port}\nphp_requests_max = 15\nkeepalive = {keepalive}");
+    let more = format!(
+        "php_port = {php_port}\nphp_requests_max = 15\nkeepalive = {keepalive}\n\
+         fastcgi_listen = [\"{PORT}\"]\n\
+         ssl_certificate = {certificate:?}\nssl_certificate_key = {key:?}\n"
+    );
     include_str!("../../src/example.toml")
         .replace("root = \"/var/www/html\"", &format!("root = \"{root}\""))
-        .replace("php_port = 9000", &php)
+        .replace("php_port = 9000", &more)
 }
 
 /// Sixteen workers on port 9000.

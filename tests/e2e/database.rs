@@ -24,6 +24,8 @@ pub struct Flavour {
     server: Vec<String>,
     init: String,
     options: Vec<String>,
+    /// How to run MySQL Router of the same release, where there is one.
+    pub router: Option<Vec<String>>,
 }
 
 pub const ROOT_PASSWORD: &str = "Xp29at5F37";
@@ -51,13 +53,15 @@ impl Flavour {
                 .map(|value| value.trim_matches('"').to_owned())
                 .ok_or_else(|| format!("scripts/servers {name} prints no {key}"))
         };
-        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
+        let words =
+            |text: String| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
         Ok(Self {
             name: value("MYSQL_FLAVOUR")?,
             version: value("MYSQL_VERSION")?,
             server: words(value("MYSQLD")?),
             init: value("MYSQL_INIT")?,
             options: words(value("MYSQL_OPTIONS")?),
+            router: Some(words(value("MYSQL_ROUTER")?)).filter(|words| !words.is_empty()),
         })
     }
 

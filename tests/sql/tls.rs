@@ -464,6 +464,34 @@ fn a_slow_handshake_is_ended() {
     assert_eq!(front.status().sessions, 0);
 }
 
+/// A renewed certificate is taken without a restart, and half a pair is not.
+#[test]
+fn certificates_that_change_are_taken_if_they_are_good() {
+    let (pair, keys) = (Pair::shared(), Keys::new());
+    let front = Front::start(pair.ports(), |config| keys.offer(config));
+    let ca = format!("--ssl-ca={}", keys.path("ca.pem"));
+    let verified = || mariadb(&front, &["--ssl", "--ssl-verify-server-cert", &ca], BOTH);
+    let wait = |expected: &str| {
+        let since = Clock::now();
+        while !verified().contains(expected) {
+            assert!(since.elapsed() < limits::TLS_FILES_INTERVAL * 5, "{}", verified());
+            thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let read = |name: &str| fs::read_to_string(keys.path(name)).expect("reads");
+    let (certificate, key) = (read("server.pem"), read("server-key.pem"));
+    assert_eq!(verified(), "second\nfirst\n");
+    // One of another name, which shows that it is taken.
+    keys.write("server.pem", &read("client.pem"));
+    keys.write("server-key.pem", &read("client-key.pem"));
+    wait("ERROR 2026");
+    keys.write("server.pem", &certificate);
+    thread::sleep(limits::TLS_FILES_INTERVAL * 3);
+    assert!(verified().contains("ERROR 2026"), "what works stays until the key comes too");
+    keys.write("server-key.pem", &key);
+    wait("second\nfirst\n");
+}
+
 /// Files that cannot be used stop the daemon before it serves, and `tandem check` says why.
 #[test]
 fn check_names_a_file_that_cannot_be_used() {

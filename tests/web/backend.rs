@@ -1,8 +1,10 @@
 //! A scripted FastCGI responder in threads: says what it got, or what the test tells it to say.
+//! What is no FastCGI, or has another length than was told, fails the test that holds the backend.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ struct State {
     /// Connections that brought a request, and how many of them are open.
     connections: usize,
     open: usize,
+    /// Connections on which an assertion of a thread here failed.
+    faults: usize,
 }
 
 pub(crate) fn record(kind: u8, content: &[u8]) -> Vec<u8> {
@@ -81,8 +85,14 @@ pub(crate) fn end() -> Vec<u8> {
 impl Backend {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let state =
-            State { mode: Mode::Echo, seen: Vec::new(), abandoned: 0, connections: 0, open: 0 };
+        let state = State {
+            mode: Mode::Echo,
+            seen: Vec::new(),
+            abandoned: 0,
+            connections: 0,
+            open: 0,
+            faults: 0,
+        };
         let backend =
             Self { address: listener.local_addr().unwrap(), state: Arc::new(Mutex::new(state)) };
         let shared = backend.clone();
@@ -91,7 +101,11 @@ impl Backend {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
                 let shared = shared.clone();
-                std::thread::spawn(move || shared.serve(stream));
+                std::thread::spawn(move || {
+                    if catch_unwind(AssertUnwindSafe(|| shared.serve(stream))).is_err() {
+                        shared.state.lock().unwrap().faults += 1;
+                    }
+                });
             }
         });
         backend
@@ -187,7 +201,7 @@ impl Backend {
             // A reset, since bytes are unread.
             Mode::CloseUnread => return,
             Mode::AnswerUnread(bytes) => {
-                self.note(params, Vec::new());
+                self.state.lock().unwrap().seen.push(Seen { stdin: Vec::new() });
                 let _ = stream.write_all(bytes);
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 std::thread::sleep(Duration::from_millis(200));
@@ -257,13 +271,17 @@ impl Backend {
     }
 
     fn note(&self, params: &BTreeMap<String, String>, stdin: Vec<u8>) {
-        // facts/web.md, fact 6: wherever a length is given it is exact.
-        if let Some(length) = params.get("CONTENT_LENGTH").filter(|length| !length.is_empty())
-            && !stdin.is_empty()
-        {
-            assert_eq!(length.parse::<usize>().unwrap(), stdin.len());
-        }
+        // facts/web.md, fact 6: the length is exact, and empty where there is no body.
+        let length = params.get("CONTENT_LENGTH").expect("it is always told");
+        assert_eq!(length.parse().unwrap_or(0), stdin.len(), "CONTENT_LENGTH {length:?}");
         self.state.lock().unwrap().seen.push(Seen { stdin });
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let faults = self.state.lock().map_or(0, |state| state.faults);
+        assert!(faults == 0 || std::thread::panicking(), "{faults} connections were not in order");
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
@@ -31,12 +31,35 @@ impl Answer {
     }
 }
 
+/// A connection that gives up after ten seconds.
+pub(crate) fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_nodelay(true).unwrap();
+        Self::over(dial(address))
+    }
+
+    /// Whether nothing comes for a moment and the connection stays.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut byte = [0];
+        let result = self.stream.read(&mut byte);
+        self.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let is_late = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+        };
+        self.buffer.is_empty() && result.as_ref().is_err_and(is_late)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
@@ -123,18 +146,6 @@ impl Client {
     /// Whether the server closes the connection without sending anything more.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()
-    }
-
-    /// Whether nothing comes for a moment and the connection stays.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        self.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let mut byte = [0];
-        let result = self.stream.read(&mut byte);
-        self.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let is_late = |error: &std::io::Error| {
-            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-        };
-        self.buffer.is_empty() && result.as_ref().is_err_and(is_late)
     }
 
     fn fill(&mut self) -> bool {

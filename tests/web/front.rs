@@ -13,12 +13,17 @@ use tandem::os::plane::{Plane, Turn};
 use tandem::os::serve_web::{ServeWeb, Site};
 use tandem::routes::Routes;
 use tandem::time::Instant;
+use tandem::web::place::Place;
 use tandem::web::{Config, Status};
 use tandem::wire::HostId;
 
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) virtual_address: SocketAddr,
+    /// Where it speaks FastCGI.
+    pub(crate) port: SocketAddr,
+    /// Of HTTPS, where there is a certificate: the plain one's address, the virtual one's.
+    pub(crate) ssl: Option<[SocketAddr; 2]>,
     pub(crate) tree: Tree,
     config: Config,
     commands: Sender<Command>,
@@ -105,17 +110,11 @@ impl Front {
             ..Config::default()
         };
         adjust(&mut config);
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let site = Site {
-            me: HostId::First,
-            listen: vec![(any, false), (any, true)],
-            php,
-            php_status,
-            server_names: ["one".into(), "two".into()],
-        };
+        let site = site(&config, php, php_status);
         let (commands, inbox) = channel();
         let (told, addresses) = channel();
         let started = config.clone();
+        let is_ssl = config.ssl_certificate.is_some();
         let thread = std::thread::spawn(move || {
             let plane = Plane::new().unwrap();
             let serve = ServeWeb::new(&started, site, &plane).unwrap();
@@ -126,11 +125,22 @@ impl Front {
         Self {
             address: addresses[0],
             virtual_address: addresses[1],
+            ssl: is_ssl.then(|| [addresses[2], addresses[3]]),
+            port: *addresses.last().unwrap(),
             tree,
             config,
             commands,
             thread: Some(thread),
         }
+    }
+
+    /// Why a front with this configuration does not start.
+    pub(crate) fn refusal(adjust: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        adjust(&mut config);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let site = site(&config, [any; 2], [None, None]);
+        ServeWeb::new(&config, site, &Plane::new().unwrap()).unwrap_err().to_string()
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -171,6 +181,21 @@ impl Front {
             assert!(std::time::Instant::now() < end, "{what}: {:?}", self.status());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn site(config: &Config, php: [SocketAddr; 2], php_status: [Option<SocketAddr>; 2]) -> Site {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let fastcgi = config.fastcgi_listen.iter().cloned().chain([Place::Tcp(any)]);
+    Site {
+        me: HostId::First,
+        listen: vec![(any, false), (any, true)],
+        listen_ssl: vec![(any, false), (any, true)],
+        fastcgi: fastcgi.collect(),
+        inside: [Ipv4Addr::LOCALHOST.into(); 2],
+        php,
+        php_status,
+        server_names: ["one".into(), "two".into()],
     }
 }
 

@@ -1,5 +1,6 @@
 //! The front before real php-fpm 8.2, two pools on ephemeral ports.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -9,22 +10,28 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tandem::web::fastcgi::{self, Kind, Params};
 
 use crate::client::{Client, get};
 use crate::front::{Front, Tree};
+use crate::records::{Caller, request};
 
 /// One php-fpm in a process group of its own, ended with it.
-struct Fpm {
-    address: SocketAddr,
+pub(crate) struct Fpm {
+    pub(crate) address: SocketAddr,
     /// pm.status_listen.
-    status: SocketAddr,
+    pub(crate) status: SocketAddr,
     child: Child,
     _tree: Tree,
 }
 
 impl Fpm {
-    /// With these further lines in the pool's section.
-    fn start(workers: usize, lines: &str) -> Option<Self> {
+    pub(crate) fn start(workers: usize) -> Option<Self> {
+        Self::start_with(workers, "")
+    }
+
+    /// With further lines in the pool's section.
+    fn start_with(workers: usize, more: &str) -> Option<Self> {
         let tree = Tree::new();
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [address, status] = free.each_ref().map(|free| free.local_addr().unwrap());
@@ -34,8 +41,8 @@ impl Fpm {
             "[global]\nerror_log = {base}/error.log\ndaemonize = no\n\
              [www]\nuser = root\ngroup = root\nlisten = {address}\npm = static\n\
              pm.max_children = {workers}\nping.path = /ping\n\
-             pm.status_listen = {status}\npm.status_path = /status\n\
-             catch_workers_output = no\n{lines}"
+             pm.status_listen = {status}\npm.status_path = /status\ncatch_workers_output = no\n\
+             {more}\n"
         );
         let path = tree.base.join("fpm.conf");
         std::fs::write(&path, config).unwrap();
@@ -63,9 +70,49 @@ impl Fpm {
         Some(fpm)
     }
 
-    fn signal(&self, signal: Signal) {
+    /// A number of the pool's status; whoever answers it is no worker.
+    fn status(&self, name: &str) -> u32 {
+        let mut params = Params::new();
+        for (name, value) in [
+            ("SCRIPT_NAME", "/status"),
+            ("SCRIPT_FILENAME", "/status"),
+            ("REQUEST_METHOD", "GET"),
+            ("QUERY_STRING", ""),
+        ] {
+            assert!(params.add(name.as_bytes(), value.as_bytes()));
+        }
+        let mut bytes = params.finish();
+        fastcgi::emit_end(&mut bytes, Kind::Stdin);
+        let mut stream = TcpStream::connect(self.status).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("{text}")).trim().parse().unwrap()
+    }
+
+    fn wait_idle(&self, limit: Duration) {
+        let start = Instant::now();
+        while self.status("active processes") > 0 {
+            assert!(start.elapsed() < limit, "still busy after {:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         killpg(group, signal).unwrap();
+    }
+}
+
+impl Fpm {
+    /// Whether a worker is free to say pong, past any front.
+    pub(crate) fn answers_ping(&self) -> bool {
+        let params =
+            [("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/ping"), ("SCRIPT_FILENAME", "/ping")];
+        let mut caller = Caller::connect(self.address);
+        caller.ask(request(1, &params, b""), 1).text().ends_with("pong")
     }
 }
 
@@ -81,8 +128,13 @@ fn pair() -> Option<(Front, [Fpm; 2])> {
     pair_with("")
 }
 
-fn pair_with(lines: &str) -> Option<(Front, [Fpm; 2])> {
-    let pools = [Fpm::start(6, lines)?, Fpm::start(6, lines)?];
+fn pair_with(more: &str) -> Option<(Front, [Fpm; 2])> {
+    let pools = [Fpm::start_with(6, more)?, Fpm::start_with(6, more)?];
+    let front = front(&pools);
+    Some((front, pools))
+}
+
+fn front(pools: &[Fpm; 2]) -> Front {
     let php = pools.each_ref().map(|pool| pool.address);
     let status = pools.each_ref().map(|pool| Some(pool.status));
     // The pool's status lowers it to five.
@@ -96,7 +148,7 @@ fn pair_with(lines: &str) -> Option<(Front, [Fpm; 2])> {
     front.tree.write("sleep.php", "<?php usleep(50000); echo 'slept';");
     front.tree.write("big.php", "<?php for ($i = 0; $i < 500; $i++) echo str_repeat('x', 10000);");
     front.tree.write("die.php", "<?php shell_exec('kill -9 ' . getmypid());");
-    Some((front, pools))
+    front
 }
 
 #[test]
@@ -150,9 +202,9 @@ fn load(
         .collect()
 }
 
-fn under_load(front: &Front, what: &str, fault: impl FnOnce()) -> Duration {
+pub(crate) fn under_load(address: SocketAddr, what: &str, fault: impl FnOnce()) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
-    let clients = load(front.address, &stop);
+    let clients = load(address, &stop);
     std::thread::sleep(Duration::from_millis(500));
     fault();
     std::thread::sleep(Duration::from_millis(2000));
@@ -172,7 +224,7 @@ fn under_load(front: &Front, what: &str, fault: impl FnOnce()) -> Duration {
 #[test]
 fn a_killed_pool_fails_no_get() {
     let Some((front, pools)) = pair() else { return };
-    let slowest = under_load(&front, "SIGKILL", || pools[0].signal(Signal::SIGKILL));
+    let slowest = under_load(front.address, "SIGKILL", || pools[0].signal(Signal::SIGKILL));
     assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
     assert!(!front.status().peers[0].is_up);
 }
@@ -180,7 +232,7 @@ fn a_killed_pool_fails_no_get() {
 #[test]
 fn a_stopped_pool_costs_less_than_a_second() {
     let Some((front, pools)) = pair() else { return };
-    let slowest = under_load(&front, "SIGSTOP", || pools[1].signal(Signal::SIGSTOP));
+    let slowest = under_load(front.address, "SIGSTOP", || pools[1].signal(Signal::SIGSTOP));
     assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
     assert!(!front.status().peers[1].is_up);
     pools[1].signal(Signal::SIGCONT);
@@ -212,7 +264,7 @@ fn a_pool_whose_workers_are_all_busy_stays_in() {
 #[test]
 fn a_restarted_pool_fails_no_get() {
     let Some((front, pools)) = pair() else { return };
-    under_load(&front, "SIGTERM", || pools[0].signal(Signal::SIGTERM));
+    under_load(front.address, "SIGTERM", || pools[0].signal(Signal::SIGTERM));
 }
 
 #[test]
@@ -252,7 +304,7 @@ fn short_gets(front: &Front, seconds: u64) -> (usize, usize, Duration) {
 
 #[test]
 fn workers_that_end_after_five_requests_fail_nobody() {
-    let Some((front, _pools)) = pair_with("pm.max_requests = 5\n") else { return };
+    let Some((front, _pools)) = pair_with("pm.max_requests = 5") else { return };
     let (count, failed, slowest) = short_gets(&front, 2);
     println!("pm.max_requests = 5: {count} GETs, {failed} failed, slowest {slowest:?}");
     assert!(count > 100 && failed == 0, "{failed} of {count}");
@@ -295,6 +347,94 @@ fn a_page_that_ends_early_for_its_client_holds_up_no_other() {
     }
 }
 
+#[test]
+fn a_client_that_leaves_frees_its_php_worker() {
+    let Some((front, pools)) = pair() else { return };
+    front.tree.write(
+        "drip.php",
+        "<?php for ($i = 0; $i < 1000; $i++) { echo 'x'; flush(); usleep(10000); }",
+    );
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(front.address)).collect();
+    for client in &mut clients {
+        client.request("GET", "/drip.php", "");
+    }
+    front.wait("they are at php", |status| status.in_flight == 4);
+    let busy = || pools.iter().map(|pool| pool.status("active processes")).sum::<u32>();
+    while busy() < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    drop(clients);
+    front.wait("the front is rid of them", |status| status.in_flight == 0);
+    let by_front = start.elapsed();
+    pools.iter().for_each(|pool| pool.wait_idle(Duration::from_secs(1)));
+    println!("free after {by_front:?} here, {:?} in the pools", start.elapsed());
+    assert!(by_front < Duration::from_millis(250), "{by_front:?}");
+}
+
+#[test]
+fn workers_that_end_after_five_requests_fail_nothing() {
+    let Some((front, pools)) = pair_with("pm.max_requests = 5") else { return };
+    under_load(front.address, "pm.max_requests=5", || {});
+    let count: u64 = front.status().peers.iter().map(|peer| peer.requests).sum();
+    let started: u32 = pools.iter().map(|pool| pool.status("accepted conn")).sum();
+    println!("{count} requests, {started} connections with the pings");
+    assert!(count > 60, "each worker ended once: {count}");
+    assert!(front.status().peers.iter().all(|peer| peer.is_up));
+}
+
+#[test]
+fn what_a_script_does_after_its_answer_delays_nobody() {
+    let Some((front, pools)) = pair() else { return };
+    front.tree.write(
+        "after.php",
+        "<?php echo 'done'; fastcgi_finish_request(); usleep(1500000); touch(__DIR__ . '/after');",
+    );
+    let mut client = Client::connect(front.address);
+    client.get("/t.php");
+    let mut slowest = Duration::ZERO;
+    // Fewer than a pool has workers: the front cannot know that one is busy behind its answer.
+    for _ in 0..4 {
+        let start = Instant::now();
+        let answer = client.get("/after.php");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "done"));
+        assert!(answer.is_whole && answer.header("connection").is_none(), "{}", answer.head);
+        assert_eq!(client.get("/t.php").text(), "hello");
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("the slowest pair on one connection: {slowest:?}");
+    assert!(slowest < Duration::from_millis(750), "{slowest:?}");
+    pools.iter().for_each(|pool| pool.wait_idle(Duration::from_secs(4)));
+    assert!(front.root().join("after").exists(), "the rest of the script ran");
+}
+
+#[test]
+fn of_two_fronts_on_the_same_pools_neither_starves() {
+    let Some((one, pools)) = pair() else { return };
+    let other = front(&pools);
+    let fronts = [&one, &other];
+    let stop = Arc::new(AtomicBool::new(false));
+    // Each could fill both pools alone: 5 of 6 workers by the cap, of two pools.
+    let clients = fronts.map(|front| (0..5).flat_map(|_| load(front.address, &stop)).collect());
+    std::thread::sleep(Duration::from_secs(3));
+    stop.store(true, Ordering::Relaxed);
+    let counts = clients.map(|clients: Vec<std::thread::JoinHandle<_>>| {
+        let mut counts = (0, 0, Duration::ZERO);
+        for client in clients {
+            let (count, failed, slowest) = client.join().unwrap();
+            counts = (counts.0 + count, counts.1 + failed, counts.2.max(slowest));
+        }
+        counts
+    });
+    println!("requests, failed, slowest by front: {counts:?}");
+    let [(first, ..), (second, ..)] = counts;
+    assert!(counts.iter().all(|it| it.1 == 0), "{counts:?}");
+    assert!(first.min(second) * 3 > first.max(second), "{counts:?}");
+    // Twelve workers and 50 ms a request.
+    assert!(first + second > 200, "{counts:?}");
+    assert!(fronts.iter().all(|it| it.status().peers.iter().all(|peer| peer.is_up)));
+}
+
 /// By hand, for wrk:
 /// `BENCH_SECONDS=60 cargo test --profile quick --test web bench -- --ignored --nocapture`
 #[test]
@@ -306,4 +446,22 @@ fn bench() {
     let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok());
     std::thread::sleep(Duration::from_secs(seconds.unwrap_or(10)));
     println!("{:?}", front.status());
+}
+
+#[test]
+fn php_is_told_who_logged_in() {
+    let Some((_, pools)) = pair() else { return };
+    let files = Tree::new();
+    files.write("users", crate::sites::USERS);
+    let users = files.root.join("users");
+    let php = pools.each_ref().map(|pool| pool.address);
+    let front = Front::start_with(php, |config| {
+        let text =
+            format!("prefix = \"/\"\nauth_basic = \"here\"\nauth_basic_user_file = {users:?}\n");
+        config.location = vec![toml::from_str(&text).unwrap()];
+    });
+    front.tree.write("who.php", "<?php echo $_SERVER['AUTH_TYPE'], ' ', $_SERVER['REMOTE_USER'];");
+    let mut client = Client::connect(front.address);
+    client.request("GET", "/who.php", "Authorization: Basic YW5uOnNlY3JldA==\r\n");
+    assert_eq!(client.answer().text(), "Basic ann");
 }

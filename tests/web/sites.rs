@@ -3,8 +3,8 @@
 use tandem::web::site;
 
 use crate::backend::Backend;
-use crate::client::Client;
-use crate::front::Front;
+use crate::client::{Client, get};
+use crate::front::{Front, Tree};
 
 fn site(text: &str) -> site::Config {
     toml::from_str(text).unwrap()
@@ -14,7 +14,7 @@ fn site(text: &str) -> site::Config {
 fn each_host_gets_its_site() {
     let backends = Backend::pair();
     let php = backends.each_ref().map(|backend| backend.address);
-    let other = crate::front::Tree::new();
+    let other = Tree::new();
     other.write("range.txt", "the other one");
     other.write("index.php", "<?php");
     let root = other.root.to_str().unwrap().to_owned();
@@ -57,4 +57,49 @@ fn each_host_gets_its_site() {
     assert_eq!(client.answer().status, 308);
     client.send("GET /range.txt HTTP/1.1\r\nHost: b.test\r\n\r\n");
     assert_eq!(client.answer().text(), "the other one");
+}
+
+/// `openssl passwd -6 -salt saltstring secret`.
+pub(crate) const USERS: &str = "\
+    ann:$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogd\
+    TET5Ukw9Sf7eZTITsuk0Ry5qulYz.\n";
+
+#[test]
+fn a_location_asks_for_a_password_lets_networks_in_and_bounds_bodies() {
+    let files = Tree::new();
+    files.write("users", USERS);
+    let users = files.root.join("users");
+    let backends = Backend::pair();
+    let front = Front::start_with(backends.each_ref().map(|backend| backend.address), |config| {
+        let location = |text: &str| toml::from_str(text).unwrap();
+        config.access_log = files.root.join("log").to_str().unwrap().to_owned();
+        config.location = vec![
+            location(&format!(
+                "prefix = \"/\"\nauth_basic = \"here\"\nauth_basic_user_file = {users:?}\n"
+            )),
+            location("prefix = \"/htmldir\"\nallow = [\"192.0.2.0/24\"]\n"),
+            location("prefix = \"/phpdir\"\nallow = [\"127.0.0.0/8\"]\n"),
+            location("prefix = \"/t.php\"\nclient_max_body_size = \"1KiB\"\n"),
+        ];
+    });
+    let answer = get(front.address, "/range.txt");
+    let asked = Some("Basic realm=\"here\", charset=\"UTF-8\"");
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, asked));
+    let mut client = Client::connect(front.address);
+    for (credentials, status) in [("YW5uOnNlY3JldA==", 200), ("YW5uOndyb25n", 401)] {
+        let line = format!("Authorization: Basic {credentials}\r\n");
+        client.request("GET", "/range.txt", &line);
+        assert_eq!(client.answer().status, status);
+    }
+    assert_eq!(get(front.address, "/htmldir/").status, 403);
+    assert_eq!(get(front.address, "/phpdir/").status, 200);
+    client.request("POST", "/t.php", "Content-Length: 1025\r\n");
+    assert_eq!(client.answer().status, 413);
+    let mut client = Client::connect(front.address);
+    client.request("POST", "/t.php", "Content-Length: 1024\r\n");
+    client.send("x".repeat(1024));
+    assert_eq!(client.answer().status, 200);
+    drop(front);
+    let log = std::fs::read_to_string(files.root.join("log")).unwrap();
+    assert!(log.contains(" - ann ["), "{log}");
 }

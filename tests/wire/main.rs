@@ -16,6 +16,7 @@ mod captured;
 mod mutate;
 mod seeds;
 mod targets;
+mod web_seeds;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -112,6 +113,41 @@ fn statements_keep_their_laws_on_any_bytes() {
 #[test]
 fn the_admin_port_keeps_its_laws_on_any_bytes() {
     survives("sql_admin", 20_000);
+}
+
+#[test]
+fn the_fastcgi_port_keeps_its_laws_on_any_bytes() {
+    survives("port", 5_000);
+}
+
+#[test]
+fn web_connections_keep_their_laws_on_any_bytes() {
+    survives("web_request", 2_000);
+}
+
+#[test]
+fn chunked_bodies_keep_their_laws_on_any_bytes() {
+    survives("web_chunked", 60_000);
+}
+
+#[test]
+fn fastcgi_keeps_its_laws_on_any_bytes() {
+    survives("web_fastcgi", 2_000);
+}
+
+#[test]
+fn answers_of_scripts_keep_their_laws_on_any_bytes() {
+    survives("web_answer", 20_000);
+}
+
+#[test]
+fn paths_keep_their_laws_on_any_bytes() {
+    survives("web_path", 60_000);
+}
+
+#[test]
+fn ranges_keep_their_laws_on_any_bytes() {
+    survives("web_range", 60_000);
 }
 
 /// Whatever failed once, by whichever of the two generators it was found.

@@ -12,6 +12,7 @@ use tandem::sql::login::{Door, Tls};
 use tandem::sql::packet;
 
 use super::targets::{LIKE_SENDER, MEND, beacon_body, link_message};
+use super::web_seeds;
 
 const VRRP: &str = include_str!("../vectors/vrrp/keepalived-2.2.7.txt");
 const ARP: &str = include_str!("../vectors/arp/keepalived-2.2.7.txt");
@@ -103,8 +104,38 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             let all = [behind(0xa0, COMMANDS.into()), behind(2, frames.collect())];
             one.chain(all).chain([behind(1, COMMANDS.into())]).collect()
         }
-        other => panic!("no target {other}"),
+        "port" => requests(),
+        other => web_seeds::of(other),
     }
+}
+
+/// What a web server in front may send, each cut in its own way.
+fn requests() -> Vec<Vec<u8>> {
+    let record = |kind: u8, id: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).expect("short");
+        [&[1, kind, 0, id, 0, length, 1, 0], content, b"\x55"].concat()
+    };
+    let begin = |id, role, flags| record(1, id, &[0, role, flags, 0, 0, 0, 0, 0]);
+    let params = b"\x0e\x04REQUEST_METHODPOST\x0e\x01CONTENT_LENGTH2\x09\x03PHP_VALUEa=b";
+    let post = [
+        begin(1, 1, 1),
+        record(4, 1, params),
+        record(4, 1, b""),
+        record(5, 1, b"hi"),
+        record(5, 1, b""),
+    ]
+    .concat();
+    let get = [begin(7, 1, 0), record(4, 7, b""), record(5, 7, b"")].concat();
+    let values = record(9, 0, b"\x0e\0FCGI_MAX_CONNS\x0f\0FCGI_MPXS_CONNS");
+    let all = [&post[..], &values, &post, &begin(2, 1, 1), &begin(1, 3, 0), &record(99, 0, b"?")];
+    let streams = [
+        (0x3f, post.clone()),
+        (0x05, [&post[..], &post, &get].concat()),
+        (0x80, [&post[..], &record(2, 1, b""), &get].concat()),
+        (0xc3, all.concat()),
+        (0x11, all.concat()),
+    ];
+    streams.map(|(control, stream)| [vec![control], stream].concat()).to_vec()
 }
 
 /// A packet of MySQL.

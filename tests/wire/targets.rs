@@ -22,15 +22,24 @@ use tandem::wire::{Reader, internet_checksum};
 
 #[path = "machines.rs"]
 mod machines;
+#[path = "port.rs"]
+mod port;
 #[path = "sql.rs"]
 mod sql;
 pub use machines::{beacon, beacon_body, link_message, node, router, serving};
+#[path = "web.rs"]
+mod web;
+#[path = "web_content.rs"]
+mod web_content;
+pub use port::port;
 pub use sql::{sql_admin, sql_login, sql_packets, sql_statement};
+pub use web::{web_chunked, web_fastcgi, web_request};
+pub use web_content::{web_answer, web_path, web_range};
 
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as in tests/fuzz/fuzz_targets.
-pub const ALL: [(&str, Target); 13] = [
+pub const ALL: [(&str, Target); 20] = [
     ("vrrp", vrrp),
     ("router", router),
     ("arp", arp),
@@ -44,6 +53,13 @@ pub const ALL: [(&str, Target); 13] = [
     ("sql_login", sql_login),
     ("sql_statement", sql_statement),
     ("sql_admin", sql_admin),
+    ("port", port),
+    ("web_request", web_request),
+    ("web_chunked", web_chunked),
+    ("web_fastcgi", web_fastcgi),
+    ("web_answer", web_answer),
+    ("web_path", web_path),
+    ("web_range", web_range),
 ];
 
 /// Bits of the first byte: the receiver is set up like the sender; the checksum is set right, so

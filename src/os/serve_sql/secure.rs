@@ -8,11 +8,13 @@ use std::io::{self, Read as _};
 
 use socket2::Socket;
 
+use crate::limits;
 use crate::os::plane::Turn;
-use crate::os::tls::{self, Acceptor, Connector, Tls, Trust};
+use crate::os::tls::{self, Acceptor, Connector, Reloading, Tls, Trust};
 use crate::sql::login;
 use crate::sql::packet::ServerError;
 use crate::sql::{self, ServerTls};
+use crate::time::Instant;
 
 use super::ServeSql;
 use super::clients::{Client, write};
@@ -21,7 +23,8 @@ use super::servers::Stage;
 /// Certificates and trust, as the configuration names them.
 #[derive(Debug)]
 pub(super) struct Security {
-    acceptor: Option<Acceptor>,
+    acceptor: Option<Reloading<Acceptor>>,
+    next_look: Instant,
     connector: Option<Connector>,
     /// By host: that there is no TLS with its server was told already.
     pub(super) is_told: [bool; 2],
@@ -43,8 +46,8 @@ impl Security {
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
         let acceptor = match (&config.certificate, &config.key) {
             (Some(certificate), Some(key)) => {
-                let client_ca = config.client_ca.as_deref();
-                let acceptor = Acceptor::load(certificate, key, client_ca);
+                let files = [certificate, key].into_iter().chain(&config.client_ca).cloned();
+                let acceptor = Reloading::load(files.collect(), || accepting(config));
                 Some(acceptor.map_err(|why| invalid(format!("sql.certificate: {why}")))?)
             }
             (Some(_) | None, None) | (None, Some(_)) => None,
@@ -59,7 +62,25 @@ impl Security {
         };
         let connector = trust.as_ref().map(Connector::load).transpose();
         let connector = connector.map_err(|why| invalid(format!("sql.server_ca: {why}")))?;
-        Ok(Self { acceptor, connector, is_told: [false; 2] })
+        Ok(Self { acceptor, next_look: Instant::ZERO, connector, is_told: [false; 2] })
+    }
+
+    /// When the certificate's files are looked at again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.acceptor.as_ref().map(|_| self.next_look)
+    }
+
+    /// Sessions that begin from here on get the certificate that is there now, if it is good.
+    pub(super) fn expire(&mut self, now: Instant, config: &sql::Config) {
+        let Some(acceptor) = self.acceptor.as_mut().filter(|_| self.next_look <= now) else {
+            return;
+        };
+        self.next_look = now + limits::TLS_FILES_INTERVAL;
+        match acceptor.look(|| accepting(config)) {
+            None => {}
+            Some(Ok(())) => log::info!("sql.certificate: it is loaded again"),
+            Some(Err(why)) => log::warn!("sql.certificate: {why}: the old one is still shown"),
+        }
     }
 
     /// What clients that come over a network are offered.
@@ -72,6 +93,12 @@ impl Security {
     }
 }
 
+fn accepting(config: &sql::Config) -> Result<Acceptor, String> {
+    let (certificate, key) = (config.certificate.as_deref(), config.key.as_deref());
+    let client_ca = config.client_ca.as_deref();
+    Acceptor::load(certificate.unwrap_or_default(), key.unwrap_or_default(), client_ca)
+}
+
 /// Whether the files that the section names can be used; why not, and what to do.
 pub fn check_files(config: &sql::Config) -> Result<(), String> {
     Security::load(config).map(drop).map_err(|error| error.to_string())
@@ -81,7 +108,8 @@ impl ServeSql {
     /// A client asked for TLS, and may have begun with it.
     pub(super) fn secure_client(&mut self, turn: &mut Turn<'_>, slot: u32, hello: &[u8]) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let begun = self.security.acceptor.as_ref().map(Acceptor::accept);
+        let acceptor = self.security.acceptor.as_ref().map(Reloading::value);
+        let begun = acceptor.map(Acceptor::accept);
         let Some(Ok(mut tls)) = begun else {
             log::debug!("client {}: {begun:?}", client.session.peer());
             self.client_left(turn, slot);

@@ -19,6 +19,7 @@ use crate::web::session::{Context, Input, Session};
 
 use super::legs::Leg;
 use super::ping::evidence_of;
+use super::records::Secure;
 use super::root::{Source, spool_file};
 use super::settings::Settings;
 
@@ -28,6 +29,7 @@ pub(super) struct Connection {
     /// Those of the request that is being answered, else the newest.
     pub(super) settings: Rc<Settings>,
     pub(super) client: Socket,
+    pub(super) secure: Option<Box<Secure>>,
     pub(super) is_virtual: bool,
     /// Its connection to php-fpm.
     pub(super) leg: Option<Leg>,
@@ -46,8 +48,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) descriptor: OwnedFd,
-    is_readable: bool,
-    is_writable: bool,
+    pub(super) is_readable: bool,
+    pub(super) is_writable: bool,
     is_read_closed: bool,
     is_hung_up: bool,
 }
@@ -126,7 +128,7 @@ impl Socket {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         match send(&self.descriptor, bytes, flags | SendFlags::NOSIGNAL) {
             Ok(count) => {
                 self.is_writable = count == bytes.len();
@@ -146,12 +148,14 @@ impl Connection {
         session: Session,
         settings: Rc<Settings>,
         client: OwnedFd,
+        secure: Option<Box<Secure>>,
         is_virtual: bool,
     ) -> Self {
         Self {
             session,
             settings,
             client: Socket::new(client),
+            secure,
             is_virtual,
             leg: None,
             file: Source::Nowhere,
@@ -163,8 +167,13 @@ impl Connection {
         }
     }
 
-    /// Does the first thing that can be done.
-    pub(super) fn advance(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+    /// Does the first thing that can be done. `sealed` is room for the records of TLS.
+    pub(super) fn advance(
+        &mut self,
+        cx: Context<'_>,
+        buffer: &mut [u8],
+        sealed: &mut Vec<u8>,
+    ) -> Moved {
         if self.session.is_head_due() {
             self.session.handle(cx, Input::Proceed);
             return Moved::Bytes(0);
@@ -177,14 +186,16 @@ impl Connection {
             self.session.handle(cx, Input::Gone);
             return Moved::Bytes(0);
         }
-        let steps = [
-            Self::advance_upstream_write,
-            Self::advance_upstream_read,
-            Self::advance_file,
-            Self::advance_client_write,
-            Self::advance_client_read,
-        ];
-        for step in steps {
+        for step in [Self::advance_upstream_write, Self::advance_upstream_read] {
+            let moved = step(self, cx, buffer);
+            if moved != Moved::Nothing {
+                return moved;
+            }
+        }
+        if self.secure.is_some() {
+            return self.advance_secure(cx, buffer, sealed);
+        }
+        for step in [Self::advance_file, Self::advance_client_write, Self::advance_client_read] {
             let moved = step(self, cx, buffer);
             if moved != Moved::Nothing {
                 return moved;
@@ -238,7 +249,8 @@ impl Connection {
         }
     }
 
-    fn advance_file(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+    /// A file that needs no room but that of its answer.
+    pub(super) fn advance_small_file(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
         let Some(span) = self.session.file() else { return Moved::Nothing };
         let file = match &self.file {
             Source::Nowhere => return Moved::Nothing,
@@ -262,6 +274,17 @@ impl Connection {
             self.session.handle(cx, input);
             return Moved::Bytes(wanted);
         }
+        Moved::Nothing
+    }
+
+    fn advance_file(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
+        let moved = self.advance_small_file(cx, buffer);
+        if moved != Moved::Nothing {
+            return moved;
+        }
+        let (Some(span), Source::Open(file)) = (self.session.file(), &self.file) else {
+            return Moved::Nothing;
+        };
         if !self.session.pending().is_empty() || !self.client.is_writable {
             return Moved::Nothing;
         }

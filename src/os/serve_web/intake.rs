@@ -3,7 +3,7 @@
 //! In: readable listeners. Out: connections in slots. Must not: serve them (that is `pump`).
 //! Read first: `listen`; routes::WebIntake.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -12,10 +12,12 @@ use crate::os::plane::Turn;
 use crate::web::limit::Entry;
 use crate::web::origin;
 use crate::web::params::Ends;
+use crate::web::place;
 use crate::web::session::{Input, Session};
 
 use super::connection::Connection;
-use super::listen::Accepted;
+use super::listen::{Accepted, Listener, Speech};
+use super::records::Secure;
 use super::{SIDE_CLIENT, ServeWeb, Slot, key};
 
 /// Connections accepted from one listener in a turn.
@@ -39,8 +41,7 @@ impl ServeWeb {
             }
             match listener.accept() {
                 Accepted::Connection(socket, client) => {
-                    let (local, is_virtual) = (listener.address, listener.is_virtual);
-                    self.admit(turn, socket, client, local, is_virtual);
+                    self.admit(turn, socket, client, index);
                 }
                 Accepted::Nothing => listener.is_readable = false,
                 Accepted::Exhausted => {
@@ -50,16 +51,13 @@ impl ServeWeb {
         }
     }
 
-    fn admit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        socket: OwnedFd,
-        client: SocketAddr,
-        mut local: SocketAddr,
-        is_virtual: bool,
-    ) {
-        // Dropping the socket closes it: one too many.
-        if self.open >= self.settings.config.connections_max {
+    fn admit(&mut self, turn: &mut Turn<'_>, socket: OwnedFd, client: SocketAddr, index: u32) {
+        let Some(listener) = self.listener_mut(index) else { return };
+        let Listener { address: mut local, is_virtual, speech, .. } = *listener;
+        let is_port = speech == Speech::FastCgi;
+        let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
+        // Dropping the socket closes it: one too many, or nobody we know.
+        if self.open >= self.settings.config.connections_max || is_strange {
             return;
         }
         if local.ip().is_unspecified() {
@@ -73,12 +71,21 @@ impl ServeWeb {
         });
         let Some(slot) = slot else { return };
         let settings = Rc::clone(&self.settings);
-        let ends = Ends { client, local, is_https: false };
-        let session = Session::new(turn.now, &settings.config, ends);
-        let is_proxy = origin::is_trusted(client.ip(), &settings.config.set_real_ip_from);
-        let mut connection = Connection::new(session, settings, socket, is_virtual);
-        let counted = if is_proxy { None } else { self.count(&mut connection) };
-        if self.clients.is_on() && !is_proxy && counted.is_none() {
+        let ends = Ends { client, local, is_https: speech == Speech::Https };
+        let session = if is_port {
+            Session::of_port(turn.now, &settings.config, ends)
+        } else {
+            Session::new(turn.now, &settings.config, ends)
+        };
+        // Who serves many clients: a proxy names them one by one, a web server is known to us.
+        let is_counted_here = !is_port
+            && self.clients.is_on()
+            && !origin::is_trusted(client.ip(), &settings.config.set_real_ip_from);
+        let security = self.security.as_ref().filter(|_| ends.is_https);
+        let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
+        let mut connection = Connection::new(session, settings, socket, secure, is_virtual);
+        let counted = if is_counted_here { self.count(&mut connection) } else { None };
+        if is_counted_here && counted.is_none() {
             self.free.push(slot);
             return;
         }
@@ -117,6 +124,15 @@ impl ServeWeb {
         Some(Input::Counted { is_one_too_many: entry == Entry::TooMany })
     }
 
+    fn may_use_port(&self, client: IpAddr) -> bool {
+        let is_allowed =
+            place::is_allowed(client, &self.site.inside, &self.settings.config.fastcgi_allow);
+        if !is_allowed {
+            log::debug!("FastCGI port: {client} is not in fastcgi_allow");
+        }
+        is_allowed
+    }
+
     /// Draining, nothing in flight on virtual listeners, and nobody in their accept queues.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -140,8 +156,15 @@ impl ServeWeb {
             let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
                 entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
             });
-            if is_virtual {
-                self.pump(turn, slot);
+            if !is_virtual {
+                continue;
+            }
+            self.pump(turn, slot);
+            // Half a record may be a request, which is answered, and then the connection ends.
+            let is_amid_record = self.slot_mut(slot).is_some_and(|entry| {
+                entry.connection.as_ref().is_some_and(|connection| connection.is_amid_record())
+            });
+            if !is_amid_record {
                 self.feed(turn.now, slot, Input::Drain);
                 self.pump(turn, slot);
             }

@@ -4,7 +4,8 @@
 //! file open: it is opened for every append, so that a rotated log is followed without a signal.
 //! Read first: web::log.
 
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 
 use crate::limits;
 use crate::time::Instant;
@@ -55,16 +56,25 @@ impl Journal {
         if self.lines.is_empty() {
             return;
         }
-        let written = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .and_then(|mut file| file.write_all(&self.lines));
+        let written = self.append();
         self.lines.clear();
         if let (Err(error), false) = (&written, self.is_failing) {
             log::warn!("access log {}: {error}", self.path);
         }
         self.is_failing = written.is_err();
+    }
+}
+
+impl Journal {
+    /// All lines, or none: a full disk takes the first bytes, and half a line would run into the
+    /// next one.
+    fn append(&self) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        let bytes_before = file.metadata()?.len();
+        file.write_all(&self.lines).inspect_err(|_| {
+            // What has no length (/dev/full, a pipe) cannot be cut either.
+            let _uncut = file.set_len(bytes_before);
+        })
     }
 }
 

@@ -1,28 +1,52 @@
-//! Listening sockets of the front, and the filter that leaves new clients to the other host.
+//! Listening sockets of the front and of the FastCGI port, and the filter that leaves new clients
+//! to the other host.
 //!
 //! In: addresses, whether to drain. Out: accepted connections. Must not: close a listener to drain
 //! it: that would reset the clients in its accept queue. Read first: socket(7), SO_ATTACH_FILTER;
-//! tcp_v4_rcv, which applies a listener's filter to the TCP header on.
+//! tcp_v4_rcv, which applies a listener's filter to the TCP header on; unix(7).
 
+use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixStream;
+
+use nix::unistd::Group;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+
+use crate::web::place::Place;
 
 /// Connections that wait in the kernel for `accept`.
 const BACKLOG: i32 = 1024;
 
+/// What clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    Http,
+    Https,
+    /// They are web servers.
+    FastCgi,
+}
+
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Socket,
+    /// Of a unix socket it is 0.0.0.0:0.
     pub(super) address: SocketAddr,
     pub(super) is_virtual: bool,
+    pub(super) speech: Speech,
+    file: Option<SocketFile>,
     /// epoll said that connections wait, and `accept` has not said that there are none.
     pub(super) is_readable: bool,
 }
+
+/// The file of a unix socket, which goes with it.
+#[derive(Debug)]
+struct SocketFile(String);
 
 /// What one `accept` gave.
 #[derive(Debug)]
@@ -34,7 +58,7 @@ pub(super) enum Accepted {
 }
 
 impl Listener {
-    pub(super) fn new(address: SocketAddr, is_virtual: bool) -> io::Result<Self> {
+    pub(super) fn new(address: SocketAddr, is_virtual: bool, speech: Speech) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -51,11 +75,48 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, address, is_virtual, is_readable: false })
+        Ok(Self { socket, address, is_virtual, speech, file: None, is_readable: false })
+    }
+
+    /// A listener of the FastCGI port; `group` is who else may use a unix socket.
+    pub(super) fn of_port(place: &Place, group: &str) -> io::Result<Self> {
+        let opened = match place {
+            Place::Tcp(address) => Self::new(*address, false, Speech::FastCgi),
+            Place::Unix(path) => Self::unix(path, group),
+        };
+        opened.map_err(|error| io::Error::other(format!("fastcgi_listen {place}: {error}")))
+    }
+
+    fn unix(path: &str, group: &str) -> io::Result<Self> {
+        remove_stale(path)?;
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::UNIX, kind, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        // Nobody can connect before `listen`, so the mode is in time.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        match Group::from_name(group) {
+            Ok(Some(group)) => chown(path, None, Some(group.gid.as_raw()))?,
+            Ok(None) | Err(_) => {
+                log::warn!("fastcgi_group: no group {group:?}: only root may use {path}");
+            }
+        }
+        socket.listen(BACKLOG)?;
+        Ok(Self {
+            socket,
+            address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            is_virtual: false,
+            speech: Speech::FastCgi,
+            file: Some(SocketFile(path.into())),
+            is_readable: false,
+        })
     }
 
     pub(super) const fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    pub(super) const fn is_unix(&self) -> bool {
+        self.file.is_some()
     }
 
     pub(super) fn accept(&self) -> Accepted {
@@ -111,4 +172,21 @@ impl Listener {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut descriptors, Some(&now)).is_ok_and(|count| count > 0)
     }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // What is left behind is stale, and removed by the next start.
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// Removes the socket of a process that is gone. Whatever else is there stays: `bind` says so.
+fn remove_stale(path: &str) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    let is_stale = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && UnixStream::connect(path).as_ref().is_err_and(is_stale) {
+        return fs::remove_file(path);
+    }
+    Ok(())
 }

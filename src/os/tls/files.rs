@@ -8,6 +8,7 @@
 //! anybody, which keeps out who listens and not who stands between; and in a list, of those who
 //! sign, or of the servers' own certificates themselves.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -19,11 +20,55 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
 };
+
+use super::validity::Validity;
+use crate::web::https::Protocol;
+
+/// A certificate chain, the server's own certificate first, and the private key that belongs to it.
+#[derive(Clone)]
+pub struct Identity {
+    key: Arc<CertifiedKey>,
+    /// Of the server's own certificate.
+    validity: Option<Validity>,
+}
+
+impl Identity {
+    /// From files in PEM form. The error says which one is wrong, how, and what to do.
+    pub fn load(certificate: &str, key: &str) -> Result<Self, String> {
+        let key = identity(certificate, key)?;
+        let validity = key.end_entity_cert().ok().and_then(|own| Validity::of(own));
+        Ok(Self { key: Arc::new(key), validity })
+    }
+
+    /// Why clients will not believe the certificate at this time.
+    #[must_use]
+    pub fn complaint(&self, unix_seconds: u64) -> Option<&'static str> {
+        let now = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+        let validity = self.validity?;
+        if now > validity.until {
+            Some("the certificate has expired: renew it")
+        } else if now < validity.from {
+            Some("the certificate is not valid yet: look at the clock, or wait")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?})", self.validity)
+    }
+}
 
 /// Whom the side that connects believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +105,46 @@ pub(super) fn server_config(
     Ok(config)
 }
 
+pub(super) fn choosing_config<F>(protocols: &[Protocol], choose: F) -> Result<ServerConfig, String>
+where
+    F: Fn(Option<&str>) -> Identity + Send + Sync + 'static,
+{
+    let versions: Vec<_> = protocols
+        .iter()
+        .map(|protocol| match protocol {
+            Protocol::Tls12 => &TLS12,
+            Protocol::Tls13 => &TLS13,
+        })
+        .collect();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&versions)
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Choosing(choose)));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
+/// A certificate for every name.
+struct Choosing<F>(F);
+
+impl<F> ResolvesServerCert for Choosing<F>
+where
+    F: Fn(Option<&str>) -> Identity + Send + Sync,
+{
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some((self.0)(hello.server_name()).key)
+    }
+}
+
+impl<F> fmt::Debug for Choosing<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Choosing")
+    }
+}
+
 pub(super) fn client_config(
     trust: &Trust,
 ) -> Result<(ClientConfig, Option<ServerName<'static>>), String> {
@@ -82,8 +167,7 @@ pub(super) fn client_config(
     Ok((config, name))
 }
 
-/// A certificate chain, the server's own certificate first, and the private key that belongs to it.
-pub fn identity(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
+fn identity(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
     let chain = certificates(certificate)?;
     let mode = fs::metadata(key).map_err(|error| format!("{key}: {error}"))?.permissions().mode();
     if mode & 0o007 != 0 {

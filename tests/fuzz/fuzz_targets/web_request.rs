@@ -1,0 +1,3 @@
+//! libFuzzer on `web_request` of tests/wire/targets.rs.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tandem_fuzz::targets::web_request(input));
