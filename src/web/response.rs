@@ -26,7 +26,7 @@ impl Response {
     pub fn again(&self, line: Vec<u8>) -> Self {
         match self {
             Self::Http(_) => Self::Http(Answer::with_line(line)),
-            Self::Records(forward) => Self::Records(Forward::new(forward.request_id())),
+            Self::Records(forward) => Self::Records(Forward::new(forward.request_id(), line)),
         }
     }
 

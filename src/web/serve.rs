@@ -228,7 +228,8 @@ impl Session {
             }
         };
         if let Some(running) = &mut self.running {
-            running.affinity = sticky::affinity(cx.config, head, ends.client.ip());
+            let cookies = request::values(head.headers, "cookie");
+            running.affinity = sticky::affinity(cx.config, cookies, ends.client.ip());
         }
         let fingerprint = sticky::fingerprint(head.target.as_bytes());
         let is_idempotent = head.method.is_idempotent();

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::wire::HostId;
 
 use super::Config;
-use super::request::{self, Head};
+use super::request;
 
 /// How clients are bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -36,15 +36,19 @@ pub enum Affinity {
     Address(u32),
 }
 
-/// Whom a request with this head is bound to.
+/// Whom a request with these Cookie lines is bound to.
 #[must_use]
-pub fn affinity(config: &Config, head: &Head<'_>, client: IpAddr) -> Affinity {
+pub fn affinity<'a>(
+    config: &Config,
+    mut cookies: impl Iterator<Item = &'a [u8]>,
+    client: IpAddr,
+) -> Affinity {
     match config.sticky {
         Sticky::Off => Affinity::Nobody,
         Sticky::IpHash => Affinity::Address(hash(client)),
         Sticky::Cookie => {
             let name = config.sticky_cookie.as_str();
-            let found = request::values(head.headers, "cookie").find_map(|line| named(line, name));
+            let found = cookies.find_map(|line| named(line, name));
             let host = HostId::ALL
                 .into_iter()
                 .find(|&host| found.is_some_and(|value| value == mark(name, host).as_bytes()));
@@ -112,7 +116,8 @@ mod tests {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let mut room = request::header_room();
         let head = request::parse(text.as_bytes(), &mut room).expect("a good head");
-        affinity(&config, &head, client.parse().expect("an address"))
+        let cookies = request::values(head.headers, "cookie");
+        affinity(&config, cookies, client.parse().expect("an address"))
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tandem::web::sticky::Sticky;
 use crate::backend::{Backend, Mode};
 use crate::client::{Answer, Client, get};
 use crate::front::{Front, routes};
+use crate::records::{self, Caller};
 
 fn front(adjust: impl FnOnce(&mut Config)) -> (Front, [Backend; 2]) {
     let backends = Backend::pair();
@@ -105,6 +106,30 @@ fn a_session_stays_with_its_host_and_moves_when_that_is_gone() {
     let (answer, _) = visit(&front, "");
     assert_eq!(answer.status, 304);
     assert!(!answer.head.contains("srv_id"), "{}", answer.head);
+}
+
+#[test]
+fn a_session_by_the_fastcgi_port_stays_with_its_host_too() {
+    let (front, backends) = front(|config| config.sticky = Sticky::Cookie);
+    let mut caller = Caller::connect(front.port);
+    let mut visit = |cookie: &str| {
+        let params = [("REQUEST_METHOD", "GET"), ("HTTP_COOKIE", cookie), ("HTTPS", "on")];
+        let text = caller.ask(records::request(1, &params, b""), 1).text();
+        let lines = text.lines().find_map(|line| line.strip_prefix("Set-Cookie: "));
+        lines.map(str::to_owned)
+    };
+    let set = visit("").expect("a cookie");
+    assert!(set.ends_with("; Secure"), "{set}");
+    let cookie = format!("a=b; {}", set.split(';').next().unwrap());
+    let home = usize::from(seen(&backends) == [0, 1]);
+    for count in 2..=9 {
+        assert_eq!(visit(&cookie), None);
+        assert_eq!(seen(&backends)[home], count);
+    }
+    let mut client = Client::connect(front.address);
+    client.request("GET", "/t.php", &format!("Cookie: {cookie}\r\n"));
+    assert_eq!(client.answer().header("set-cookie"), None, "at the front it is the same one");
+    assert_eq!(seen(&backends)[home], 10);
 }
 
 #[test]
@@ -205,6 +230,16 @@ fn a_client_gets_so_many_connections_and_no_more() {
         assert_eq!(get(front.address, "/range.txt").status, 200);
         front.wait("it is gone", |status| status.connections == 0);
     }
+}
+
+#[test]
+fn connections_of_the_fastcgi_port_are_not_counted_by_client() {
+    let (front, _backends) = front(|config| config.connections_max_per_client = 1);
+    let mut callers: Vec<Caller> = (0..4).map(|_| Caller::connect(front.port)).collect();
+    for caller in &mut callers {
+        assert_eq!(caller.ask(records::get(1), 1).status(), 200);
+    }
+    assert_eq!(get(front.address, "/range.txt").status, 200);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Backend, Mode};
 use crate::client::Client;
 use crate::front::Front;
+use crate::records::{self, Caller, get};
 
 /// `one` is this host, whose connections are kept.
 fn front() -> (Front, [Backend; 2]) {
@@ -39,6 +40,25 @@ fn gets_share_a_connection_to_this_host_and_none_to_the_other() {
     assert_eq!((here, there), (10, 10));
     assert!(backends[0].connections() <= 3, "{}", backends[0].connections());
     assert_eq!(backends[1].connections(), 10);
+}
+
+#[test]
+fn requests_of_the_fastcgi_port_share_them_with_those_of_the_front() {
+    let (front, backend) = front_alone();
+    let mut client = Client::connect(front.address);
+    let mut caller = Caller::connect(front.port);
+    for id in 1..=10 {
+        assert_eq!(caller.ask(get(id), id).status(), 200);
+        assert_eq!(client.get("/t.php").status, 200);
+    }
+    assert!(backend.connections() <= 3, "{}", backend.connections());
+    let before = backend.connections();
+    assert_eq!(caller.ask(records::post(1, b"hi"), 1).status(), 200);
+    assert_eq!(backend.connections(), before + 1);
+    backend.set(Mode::Stale);
+    for id in 1..=10 {
+        assert_eq!(caller.ask(get(id), id).status(), 200, "its fault is nobody's");
+    }
 }
 
 #[test]
