@@ -354,6 +354,8 @@ impl Config {
         }
         self.check_witnesses().map_err(|why| Error(format!("peer.witnesses: {why}")))?;
         self.sql.check().map_err(Error)?;
+        let names = HostId::ALL.map(|host| self.host(host).name.as_str());
+        self.web.check_hosts(names).map_err(Error)?;
         let inside = self.hosts.each_ref().map(|host| host.inside_address().into());
         self.web.check(&inside).map_err(Error)
     }

@@ -154,6 +154,27 @@ pub const WEB_PROBE_BYTES_MAX: usize = 4096;
 /// application. Without budget the client gets 502 or 504.
 pub const WEB_RETRY_REQUESTS: u32 = 5;
 
+/// A kept connection to php-fpm is not used again beyond this age: whoever waits for a worker in
+/// the kernel's queue, the other host's front too, gets this one's by then.
+pub const WEB_KEEP_AGE_MAX: Duration = Duration::from_millis(250);
+
+/// While a fresh connection waits longer than this for its first byte, none is kept: there may be
+/// no worker free for it.
+pub const WEB_KEEP_CROWD_LIMIT: Duration = Duration::from_millis(5);
+
+/// After this without a byte on a kept connection the kernel is asked whether php-fpm has read the
+/// request from it. Where a machine is merely that slow to run a worker, the second try is paid
+/// from the budget of retries.
+pub const WEB_UNREAD_LIMIT: Duration = Duration::from_millis(100);
+
+/// Different requests that must be reset on one host, with nothing from it between them, before
+/// its next ping comes at once.
+pub const WEB_RESETS_MAX: usize = 3;
+
+/// Clients whose rate of requests is remembered; beyond them the one that asked longest ago is
+/// forgotten (some 100 bytes each).
+pub const WEB_CLIENTS_MAX: usize = 16_384;
+
 /// Pings in a row that must fail before a host's php-fpm gets no more requests.
 pub const WEB_PROBE_FAILURES: u8 = 2;
 

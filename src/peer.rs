@@ -19,7 +19,7 @@ use sha2::Sha256;
 use crate::limits::{BEACON_BYTES_MAX, POSITION_BYTES_MAX};
 use crate::time::Instant;
 use crate::units::{self, Secret};
-use crate::wire::{self, HostId, LinkId, Orders, Role};
+use crate::wire::{self, Hold, HostId, LinkId, Orders, Role};
 
 /// Section `[peer]`: the conversation of the two daemons.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,6 +92,8 @@ pub struct Report {
     pub is_ill: bool,
     /// The peer's wish that this host declined; its notes say why.
     pub declined: Option<u64>,
+    /// By host: whether its php-fpm is spared.
+    pub php_drain: [Hold; 2],
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -338,6 +340,7 @@ mod tests {
             orders: Orders::default(),
             is_ill: false,
             declined: None,
+            php_drain: [Hold::default(); 2],
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Routes {
     pub writes: Flow,
     /// By host: false once the pair knows that the host is gone, so that its php-fpm is skipped.
     pub is_host_alive: [bool; 2],
+    /// By host: an operator spares its php-fpm, which ends what it has and gets nothing new.
+    pub is_php_draining: [bool; 2],
     /// Whether the web front takes new connections on the virtual addresses.
     pub web: WebIntake,
 }
@@ -53,6 +55,7 @@ impl Routes {
             is_replica_fit: [false; 2],
             writes: Flow::Held { open_limit: Duration::ZERO },
             is_host_alive: [true; 2],
+            is_php_draining: [false; 2],
             web: WebIntake::Serving,
         }
     }

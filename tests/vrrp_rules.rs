@@ -484,6 +484,7 @@ fn report() -> Report {
         orders: Orders::default(),
         is_ill: false,
         declined: None,
+        php_drain: [tandem::wire::Hold::default(); 2],
     }
 }
 

@@ -8,6 +8,8 @@
 
 #[path = "web/backend.rs"]
 mod backend;
+#[path = "web/balance.rs"]
+mod balance;
 #[path = "web/cases.rs"]
 mod cases;
 #[path = "web/client.rs"]
@@ -32,6 +34,8 @@ mod https_files;
 mod in_front;
 #[path = "web/inside.rs"]
 mod inside;
+#[path = "web/kept.rs"]
+mod kept;
 #[path = "web/keys.rs"]
 mod keys;
 #[path = "web/php_fpm.rs"]

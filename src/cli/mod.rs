@@ -43,6 +43,8 @@ usage: tandem APPLET [ARGUMENTS]
   hold on|off                         whether roles stay where they are, on both hosts, whatever
                                       happens
   maintenance on|off                  whether this host takes no role; on: gives away the one it has
+  php drain|on HOST                   whether a host's php-fpm gets nothing new, from either front;
+                                      what it has goes on
   rejoin [--discard]                  why this host does not follow; --discard: take back what only
                                       its database has (it is saved before)
   reseed --yes                        replace this host's database by a copy of the other one's
@@ -88,6 +90,12 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         ),
         "hold" => order(Request::Hold, "hold", &rest),
         "maintenance" => order(Request::Maintenance, "maintenance", &rest),
+        "php" => match rest.as_slice() {
+            [verb, host] if verb == "drain" || verb == "on" => {
+                act(&Request::PhpDrain { host: host.clone(), is_on: verb == "drain" })
+            }
+            [..] => usage("php takes drain or on, and the name of a host"),
+        },
         "rejoin" => rejoin::run(&rest),
         "reseed" if rest == ["--yes"] => act(&Request::Reseed),
         "reseed" => usage(

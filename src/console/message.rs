@@ -24,6 +24,11 @@ pub enum Request {
     Maintenance(bool),
     /// Read the configuration again.
     Reload,
+    /// Whether the php-fpm of the host of this name is spared.
+    PhpDrain {
+        host: String,
+        is_on: bool,
+    },
 }
 
 impl Request {
@@ -33,7 +38,7 @@ impl Request {
         match self {
             Self::Status => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
-            Self::Hold(_) | Self::Maintenance(_) | Self::Reload => true,
+            Self::Hold(_) | Self::Maintenance(_) | Self::Reload | Self::PhpDrain { .. } => true,
         }
     }
 }
@@ -153,6 +158,10 @@ pub struct PhpStatus {
     pub host: String,
     pub is_up: bool,
     pub reason: String,
+    /// Spared by an operator: it gets nothing new.
+    pub is_draining: bool,
+    /// Requests there from this front.
+    pub in_flight: usize,
 }
 
 /// One frame: COBS, ended by its zero byte.

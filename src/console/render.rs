@@ -58,7 +58,13 @@ pub fn status(status: &Status) -> String {
         web.connections, web.requests, web.in_flight, web.queued
     ));
     for php in &web.php {
-        let state = if php.is_up { "up" } else { "DOWN" };
+        let state = match (php.is_up, php.is_draining, php.in_flight) {
+            (false, false, _) => "DOWN".to_owned(),
+            (false, true, _) => "DOWN, drained".to_owned(),
+            (true, false, _) => "up".to_owned(),
+            (true, true, 0) => "drained".to_owned(),
+            (true, true, count) => format!("draining, {count} in flight from here"),
+        };
         line(format!("php       {}  {state}  {}", php.host, php.reason));
     }
     for finding in &status.findings {

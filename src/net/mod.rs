@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod icmp;
 pub mod nd;
 pub mod netlink;
+pub mod sock_diag;
 pub mod witness;
 
 use std::net::IpAddr;

@@ -181,6 +181,7 @@ impl Node {
                 let theirs = report.link_local[link.index()].map(IpAddr::from);
                 self.group.set_peer(link, Family::V6, theirs);
                 self.hear_hold(now);
+                self.hear_php_drain(now);
                 self.hear_refusal();
                 self.count_beacons(now);
                 self.hear_source(now);

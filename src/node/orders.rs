@@ -1,4 +1,5 @@
-//! Standing orders: hold (no role moves by itself) and maintenance (this host takes none).
+//! Standing orders: hold (no role moves by itself), maintenance (this host takes none), and which
+//! host's php-fpm is spared.
 //!
 //! In: the operator's verbs, the peer's beacons. Out: orders on disk; why a takeover waits.
 //! Must not: keep a host from yielding: what protects data is done in spite of a hold.
@@ -12,7 +13,7 @@ use crate::console::finding::HostTrouble;
 use crate::console::message::Response;
 use crate::pair::{Event, Role};
 use crate::time::Instant;
-use crate::wire::{Hold, Orders};
+use crate::wire::{Hold, HostId, Orders};
 
 /// How long an operator's force waits for a database that is being closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
@@ -45,6 +46,55 @@ impl Node {
         if theirs > self.persistent.orders.hold {
             self.order(now, Orders { hold: theirs, ..self.persistent.orders });
         }
+    }
+
+    /// Both fronts use both hosts' php-fpm, so a drain is of the pair, as a hold is.
+    pub(super) fn hear_php_drain(&mut self, now: Instant) {
+        let Some(theirs) = self.peer.report().map(|report| report.php_drain) else { return };
+        let mut php_drain = self.persistent.php_drain;
+        for (mine, theirs) in php_drain.iter_mut().zip(theirs) {
+            *mine = theirs.max(*mine);
+        }
+        self.order_php_drain(now, php_drain);
+    }
+
+    fn order_php_drain(&mut self, now: Instant, php_drain: [Hold; 2]) {
+        if php_drain != self.persistent.php_drain {
+            self.persist(Persistent { php_drain, ..self.persistent });
+            self.peer.hurry(now);
+        }
+    }
+
+    pub(super) fn ask_php_drain(&mut self, now: Instant, client: u64, name: &str, is_on: bool) {
+        let names = HostId::ALL.map(|host| self.config.host(host).name.clone());
+        let Some(host) = HostId::ALL.into_iter().find(|host| names[host.index()] == name) else {
+            let why = format!("there is no host {name:?}: {} and {} are", names[0], names[1]);
+            return self.refuse(client, why);
+        };
+        let mut php_drain = self.persistent.php_drain;
+        if is_on && php_drain[host.other().index()].is_on {
+            let other = &names[host.other().index()];
+            let why = format!("{other} is drained: `tandem php on {other}` comes first");
+            return self.refuse(client, why);
+        }
+        let order = &mut php_drain[host.index()];
+        if order.is_on != is_on {
+            *order = Hold { number: order.number + 1, is_on };
+        }
+        self.order_php_drain(now, php_drain);
+        let reach = if self.fresh(now).is_some() {
+            "for both fronts".to_owned()
+        } else {
+            format!("for the front here, and for the one of {} once it is heard", self.peer_name())
+        };
+        let what = match is_on {
+            true => format!(
+                "php-fpm of {name} ends what it has and gets nothing new {reach}, until \
+                 `tandem php on {name}`"
+            ),
+            false => format!("php-fpm of {name} gets its share again {reach}"),
+        };
+        self.reply(client, Response::Done(what));
     }
 
     /// The peer, who is the one to begin, declines what was asked for here.

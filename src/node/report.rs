@@ -102,6 +102,7 @@ impl Node {
             orders: self.persistent.orders,
             is_ill: self.ills.since.is_some(),
             declined: self.operator.declined,
+            php_drain: self.persistent.php_drain,
         }
     }
 
@@ -159,7 +160,9 @@ impl Node {
             }
         };
         let version = self.routes.version;
-        let mut routes = Routes { version, source, is_replica_fit, writes, is_host_alive, web };
+        let is_php_draining = self.persistent.php_drain.map(|order| order.is_on);
+        let mut routes =
+            Routes { version, source, is_replica_fit, writes, is_host_alive, is_php_draining, web };
         if routes != self.routes {
             routes.version += 1;
         }
@@ -197,6 +200,7 @@ impl Node {
             Request::Reseed => self.ask_reseed(now, client),
             Request::Hold(is_on) => self.ask_hold(now, client, *is_on),
             Request::Maintenance(is_on) => self.ask_maintenance(now, client, *is_on),
+            Request::PhpDrain { host, is_on } => self.ask_php_drain(now, client, host, *is_on),
             Request::Reload => self.outputs.push_back(Output::Reload { client }),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);

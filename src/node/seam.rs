@@ -13,7 +13,7 @@ use crate::repl;
 use crate::repl::errant::Saved;
 use crate::routes::Routes;
 use crate::vrrp::router::Datagram;
-use crate::wire::{DeviceId, LinkId, Orders};
+use crate::wire::{DeviceId, Hold, LinkId, Orders};
 
 /// What the hands tell the node.
 #[derive(Debug)]
@@ -148,6 +148,8 @@ pub struct Persistent {
     /// Whether this host was the last that it knows to have served.
     pub was_source: bool,
     pub orders: Orders,
+    /// By host: whether its php-fpm is spared; of two orders the later one counts, as of holds.
+    pub php_drain: [Hold; 2],
 }
 
 /// The daemon's last will: addresses to take off, datagrams to send.

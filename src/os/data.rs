@@ -162,7 +162,13 @@ impl Data {
         let php = web
             .peers
             .into_iter()
-            .map(|peer| PhpStatus { host: peer.name, is_up: peer.is_up, reason: peer.reason })
+            .map(|peer| PhpStatus {
+                host: peer.name,
+                is_up: peer.is_up,
+                reason: peer.reason,
+                is_draining: peer.is_draining,
+                in_flight: peer.in_flight,
+            })
             .collect();
         let sql = SqlStatus {
             sessions: sql.sessions,

@@ -17,12 +17,13 @@ use rustix::net::Shutdown;
 use crate::limits;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
+use crate::web::limit::{Connections, Requests};
 use crate::web::log::Entry;
 use crate::web::lookup::Found;
 use crate::web::place::Place;
 use crate::web::reply::Stamp;
 use crate::web::session::{Context, Input, Output};
-use crate::web::upstream::{Order, Pick, Ticket, Upstream};
+use crate::web::upstream::{Hosts, Ticket, Upstream};
 use crate::web::{self, Config};
 use crate::wire::HostId;
 
@@ -32,17 +33,21 @@ mod cache;
 mod connection;
 mod intake;
 mod journal;
+mod legs;
 mod listen;
+mod peers;
 mod ping;
 mod records;
 mod root;
 mod secure;
 mod settings;
+mod unread;
 
 use connection::{Connection, Moved};
 use journal::Journal;
+use legs::Legs;
 use listen::{Listener, Speech};
-use ping::{Ping, connect_to, evidence_of};
+use ping::Ping;
 use root::Source;
 use secure::Security;
 use settings::Settings;
@@ -82,6 +87,9 @@ pub struct ServeWeb {
     free: Vec<u32>,
     open: usize,
     upstream: Upstream,
+    legs: Legs,
+    clients: Connections,
+    rates: Requests,
     probes: [Option<Ping>; 2],
     pools: [Option<Ping>; 2],
     probe_generation: u16,
@@ -107,9 +115,8 @@ const SIDE_CLIENT: u8 = 0;
 const SIDE_LISTENER: u8 = 1;
 const SIDE_PROBE: u8 = 2;
 const SIDE_POOL: u8 = 3;
-/// And above: upstream sockets, by attempt.
-const SIDE_UPSTREAM: u8 = 16;
-const ATTEMPTS: u8 = 200;
+/// Its slot is a leg's number, not a connection's.
+const SIDE_UPSTREAM: u8 = 4;
 
 /// What a request costs of the budget of a turn, beside its bytes.
 const REQUEST_COST_BYTES: usize = 8 * 1024;
@@ -133,6 +140,7 @@ impl ServeWeb {
         }
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let unix_seconds = unix_seconds();
+        let hosts = Hosts { me: site.me, names: &site.server_names.clone() };
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
         Ok(Self {
             settings: Settings::new(config).map_err(invalid)?,
@@ -145,12 +153,10 @@ impl ServeWeb {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            upstream: Upstream::new(
-                config.php_requests_max,
-                config.slow_start,
-                Instant::ZERO,
-                seed,
-            ),
+            upstream: Upstream::new(config, &hosts, Instant::ZERO, seed),
+            clients: Connections::new(config.connections_max_per_client),
+            rates: Requests::new(config.limit_req, config.limit_req_burst),
+            legs: Legs::default(),
             probes: [None, None],
             pools: [None, None],
             probe_generation: 0,
@@ -175,6 +181,7 @@ impl ServeWeb {
     pub fn set_routes(&mut self, turn: &mut Turn<'_>, routes: &Routes) {
         self.stamp(turn.now);
         self.upstream.set_alive(turn.now, routes.is_host_alive);
+        self.upstream.set_draining(routes.is_php_draining);
         let is_draining = routes.web == WebIntake::Draining;
         if is_draining != self.is_draining {
             self.is_draining = is_draining;
@@ -203,19 +210,14 @@ impl ServeWeb {
             }
             SIDE_PROBE => self.probe_ready(turn, slot, generation, ready),
             SIDE_POOL => self.pool_ready(turn, slot, generation, ready),
+            SIDE_UPSTREAM => self.leg_ready(turn, slot, ready),
             _ => {
                 let Some(slot_entry) = self.slot_mut(slot) else { return };
                 if slot_entry.generation != generation {
                     return;
                 }
                 let Some(connection) = &mut slot_entry.connection else { return };
-                if side == SIDE_CLIENT {
-                    connection.client.note(ready);
-                } else if side == SIDE_UPSTREAM + connection.attempt
-                    && let Some((_, socket)) = &mut connection.upstream
-                {
-                    socket.note(ready);
-                }
+                connection.client.note(ready);
                 self.pump(turn, slot);
             }
         }
@@ -322,7 +324,7 @@ impl ServeWeb {
             }
             let settings = Rc::clone(&connection.settings);
             let cx = self.context(&settings, turn.now, connection.is_virtual);
-            let host = connection.upstream.as_ref().map(|&(host, _)| host);
+            let host = connection.leg.as_ref().map(|leg| leg.host);
             match connection.advance(cx, turn.buffer, &mut sealed) {
                 Moved::Nothing => {
                     if !self.perform(turn, slot, &mut connection, &mut budget) {
@@ -333,10 +335,20 @@ impl ServeWeb {
                 Moved::Bytes(count) => budget = budget.saturating_sub(count),
             }
             if let (true, Some(host)) = (std::mem::take(&mut connection.is_host_heard), host) {
-                self.upstream.heard(turn.now, host);
+                let ticket = self.ticket(slot);
+                self.upstream.heard(turn.now, host, ticket);
+            }
+            if let (Some(request), Some(host)) = (connection.reset.take(), host) {
+                self.upstream.reset(turn.now, host, request);
             }
         };
         self.sealed = sealed;
+        if !is_open {
+            self.disconnect(&mut connection);
+            if let Some(client) = connection.counted {
+                self.clients.leave(client);
+            }
+        }
         let Some(entry) = self.slot_mut(slot) else { return };
         if is_open {
             entry.connection = Some(connection);
@@ -359,8 +371,7 @@ impl ServeWeb {
         connection: &mut Connection,
         budget: &mut usize,
     ) -> bool {
-        let ticket =
-            Ticket { slot, generation: self.slot_mut(slot).map_or(0, |entry| entry.generation) };
+        let ticket = self.ticket(slot);
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
@@ -379,20 +390,30 @@ impl ServeWeb {
                 }
                 Output::Spool => connection.spool().err().map(|_| Input::SpoolFailed),
                 Output::Acquire { tried, is_charged } => {
-                    match self.upstream.acquire(turn.now, ticket, tried, is_charged) {
-                        Pick::Peer(host) => Some(Input::Assigned(host)),
-                        Pick::Queued => None,
-                        Pick::Nothing => Some(Input::Unassigned),
-                    }
+                    self.acquire(turn.now, ticket, &connection.session, tried, is_charged)
                 }
+                Output::Count => match self.count(connection) {
+                    Some(counted) => Some(counted),
+                    None if self.clients.is_on() => return false,
+                    // A reload took the limit away.
+                    None => Some(Input::Counted { is_one_too_many: false }),
+                },
                 Output::LeaveQueue => {
                     self.upstream.leave(ticket);
                     None
                 }
-                Output::Connect(host) => self.connect(turn.plane, ticket, connection, host),
+                Output::Connect(host) => self.connect(turn, ticket, connection, host),
+                Output::Keep(_) => {
+                    self.keep(turn.now, ticket, connection);
+                    None
+                }
+                Output::AskRead => {
+                    let is_left = !Self::is_read(connection) && self.upstream.charge();
+                    Some(Input::FoundRead(!is_left))
+                }
                 Output::Release(host, evidence) => {
-                    connection.upstream = None;
-                    self.upstream.release(host);
+                    self.disconnect(connection);
+                    self.upstream.release(host, ticket);
                     if let Some(evidence) = evidence {
                         self.upstream.connect_failed(host, evidence);
                     }
@@ -428,24 +449,6 @@ impl ServeWeb {
         true
     }
 
-    fn connect(
-        &self,
-        plane: &Plane,
-        ticket: Ticket,
-        connection: &mut Connection,
-        host: HostId,
-    ) -> Option<Input<'static>> {
-        connection.attempt = (connection.attempt + 1) % ATTEMPTS;
-        let key = key(SIDE_UPSTREAM + connection.attempt, ticket.slot, ticket.generation);
-        match connect_to(plane, self.site.php[host.index()], key) {
-            Ok(socket) => {
-                connection.upstream = Some((host, socket));
-                None
-            }
-            Err(errno) => Some(Input::ConnectFailed(evidence_of(errno))),
-        }
-    }
-
     fn finished(&mut self, now: Instant, entry: &Entry) {
         self.requests += 1;
         let class = usize::from(entry.status / 100).saturating_sub(1).min(4);
@@ -454,49 +457,6 @@ impl ServeWeb {
             let names = &self.site.server_names;
             entry.emit(self.journal.lines(), &self.stamp.log_date, names);
             self.journal.added(now);
-        }
-    }
-
-    /// Gives free peers to those who wait, and carries out what the upstream ordered.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
-        loop {
-            if let Some((ticket, host)) = self.upstream.next_assigned(turn.now) {
-                let is_there = self
-                    .slot_mut(ticket.slot)
-                    .is_some_and(|entry| entry.generation == ticket.generation);
-                if is_there {
-                    self.feed(turn.now, ticket.slot, Input::Assigned(host));
-                    self.pump(turn, ticket.slot);
-                } else {
-                    self.upstream.release(host);
-                }
-                continue;
-            }
-            match self.upstream.poll_output() {
-                None => return,
-                Some(Order::Probe(host)) => self.probe(turn, host),
-                Some(Order::EndProbe(host)) => {
-                    self.probes[host.index()] = None;
-                    self.pools[host.index()] = None;
-                }
-                Some(Order::Lost(host)) => self.lost(turn, host),
-            }
-        }
-    }
-
-    fn lost(&mut self, turn: &mut Turn<'_>, host: HostId) {
-        log::info!("php-fpm of {} is out", self.site.server_names[host.index()]);
-        for index in 0..self.slots.len() {
-            let Ok(slot) = u32::try_from(index) else { return };
-            let is_there = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| {
-                    connection.upstream.as_ref().is_some_and(|&(other, _)| other == host)
-                })
-            });
-            if is_there {
-                self.feed(turn.now, slot, Input::HostLost(host));
-                self.pump(turn, slot);
-            }
         }
     }
 
@@ -556,6 +516,10 @@ impl ServeWeb {
         if unix_seconds != self.stamp.unix_seconds {
             self.stamp = Stamp::new(unix_seconds);
         }
+    }
+
+    fn ticket(&mut self, slot: u32) -> Ticket {
+        Ticket { slot, generation: self.slot_mut(slot).map_or(0, |entry| entry.generation) }
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {

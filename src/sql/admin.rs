@@ -597,6 +597,7 @@ mod tests {
                     is_replica_fit: [false, true],
                     writes: Flow::Flowing,
                     is_host_alive: [true; 2],
+                    is_php_draining: [false; 2],
                     web: WebIntake::Serving,
                 },
                 standing: [Standing::Online; 2],

@@ -934,6 +934,7 @@ mod tests {
                     is_replica_fit: [true; 2],
                     writes: Flow::Flowing,
                     is_host_alive: [true; 2],
+                    is_php_draining: [false; 2],
                     web: WebIntake::Serving,
                 },
                 held_since: None,

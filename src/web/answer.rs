@@ -19,6 +19,8 @@ pub struct Answer {
     /// The header as far as it is here, then the body that came with it.
     held: Vec<u8>,
     body_bytes: u64,
+    /// A header line of ours that goes with it.
+    line: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,12 @@ const KEPT_INSIDE: [&str; 5] =
     ["content-type", "content-disposition", "cache-control", "expires", "set-cookie"];
 
 impl Answer {
+    /// One that gets a header line of ours, unless it is 304, which renews what others have stored.
+    #[must_use]
+    pub fn with_line(line: Vec<u8>) -> Self {
+        Self { line, ..Self::default() }
+    }
+
     /// Whether anything went to the client.
     #[must_use]
     pub const fn is_sent(&self) -> bool {
@@ -226,6 +234,9 @@ impl Answer {
         }
         header.emit(length, delivery == Delivery::Chunked, false, stamp, out);
         vary(header, *terms, out);
+        if header.status != 304 {
+            out.extend_from_slice(&self.line);
+        }
         reply::end(out, header.left_to_say(*terms));
         let status = header.status;
         let held = std::mem::take(&mut self.held);
@@ -248,6 +259,9 @@ impl Answer {
         let mut delivery = coded_bytes.map_or(Delivery::Chunked, Delivery::Length);
         header.emit(coded_bytes, !is_whole, true, stamp, out);
         vary(header, terms, out);
+        if status != 304 {
+            out.extend_from_slice(&self.line);
+        }
         reply::end(out, header.left_to_say(terms));
         self.body_bytes += deliver(&mut delivery, &coded, out);
         let gzip = Some((gzip, left)).filter(|_| !is_whole);

@@ -11,6 +11,9 @@
 //!                                +-- always --------+- idempotent, nothing --+
 //!                                                      sent to the client
 //! ```
+//! A request that harms nobody by being repeated, and has no body, may begin in Talking on a kept
+//! connection. If php-fpm had closed that, or does not read from it, the request goes back to
+//! Connecting, to the same peer: that is nobody's fault and costs it no try.
 
 use crate::wire::HostId;
 
@@ -27,8 +30,13 @@ pub struct Exchange {
     request: Vec<u8>,
     body: Body,
     is_idempotent: bool,
+    /// Tells it from requests for something else.
+    fingerprint: u64,
     tried: [bool; 2],
     tries: u8,
+    /// A kept connection failed this request: it gets no other.
+    is_stale: bool,
+    line: Vec<u8>,
     /// The answer where no peer can be had: 503, or what became of the first try.
     refusal: u16,
     phase: Phase,
@@ -37,6 +45,11 @@ pub struct Exchange {
     pending_written: usize,
     is_request_sent: bool,
     stdin_sent: u64,
+    connection: Connection,
+    /// Bytes came back on this connection.
+    is_heard: bool,
+    /// END_REQUEST was the last of them, and nothing is left to be sent.
+    is_clean: bool,
     decoder: fastcgi::Decoder,
     response: Response,
 }
@@ -57,6 +70,16 @@ pub enum Phase {
     Talking(HostId),
 }
 
+/// Where the connection of a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Fresh,
+    /// Kept from another request; its worker was asked to read this one.
+    Kept,
+    /// Kept, and its worker has read the request.
+    KeptRead,
+}
+
 /// What the session must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -66,6 +89,8 @@ pub enum Step {
     Retry(u16),
     /// Leave this peer and ask for the other one: nothing was executed, or the host is lost.
     Move,
+    /// The kept connection was of no use: take a fresh one to the same peer.
+    Again,
     /// Leave this peer and answer with this status.
     Fail(u16),
     /// Leave this peer and send the file that the answer names.
@@ -81,20 +106,26 @@ pub const STDIN_BYTES_MAX: usize = 32 * 1024;
 
 impl Exchange {
     #[must_use]
-    pub fn new(params: Params, is_idempotent: bool, response: Response) -> Self {
+    pub fn new(params: Params, is_idempotent: bool, fingerprint: u64, response: Response) -> Self {
         Self {
             params: Some(params),
             request: Vec::new(),
             body: Body::default(),
             is_idempotent,
+            fingerprint,
             tried: [false; 2],
             tries: 0,
+            is_stale: false,
+            line: Vec::new(),
             refusal: 503,
             phase: Phase::Collecting,
             pending: Vec::new(),
             pending_written: 0,
             is_request_sent: false,
             stdin_sent: 0,
+            connection: Connection::Fresh,
+            is_heard: false,
+            is_clean: false,
             decoder: fastcgi::Decoder::default(),
             response,
         }
@@ -179,27 +210,91 @@ impl Exchange {
         Step::Fail(self.refusal)
     }
 
-    pub fn assigned(&mut self, host: HostId) {
+    /// A peer is found; a header line of ours that its answer gets (nginx: add_header), or none.
+    pub fn assigned(&mut self, host: HostId, line: Vec<u8>) {
+        self.line = line;
         self.tried[host.index()] = true;
         self.tries += 1;
+        self.begin(host);
+    }
+
+    /// The kept connection was of no use: the same peer again.
+    pub fn again(&mut self) {
+        if let Some(host) = self.host() {
+            self.is_stale = true;
+            self.begin(host);
+        }
+    }
+
+    /// The request is ready to be written, with the body where it is in memory.
+    fn begin(&mut self, host: HostId) {
         self.phase = Phase::Connecting(host);
         self.is_request_sent = false;
         self.stdin_sent = 0;
+        self.connection = Connection::Fresh;
+        self.is_heard = false;
+        self.is_clean = false;
         self.decoder = fastcgi::Decoder::default();
-        self.response = self.response.again();
+        self.response = self.response.again(self.line.clone());
         self.pending.clear();
         self.pending_written = 0;
-    }
-
-    /// The connection stands: the request goes out, with the body where it is in memory.
-    pub fn connected(&mut self) {
-        let Phase::Connecting(host) = self.phase else { return };
-        self.phase = Phase::Talking(host);
         self.pending.extend_from_slice(&self.request);
         if self.body.spooled_bytes == 0 {
             fastcgi::emit_stream(&mut self.pending, Kind::Stdin, &self.body.stored);
             fastcgi::emit_end(&mut self.pending, Kind::Stdin);
         }
+    }
+
+    /// Whether a kept connection will do. A stale one must never leave it open whether a request
+    /// was executed that may not be repeated; and a body that waits in the kernel says nothing of
+    /// whether its request was read.
+    #[must_use]
+    pub fn may_reuse(&self) -> bool {
+        self.is_idempotent && !self.is_stale && self.body.length() == 0
+    }
+
+    /// A fresh connection begins, and php-fpm is asked to keep it after the answer, or not.
+    pub fn begun(&mut self, keeps: bool) {
+        fastcgi::set_keep(&mut self.pending, keeps);
+    }
+
+    /// A kept connection carries the request.
+    pub fn reused(&mut self) {
+        self.begun(true);
+        self.connected();
+        self.connection = Connection::Kept;
+    }
+
+    /// The connection stands: the request goes out.
+    pub const fn connected(&mut self) {
+        if let Phase::Connecting(host) = self.phase {
+            self.phase = Phase::Talking(host);
+        }
+    }
+
+    /// Nothing came back on a kept connection, and it is not known that its worker has read the
+    /// request: it may still be in the request before, which ended early for its client (PHP:
+    /// fastcgi_finish_request).
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.connection == Connection::Kept && !self.is_heard
+    }
+
+    /// Whether the request was read from the kept connection, as the kernel says.
+    pub fn found_read(&mut self, is_read: bool) -> Step {
+        match self.connection {
+            Connection::Kept if is_read => self.connection = Connection::KeptRead,
+            Connection::Kept if !self.is_heard => return Step::Again,
+            Connection::Fresh | Connection::Kept | Connection::KeptRead => {}
+        }
+        Step::Continue
+    }
+
+    /// The connection can carry another request: the answer ended properly and nothing of this
+    /// request is left.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.is_clean
     }
 
     /// Bytes to write to php-fpm.
@@ -268,6 +363,7 @@ impl Exchange {
         stamp: &Stamp,
         out: &mut Vec<u8>,
     ) -> Step {
+        self.is_heard |= !bytes.is_empty();
         loop {
             match self.decoder.next(&mut bytes) {
                 Ok(Event::Stdout(piece)) => {
@@ -281,6 +377,8 @@ impl Exchange {
                 }
                 Ok(Event::Stderr(text)) => self.response.stderr(text, out),
                 Ok(Event::End { app_status, is_complete }) => {
+                    let is_sent = self.pending().is_empty() && self.stdin_due().is_none();
+                    self.is_clean = is_sent && self.decoder.is_over(bytes);
                     return self.script_ended(app_status, is_complete, terms, stamp, out);
                 }
                 Ok(Event::More) => {
@@ -318,6 +416,9 @@ impl Exchange {
 
     /// php-fpm closed the connection without END_REQUEST.
     pub fn ended(&mut self, terms: &mut Terms, stamp: &Stamp, out: &mut Vec<u8>) -> Step {
+        if self.is_left_unheard() {
+            return Step::Again;
+        }
         if self.response.is_sent() {
             return if self.response.is_length_reached() {
                 Step::Done(Ending::Whole)
@@ -332,7 +433,26 @@ impl Exchange {
         self.broken(502)
     }
 
-    /// The connection broke, or gave what is no FastCGI.
+    /// The connection broke.
+    #[must_use]
+    pub fn reset(&self) -> Step {
+        if self.is_left_unheard() { Step::Again } else { self.broken(502) }
+    }
+
+    /// Where a connection that broke is evidence: which request had it, and got no byte.
+    #[must_use]
+    pub fn unheard(&self) -> Option<u64> {
+        let is_evidence = self.connection == Connection::Fresh && !self.is_heard;
+        is_evidence.then_some(self.fingerprint)
+    }
+
+    /// A kept connection ended without a byte: php-fpm had closed it before (pm.max_requests, a
+    /// reload).
+    fn is_left_unheard(&self) -> bool {
+        self.connection != Connection::Fresh && !self.is_heard
+    }
+
+    /// The connection gave what is no FastCGI, or nothing in time.
     #[must_use]
     pub fn broken(&self, status: u16) -> Step {
         if self.response.is_sent() {
@@ -381,9 +501,9 @@ mod tests {
     };
 
     fn talking(is_idempotent: bool) -> Exchange {
-        let mut exchange = Exchange::new(Params::new(), is_idempotent, Response::http());
+        let mut exchange = Exchange::new(Params::new(), is_idempotent, 0, Response::http());
         exchange.queue(false);
-        exchange.assigned(First);
+        exchange.assigned(First, Vec::new());
         exchange.connected();
         let count = exchange.pending().len();
         exchange.wrote(count);
@@ -413,7 +533,7 @@ mod tests {
         assert_eq!(ended(&mut get).0, Step::Retry(502));
         get.requeue(502);
         assert_eq!(get.unassigned(), Step::Fail(502));
-        get.assigned(Second);
+        get.assigned(Second, Vec::new());
         get.connected();
         assert_eq!(get.broken(502), Step::Fail(502));
         assert_eq!(ended(&mut talking(false)).0, Step::Fail(502));
@@ -421,11 +541,11 @@ mod tests {
 
     #[test]
     fn a_post_goes_to_the_other_peer_when_it_cannot_connect() {
-        let mut post = Exchange::new(Params::new(), false, Response::http());
+        let mut post = Exchange::new(Params::new(), false, 0, Response::http());
         post.queue(true);
-        post.assigned(First);
+        post.assigned(First, Vec::new());
         assert_eq!(post.connect_failed(), Step::Move);
-        post.assigned(Second);
+        post.assigned(Second, Vec::new());
         assert_eq!(post.connect_failed(), Step::Fail(502));
     }
 
@@ -469,20 +589,20 @@ mod tests {
 
     #[test]
     fn a_body_is_sent_whole_from_memory_or_in_pieces_from_a_file() {
-        let mut small = Exchange::new(Params::new(), false, Response::http());
+        let mut small = Exchange::new(Params::new(), false, 0, Response::http());
         small.collect(b"hello");
         assert!(!small.is_spool_due(true, 10));
         small.queue(true);
-        small.assigned(First);
+        small.assigned(First, Vec::new());
         small.connected();
         assert!(small.pending().windows(5).any(|window| window == b"hello"));
         assert_eq!(small.stdin_due(), None);
-        let mut large = Exchange::new(Params::new(), false, Response::http());
+        let mut large = Exchange::new(Params::new(), false, 0, Response::http());
         large.collect(&[b'x'; 40_000]);
         assert!(large.is_spool_due(false, 10));
         assert_eq!(large.take_stored().len(), 40_000);
         large.queue(true);
-        large.assigned(First);
+        large.assigned(First, Vec::new());
         large.connected();
         large.wrote(large.pending().len());
         assert_eq!(large.stdin_due(), Some((0, STDIN_BYTES_MAX)));

@@ -19,9 +19,12 @@ mod field {
     pub(super) const HEADER_BYTES: usize = 8;
     /// FastCGI 1.0, 8: what BEGIN_REQUEST, END_REQUEST and UNKNOWN_TYPE hold.
     pub(super) const BODY_BYTES: usize = 8;
-    /// BEGIN_REQUEST: role responder, flags 0. KEEP_CONN is never set: an idle kept connection
-    /// pins a php-fpm worker (facts/web.md, fact 1).
+    /// BEGIN_REQUEST: role responder, flags 0. An idle kept connection pins a php-fpm worker
+    /// (facts/web.md, fact 1), so KEEP_CONN is set for each connection by itself: `set_keep`.
     pub(super) const BEGIN_RESPONDER: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
+    /// Of a request that begins with BEGIN_REQUEST: the place of its flags.
+    pub(super) const FLAGS_AT: usize = HEADER_BYTES + 2;
+    pub(super) const KEEP_CONN: u8 = 1;
 }
 
 /// One request a connection, so one id will do (nginx does the same).
@@ -167,6 +170,14 @@ impl fmt::Display for Header {
 /// Appends BEGIN_REQUEST.
 pub fn emit_begin(out: &mut Vec<u8>) {
     emit_record(out, REQUEST_ID, Kind::BeginRequest, &field::BEGIN_RESPONDER);
+}
+
+/// Says in the BEGIN_REQUEST at the front whether php-fpm is to keep the connection after its
+/// answer (FastCGI 1.0, 5.1).
+pub fn set_keep(request: &mut [u8], keeps: bool) {
+    if let Some(flags) = request.get_mut(field::FLAGS_AT) {
+        *flags = if keeps { field::KEEP_CONN } else { 0 };
+    }
 }
 
 /// Appends a stream's bytes as records of `kind`, none when there are no bytes: an empty record
@@ -389,6 +400,12 @@ impl Decoder {
     pub fn is_between_records(&self) -> bool {
         self.record.is_none() && self.header.is_empty()
     }
+
+    /// Whether END_REQUEST, which `next` has just told, ends these bytes together with its padding:
+    /// what follows it would be read as the answer to the connection's next request.
+    pub fn is_over(&mut self, mut bytes: &[u8]) -> bool {
+        matches!(self.next(&mut bytes), Ok(Event::More)) && self.is_between_records()
+    }
 }
 
 impl Record {
@@ -470,6 +487,26 @@ mod tests {
             1, 5, 0, 1, 0, 0, 0, 0, // the end of STDIN
         ];
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn an_end_is_the_end_only_with_its_padding_and_nothing_behind_it() {
+        let end = [1, 3, 0, 1, 0, 8, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 7, 1, 6];
+        for (length, is_over) in [(16, false), (17, false), (18, true), (19, false), (20, false)] {
+            let (mut decoder, mut bytes) = (Decoder::default(), &end[..length]);
+            let event = decoder.next(&mut bytes);
+            assert_eq!(event, Ok(Event::End { app_status: 0, is_complete: true }));
+            assert_eq!(decoder.is_over(bytes), is_over, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_request_asks_for_its_connection_to_be_kept_or_not() {
+        let mut request = Params::new().finish();
+        for (keeps, flags) in [(true, 1), (false, 0)] {
+            set_keep(&mut request, keeps);
+            assert_eq!(request[..16], [1, 1, 0, 1, 0, 8, 0, 0, 0, 1, flags, 0, 0, 0, 0, 0]);
+        }
     }
 
     #[test]

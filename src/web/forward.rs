@@ -2,7 +2,8 @@
 //!
 //! In: pieces of FastCGI stdout and stderr. Out: records of the front's own request, and the status
 //! for the log. Must not: send a byte of stdout before the script's header is whole (until then
-//! another host may be asked), change or judge what the script said (the front does that).
+//! another host may be asked), change or judge what the script said (the front does that): a line
+//! of ours is only added to its header.
 //! Read first: `answer`, which does the same for a client that speaks HTTP; FastCGI 1.0, 6.2.
 //!
 //! A piece becomes a record of its own, whatever record it was cut out of. It is the same one copy,
@@ -20,6 +21,8 @@ pub struct Forward {
     /// The header as far as it is here, then the body that came with it.
     held: Vec<u8>,
     body_bytes: u64,
+    /// A header line of ours that goes with it, unless it is 304.
+    line: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +40,8 @@ enum Stage {
 
 impl Forward {
     #[must_use]
-    pub const fn new(request_id: u16) -> Self {
-        Self { request_id, stage: Stage::Header, held: Vec::new(), body_bytes: 0 }
+    pub const fn new(request_id: u16, line: Vec<u8>) -> Self {
+        Self { request_id, stage: Stage::Header, held: Vec::new(), body_bytes: 0, line }
     }
 
     #[must_use]
@@ -105,8 +108,11 @@ impl Forward {
     /// Sends what is held, if the header is whole.
     pub fn start(&mut self, out: &mut Vec<u8>) {
         let Stage::Ready { status, header_bytes } = self.stage else { return };
-        let held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held);
         self.body_bytes += length(held.len().saturating_sub(header_bytes));
+        if status != 304 {
+            held.splice(..0, self.line.drain(..));
+        }
         fastcgi::emit_stream_of(out, self.request_id, Kind::Stdout, &held);
         self.stage = Stage::Sent { status };
     }
@@ -152,7 +158,7 @@ mod tests {
     fn nothing_goes_out_before_the_header_is_whole_whatever_the_pieces() {
         let text = b"Status: 404 Not Found\r\nA: b\r\n\r\nhello";
         for size in 1..=text.len() {
-            let (mut forward, mut out) = (Forward::new(300), Vec::new());
+            let (mut forward, mut out) = (Forward::new(300, Vec::new()), Vec::new());
             let mut seen = 0;
             for piece in text.chunks(size) {
                 seen += piece.len();
@@ -195,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_endless_header_is_passed_on() {
-        let (mut forward, mut out) = (Forward::new(1), Vec::new());
+        let (mut forward, mut out) = (Forward::new(1, Vec::new()), Vec::new());
         while !forward.is_ready() {
             forward.stdout(&[b'x'; 5000], &mut out);
         }
@@ -205,9 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_ours_comes_first_but_not_with_304() {
+        for (text, expected) in [
+            ("A: b\r\n\r\nhi", "C: d\r\nA: b\r\n\r\nhi"),
+            ("Status: 304 Not Modified\r\n\r\n", "Status: 304 Not Modified\r\n\r\n"),
+        ] {
+            let (mut forward, mut out) = (Forward::new(300, b"C: d\r\n".to_vec()), Vec::new());
+            forward.stdout(text.as_bytes(), &mut out);
+            forward.start(&mut out);
+            assert_eq!(stdout_of(&out), expected.as_bytes());
+            assert_eq!(forward.body_bytes(), if expected.ends_with("hi") { 2 } else { 0 });
+        }
+    }
+
+    #[test]
     fn a_connection_closed_without_an_end_gives_none() {
         let mut out = Vec::new();
-        assert_eq!(Forward::new(1).finish(None, &mut out), Ending::Close);
+        assert_eq!(Forward::new(1, Vec::new()).finish(None, &mut out), Ending::Close);
         assert!(out.is_empty());
     }
 }

@@ -11,7 +11,6 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wire::{HostId, Reader};
 
-use super::Config;
 use super::exchange::Exchange;
 use super::fastcgi::{self, Kind, Params, ProtocolStatus};
 use super::forward::Forward;
@@ -23,6 +22,7 @@ use super::request::{Method, Refusal, parse_decimal};
 use super::response::Response;
 use super::running::Running;
 use super::session::{Context, Output, PIPELINE_BYTES_MAX, Session, State};
+use super::{Config, sticky};
 
 /// The parameters of a request, as they go to php-fpm, and what we need to know of them.
 #[derive(Debug)]
@@ -33,6 +33,11 @@ struct Asked {
     length: Option<u64>,
     /// REMOTE_ADDR and REMOTE_PORT.
     client: Option<SocketAddr>,
+    is_https: bool,
+    /// HTTP_COOKIE: the client's Cookie lines.
+    cookie: Vec<u8>,
+    /// Of REQUEST_URI.
+    fingerprint: u64,
     words: Words,
 }
 
@@ -130,14 +135,18 @@ impl Session {
         };
         running.words = asked.words;
         running.ends.client = asked.client.unwrap_or(running.ends.client);
+        running.ends.is_https = asked.is_https;
+        let client = running.ends.client.ip();
+        running.affinity = sticky::affinity(cx.config, [&*asked.cookie].into_iter(), client);
         running.promised_bytes = asked.length;
         running.has_length = asked.length.is_some();
         if asked.length.is_some_and(|length| length > cx.config.body_max.0) {
             self.refuse(cx, 413);
             return;
         }
-        let response = Response::Records(Forward::new(request_id));
-        let exchange = Exchange::new(asked.params, asked.method.is_idempotent(), response);
+        let response = Response::Records(Forward::new(request_id, Vec::new()));
+        let is_idempotent = asked.method.is_idempotent();
+        let exchange = Exchange::new(asked.params, is_idempotent, asked.fingerprint, response);
         self.state = State::Php(Box::new(exchange));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }
@@ -227,7 +236,8 @@ impl Asked {
         let is_logged = !config.access_log.is_empty();
         let mut params = Params::new();
         let (mut method, mut uri, mut protocol) = (&b""[..], &b""[..], &b""[..]);
-        let (mut address, mut port) = (&b""[..], &b""[..]);
+        let (mut address, mut port, mut https, mut cookie) =
+            (&b""[..], &b""[..], &b""[..], &b""[..]);
         let (mut length, mut words) = (None, Words::default());
         let mut reader = Reader::new(stream);
         while !reader.is_empty() {
@@ -247,6 +257,8 @@ impl Asked {
                 b"SERVER_PROTOCOL" => protocol = value,
                 b"REMOTE_ADDR" => address = value,
                 b"REMOTE_PORT" => port = value,
+                b"HTTPS" => https = value,
+                b"HTTP_COOKIE" => cookie = value,
                 b"HTTP_REFERER" if is_logged => words.referer = value.to_vec(),
                 b"HTTP_USER_AGENT" if is_logged => words.agent = value.to_vec(),
                 _ => {}
@@ -266,6 +278,9 @@ impl Asked {
             method: text(method).map_or(Method::Other, Method::parse),
             length,
             client: client.map(|address| (address, port).into()),
+            is_https: !https.is_empty() && !https.eq_ignore_ascii_case(b"off"),
+            cookie: cookie.to_vec(),
+            fingerprint: sticky::fingerprint(uri),
             words,
         })
     }
@@ -397,7 +412,7 @@ mod tests {
         desk.talk(Second);
         let answer = [record(6, b"A: b\r\n\r\nhi"), record(3, &[0; 8])].concat();
         let orders = desk.feed(Input::Answered { bytes: &answer, is_closing: false });
-        assert_eq!(orders, [Output::Release(Second, None)]);
+        assert_eq!(orders, [Output::Keep(Second)]);
         let (bytes, orders) = desk.write();
         assert!(bytes.ends_with(END) && orders.is_empty());
         assert!(desk.session.wants_client() && !desk.session.is_in_flight());

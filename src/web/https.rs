@@ -42,8 +42,13 @@ impl Session {
     /// Bytes of a connection to the port of HTTPS, as long as the answer is `More`.
     pub fn open(&mut self, cx: Context<'_>, bytes: &[u8]) -> Opening {
         self.inbound.extend_from_slice(bytes);
-        if self.is_proxy_due && !self.take_proxy() {
-            return if self.is_closed() { Opening::Plain } else { Opening::More };
+        if self.is_proxy_due && !self.take_proxy(cx) {
+            if self.is_closed() {
+                return Opening::Plain;
+            }
+            if self.is_proxy_due {
+                return Opening::More;
+            }
         }
         match self.inbound.first() {
             None => Opening::More,
@@ -52,7 +57,10 @@ impl Session {
             Some(byte) if byte.is_ascii_uppercase() => {
                 self.is_misdirected = true;
                 self.ends.is_https = false;
-                self.try_head(cx);
+                // Else it goes on once its client is counted.
+                if self.outputs.is_empty() {
+                    self.try_head(cx);
+                }
                 Opening::Plain
             }
             Some(_) => {

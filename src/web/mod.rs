@@ -8,14 +8,18 @@
 
 pub mod access;
 pub mod answer;
+pub mod balance;
 pub mod body;
 pub mod coding;
 pub mod exchange;
 pub mod fastcgi;
 pub mod files;
+mod finish;
 pub mod forward;
 mod gateway;
 pub mod https;
+pub mod keepalive;
+pub mod limit;
 pub mod log;
 pub mod lookup;
 pub mod origin;
@@ -33,6 +37,7 @@ mod running;
 mod serve;
 pub mod session;
 pub mod site;
+pub mod sticky;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -41,9 +46,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
 use crate::units::{self, ByteCount, Cidr};
+use crate::wire::HostId;
 
+use balance::Balance;
 use place::Place;
+use sticky::Sticky;
+
+/// In `php_backup`: on each host the other one.
+const PEER: &str = "peer";
 
 /// Section `[web]`: the front that replaces nginx.
 #[derive(Debug, Clone, Deserialize)]
@@ -112,6 +124,25 @@ pub struct Config {
     pub php_status_port: Option<u16>,
     /// Path of that status (php-fpm: pm.status_path).
     pub php_status_path: String,
+    /// How both hosts' php-fpm share the requests (nginx: upstream, least_conn).
+    pub balance: Balance,
+    /// By host name: its share; 1 where nothing is said (nginx: server ... weight).
+    pub php_weight: BTreeMap<String, u16>,
+    /// The host whose php-fpm gets only what the other's cannot take, being out or full; "peer" on
+    /// each host for the other one; empty for none (nginx: server ... backup).
+    pub php_backup: String,
+    /// Whether a client stays with one host: `cookie`, `ip_hash` or `off` (nginx: sticky cookie,
+    /// ip_hash).
+    pub sticky: Sticky,
+    /// Name of that cookie.
+    pub sticky_cookie: String,
+    /// Connections to this host's php-fpm that may wait for a next request (nginx: keepalive); 0:
+    /// a connection for each request. Together with the requests they stay below
+    /// `php_requests_max`; the other host's php-fpm is left to its own front.
+    pub keepalive: usize,
+    /// How long one may wait: it occupies a worker of php-fpm meanwhile (nginx: keepalive_timeout).
+    #[serde(deserialize_with = "units::duration")]
+    pub keepalive_idle: Duration,
     /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
     /// caches are cold (nginx: slow_start).
     #[serde(deserialize_with = "units::duration")]
@@ -136,6 +167,15 @@ pub struct Config {
     pub body_max: ByteCount,
     /// Client connections at once; one more is closed at once.
     pub connections_max: usize,
+    /// Of these by one address, a /64 of IPv6; one more gets 503; 0: no limit (nginx: limit_conn).
+    /// Those of `set_real_ip_from` count by what the PROXY protocol says, and else not at all, for
+    /// one of them serves many clients.
+    pub connections_max_per_client: usize,
+    /// How often one client may ask for PHP, as in "10r/s" or "30r/m"; more gets 503 (nginx:
+    /// limit_req).
+    pub limit_req: Option<limit::Rate>,
+    /// Requests that may be ahead of that (nginx: limit_req ... burst, with nodelay).
+    pub limit_req_burst: u32,
     /// Access log in combined format with upstream, time and tries; empty for none.
     pub access_log: String,
     /// Where a web server in front finds PHP on both hosts as if it were one php-fpm, as in
@@ -180,6 +220,13 @@ impl Default for Config {
             php_requests_max: 16,
             php_status_port: None,
             php_status_path: "/status".into(),
+            balance: Balance::RoundRobin,
+            php_weight: BTreeMap::new(),
+            php_backup: String::new(),
+            sticky: Sticky::Off,
+            sticky_cookie: "srv_id".into(),
+            keepalive: 8,
+            keepalive_idle: Duration::from_millis(100),
             slow_start: Duration::from_secs(10),
             queue_limit: Duration::from_secs(10),
             connect_limit: Duration::from_millis(250),
@@ -188,6 +235,9 @@ impl Default for Config {
             idle_limit: Duration::from_secs(65),
             body_max: ByteCount(64 << 20),
             connections_max: 4096,
+            connections_max_per_client: 0,
+            limit_req: None,
+            limit_req_burst: 0,
             access_log: String::new(),
             fastcgi_listen: Vec::new(),
             fastcgi_allow: Vec::new(),
@@ -198,6 +248,45 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn weight(&self, hosts: &upstream::Hosts<'_>, host: HostId) -> u16 {
+        self.php_weight.get(&hosts.names[host.index()]).copied().unwrap_or(1)
+    }
+
+    /// The host that is a backup for the other one, as this host sees it.
+    pub(crate) fn backup(&self, hosts: &upstream::Hosts<'_>) -> Option<HostId> {
+        if self.php_backup == PEER {
+            return Some(hosts.me.other());
+        }
+        HostId::ALL.into_iter().find(|host| hosts.names[host.index()] == self.php_backup)
+    }
+
+    /// What is wrong with its balancing, given the names of the hosts.
+    pub fn check_hosts(&self, names: [&str; 2]) -> Result<(), String> {
+        for (name, weight) in &self.php_weight {
+            if !names.contains(&name.as_str()) {
+                return Err(format!(
+                    "web.php_weight: there is no host {name:?}: write {} or {}",
+                    names[0], names[1]
+                ));
+            }
+            if !(1..=balance::WEIGHT_MAX).contains(weight) {
+                return Err(format!(
+                    "web.php_weight: {name} = {weight}: write 1 to {}; `php_backup` or `tandem php \
+                     drain` for none",
+                    balance::WEIGHT_MAX
+                ));
+            }
+        }
+        let backup = self.php_backup.as_str();
+        if !backup.is_empty() && backup != PEER && !names.contains(&backup) {
+            return Err(format!(
+                "web.php_backup: there is no host {backup:?}: write {}, {} or \"{PEER}\"",
+                names[0], names[1]
+            ));
+        }
+        Ok(())
+    }
+
     /// What is wrong with it, and what to write instead.
     /// `inside`: the pair's addresses on the inside link.
     pub fn check(&self, inside: &[IpAddr]) -> Result<(), String> {
@@ -212,6 +301,22 @@ impl Config {
         }
         if self.proxy_protocol && self.set_real_ip_from.is_empty() {
             return Err("web.proxy_protocol: write who may speak it into set_real_ip_from".into());
+        }
+        if !sticky::is_name(&self.sticky_cookie) {
+            return Err(format!(
+                "web.sticky_cookie: {:?} is no name of a cookie: write letters, digits, _ and -",
+                self.sticky_cookie
+            ));
+        }
+        if self.limit_req_burst > 0 && self.limit_req.is_none() {
+            return Err("web.limit_req_burst: needs limit_req, as in \"10r/s\"".into());
+        }
+        if self.keepalive_idle > limits::WEB_KEEP_AGE_MAX {
+            return Err(format!(
+                "web.keepalive_idle: a kept connection occupies a worker of php-fpm: write {} ms \
+                 or less",
+                limits::WEB_KEEP_AGE_MAX.as_millis()
+            ));
         }
         place::check(&self.fastcgi_listen, &self.fastcgi_allow, inside)?;
         https::check(self)?;
@@ -240,8 +345,12 @@ pub struct Status {
 pub struct PeerStatus {
     pub name: String,
     pub is_up: bool,
+    /// An operator spares it.
+    pub is_draining: bool,
     /// Why it is not up; empty while it is.
     pub reason: String,
     pub in_flight: usize,
+    /// Connections that are kept for a next request.
+    pub idle: usize,
     pub requests: u64,
 }

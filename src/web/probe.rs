@@ -59,6 +59,8 @@ struct Told {
     manager: String,
     #[serde(rename = "total processes")]
     workers: usize,
+    #[serde(rename = "listen queue", default)]
+    waiting: usize,
 }
 
 impl Probe {
@@ -85,7 +87,8 @@ impl Probe {
     pub fn told(&self) -> Option<Pool> {
         let start = self.answer.iter().position(|&byte| byte == b'{')?;
         let told: Told = serde_json::from_slice(self.answer.get(start..)?).ok()?;
-        Some(Pool { workers: (told.manager == "static").then_some(told.workers) })
+        let workers = (told.manager == "static").then_some(told.workers);
+        Some(Pool { workers, waiting: told.waiting })
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
         for (manager, workers) in [("static", Some(7)), ("dynamic", None)] {
             let text = format!(
                 "Content-Type: application/json\r\n\r\n{{\"pool\":\"www\",\
-                 \"process manager\":\"{manager}\",\"listen queue\":0,\
+                 \"process manager\":\"{manager}\",\"listen queue\":2,\
                  \"total processes\":7}}"
             );
             let length = u8::try_from(text.len()).expect("short");
@@ -117,7 +120,7 @@ mod tests {
             let head = [1, 6, 0, 1, 0, length, 0, 0];
             assert_eq!(probe.handle(&[&head, text.as_bytes()].concat()), None);
             assert_eq!(probe.handle(&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some(true));
-            assert_eq!(probe.told(), Some(Pool { workers }));
+            assert_eq!(probe.told(), Some(Pool { workers, waiting: 2 }));
         }
         assert_eq!(Probe::default().told(), None);
     }

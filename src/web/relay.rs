@@ -5,6 +5,7 @@
 
 use std::mem;
 
+use crate::limits;
 use crate::wire::HostId;
 
 use super::answer::Ending;
@@ -12,6 +13,7 @@ use super::exchange::{Exchange, Phase, Step};
 use super::lookup::Lookup;
 use super::path;
 use super::session::{Context, Output, Session, State};
+use super::sticky;
 use super::upstream::Evidence;
 
 impl Session {
@@ -30,9 +32,34 @@ impl Session {
 
     pub(super) fn assigned(&mut self, cx: Context<'_>, host: HostId) {
         if let State::Php(exchange) = &mut self.state {
-            exchange.assigned(host);
+            let running = self.running.as_ref();
+            let line = running.map_or_else(Vec::new, |running| {
+                sticky::line(cx.config, running.affinity, host, running.ends.is_https)
+            });
+            exchange.assigned(host, line);
             self.deadline = Some(cx.now + cx.config.connect_limit);
             self.order(Output::Connect(host));
+        }
+    }
+
+    /// A PHP request came further.
+    pub(super) fn progress(&mut self, cx: Context<'_>, change: impl FnOnce(&mut Exchange)) {
+        if let State::Php(exchange) = &mut self.state {
+            change(exchange);
+            let limit = if exchange.is_unread() {
+                cx.config.answer_limit.min(limits::WEB_UNREAD_LIMIT)
+            } else {
+                cx.config.answer_limit
+            };
+            self.deadline = Some(cx.now + limit);
+        }
+    }
+
+    pub(super) fn found_read(&mut self, cx: Context<'_>, is_read: bool) {
+        if let State::Php(exchange) = &mut self.state {
+            let step = exchange.found_read(is_read);
+            self.deadline = Some(cx.now + cx.config.answer_limit);
+            self.step(cx, step, None);
         }
     }
 
@@ -65,6 +92,14 @@ impl Session {
             running.status = exchange.response().status().unwrap_or(running.status);
             running.body_bytes = exchange.response().body_bytes();
         }
+        if step == Step::Again {
+            exchange.again();
+            self.deadline = Some(cx.now + cx.config.connect_limit);
+            if let Some(host) = host {
+                self.order(Output::Connect(host));
+            }
+            return;
+        }
         if let Step::Retry(_) | Step::Move = step {
             exchange.requeue(if let Step::Retry(status) = step { status } else { 503 });
             let tried = exchange.tried();
@@ -80,7 +115,11 @@ impl Session {
             self.look_inside(cx, &target, lines);
             return;
         }
-        self.release(host, evidence);
+        let is_clean = exchange.is_clean() && matches!(step, Step::Done(_));
+        match host {
+            Some(host) if is_clean => self.order(Output::Keep(host)),
+            Some(_) | None => self.release(host, evidence),
+        }
         match step {
             Step::Fail(status) => {
                 let extra = if status == 503 { "Retry-After: 1\r\n" } else { "" };
@@ -92,7 +131,12 @@ impl Session {
                 }
                 self.finish(cx);
             }
-            Step::Abort | Step::Continue | Step::Retry(_) | Step::Move | Step::Inside => {
+            Step::Abort
+            | Step::Continue
+            | Step::Retry(_)
+            | Step::Move
+            | Step::Again
+            | Step::Inside => {
                 self.is_cut = true;
                 if let Some(running) = &mut self.running {
                     running.terms.is_keep_alive = false;

@@ -21,12 +21,12 @@ impl Response {
         Self::Http(Answer::default())
     }
 
-    /// As before the first byte, for another try.
+    /// As before the first byte, for another try, with a header line of ours or none.
     #[must_use]
-    pub fn again(&self) -> Self {
+    pub fn again(&self, line: Vec<u8>) -> Self {
         match self {
-            Self::Http(_) => Self::http(),
-            Self::Records(forward) => Self::Records(Forward::new(forward.request_id())),
+            Self::Http(_) => Self::Http(Answer::with_line(line)),
+            Self::Records(forward) => Self::Records(Forward::new(forward.request_id(), line)),
         }
     }
 

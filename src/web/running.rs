@@ -10,6 +10,7 @@ use super::log::Words;
 use super::params::Ends;
 use super::reply::Terms;
 use super::request;
+use super::sticky::Affinity;
 
 /// The request that is being answered.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Running {
     pub(super) has_length: bool,
     /// CONTENT_LENGTH, as a web server at the FastCGI port gave it.
     pub(super) promised_bytes: Option<u64>,
+    pub(super) affinity: Affinity,
     /// The client may still be sending something that nobody will read.
     pub(super) is_lingering: bool,
 }
@@ -62,6 +64,7 @@ impl Running {
             inside: None,
             has_length: false,
             promised_bytes: None,
+            affinity: Affinity::Nobody,
             is_lingering: false,
         }
     }

@@ -22,7 +22,7 @@ use super::response::Response;
 use super::running::Running;
 use super::session::{Context, Output, Session, State};
 use super::site::Gate;
-use super::{https, origin, params, path, proxy};
+use super::{https, origin, params, path, proxy, sticky};
 
 impl Session {
     /// A whole head is here, in the first `head_bytes` of `inbound`, where it stays until the
@@ -55,8 +55,9 @@ impl Session {
         }
     }
 
-    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet.
-    pub(super) fn take_proxy(&mut self) -> bool {
+    /// Takes the PROXY protocol's header off the front. False: there is nothing behind it yet, or
+    /// its client is to be counted first.
+    pub(super) fn take_proxy(&mut self, cx: Context<'_>) -> bool {
         match proxy::parse(&self.inbound) {
             Parsed::More => false,
             Parsed::Wrong => {
@@ -68,6 +69,10 @@ impl Session {
                 self.inbound.drain(..length.min(self.inbound.len()));
                 if let Some((client, local)) = ends {
                     self.ends = Ends { client, local, is_https: self.ends.is_https };
+                    if cx.config.connections_max_per_client > 0 {
+                        self.order(Output::Count);
+                        return false;
+                    }
                 }
                 !self.inbound.is_empty()
             }
@@ -222,7 +227,13 @@ impl Session {
                 return;
             }
         };
-        let exchange = Exchange::new(params, head.method.is_idempotent(), Response::http());
+        if let Some(running) = &mut self.running {
+            let cookies = request::values(head.headers, "cookie");
+            running.affinity = sticky::affinity(cx.config, cookies, ends.client.ip());
+        }
+        let fingerprint = sticky::fingerprint(head.target.as_bytes());
+        let is_idempotent = head.method.is_idempotent();
+        let exchange = Exchange::new(params, is_idempotent, fingerprint, Response::http());
         self.state = State::Php(Box::new(exchange));
         self.deadline = Some(cx.now + cx.config.request_limit);
     }

@@ -14,6 +14,9 @@
 //!                            Discarding (an unwanted body) <---------- Closing -> Lingering
 //! ```
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
@@ -29,6 +32,7 @@ use super::port::Port;
 use super::reply::{Pages, Stamp};
 use super::running::Running;
 use super::site::Sites;
+use super::sticky::Affinity;
 use super::upstream::Evidence;
 use super::{Config, origin, request};
 
@@ -44,15 +48,17 @@ pub struct Session {
     pub(super) state: State,
     pub(super) running: Option<Box<Running>>,
     pub(super) outputs: heapless::Deque<Output, 8>,
-    finished: Option<Box<Entry>>,
+    pub(super) finished: Option<Box<Entry>>,
     pub(super) deadline: Option<Instant>,
     /// While bytes wait for the client: until when some of them must have gone.
-    write_deadline: Option<Instant>,
-    has_served: bool,
-    is_read_closed: bool,
-    is_head_due: bool,
+    pub(super) write_deadline: Option<Instant>,
+    pub(super) has_served: bool,
+    pub(super) is_read_closed: bool,
+    pub(super) is_head_due: bool,
     /// The PROXY protocol's header comes first.
     pub(super) is_proxy_due: bool,
+    /// Its client has too many connections: the first request is refused.
+    is_one_too_many: bool,
     /// The client is a web server that speaks FastCGI (see `gateway`).
     pub(super) port: Option<Box<Port>>,
     /// It came without TLS to the port of HTTPS.
@@ -94,6 +100,10 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub enum Input<'a> {
     Received(&'a [u8]),
+    /// The client's connections were counted: whether this is one too many.
+    Counted {
+        is_one_too_many: bool,
+    },
     /// The handshake of TLS is over: the first request has all its time.
     Secured,
     /// The client sends no more.
@@ -116,7 +126,15 @@ pub enum Input<'a> {
     Assigned(HostId),
     /// No peer, and no place in the queue.
     Unassigned,
+    /// A connection to the peer begins; whether php-fpm is asked to keep it.
+    Connecting {
+        keeps: bool,
+    },
+    /// A kept connection is there already.
+    Reused,
     Connected,
+    /// As `AskRead` wanted to know: php-fpm has read the request, or it has to be waited for.
+    FoundRead(bool),
     /// No connection; the evidence against the peer, unless the fault is ours.
     ConnectFailed(Option<Evidence>),
     /// Bytes of php-fpm; whether it is known to have closed its end behind them.
@@ -138,6 +156,8 @@ pub enum Input<'a> {
 /// What the hands do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
+    /// The PROXY protocol named the client of the connection: count it, answer with `Counted`.
+    Count,
     /// Look at `candidate`, keep the file open if it is one, answer with `Looked`.
     Look,
     /// Move `take_stored` to the body's file.
@@ -148,9 +168,15 @@ pub enum Output {
         is_charged: bool,
     },
     LeaveQueue,
+    /// Connect to this peer, or take a kept connection if the exchange `may_reuse`. Answered with
+    /// `Connecting`, `Reused` or `ConnectFailed`.
     Connect(HostId),
     /// Close the connection to this peer; the evidence against it, if there is any.
     Release(HostId, Option<Evidence>),
+    /// Leave the connection to this peer for another request, or close it.
+    Keep(HostId),
+    /// Find out whether the request was read from its kept connection.
+    AskRead,
     /// A request is answered: `take_finished`.
     Finished,
     /// Close the sending side.
@@ -177,6 +203,7 @@ impl Session {
             deadline: Some(now + config.request_limit),
             write_deadline: None,
             has_served: false,
+            is_one_too_many: false,
             is_read_closed: false,
             is_head_due: false,
             is_proxy_due: config.proxy_protocol
@@ -190,7 +217,8 @@ impl Session {
     pub fn handle(&mut self, cx: Context<'_>, input: Input<'_>) {
         match input {
             Input::Received(bytes) => self.receive(cx, bytes),
-            Input::Secured => self.deadline = Some(cx.now + cx.config.request_limit),
+            Input::Counted { is_one_too_many } => self.counted(cx, is_one_too_many),
+            Input::Secured => self.deadline = Some(cx.now + self.first_limit(cx)),
             Input::ReadClosed => self.read_closed(cx),
             Input::Gone => self.abandon(cx),
             Input::Wrote(count) => self.wrote(cx, count),
@@ -212,29 +240,26 @@ impl Session {
             }
             Input::Assigned(host) => self.assigned(cx, host),
             Input::Unassigned => self.consider(cx, None, Exchange::unassigned),
-            Input::Connected => {
+            Input::Connecting { keeps } => {
                 if let State::Php(exchange) = &mut self.state {
-                    exchange.connected();
-                    self.deadline = Some(cx.now + cx.config.answer_limit);
+                    exchange.begun(keeps);
                 }
             }
+            Input::Reused => self.progress(cx, Exchange::reused),
+            Input::Connected => self.progress(cx, Exchange::connected),
+            Input::FoundRead(is_read) => self.found_read(cx, is_read),
             Input::ConnectFailed(evidence) => {
                 self.consider(cx, evidence, Exchange::connect_failed);
             }
             Input::Answered { bytes, is_closing } => self.answered(cx, Some((bytes, is_closing))),
             Input::AnswerEnded => self.answered(cx, None),
-            Input::AnswerReset => self.consider(cx, None, |exchange| exchange.broken(502)),
+            Input::AnswerReset => self.consider(cx, None, Exchange::reset),
             Input::UpstreamWriteFailed => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.write_failed();
                 }
             }
-            Input::UpstreamWrote(count) => {
-                if let State::Php(exchange) = &mut self.state {
-                    exchange.wrote(count);
-                    self.deadline = Some(cx.now + cx.config.answer_limit);
-                }
-            }
+            Input::UpstreamWrote(count) => self.progress(cx, |exchange| exchange.wrote(count)),
             Input::StdinBytes(bytes) => {
                 if let State::Php(exchange) = &mut self.state {
                     exchange.push_stdin(bytes);
@@ -298,6 +323,12 @@ impl Session {
         self.exchange().is_some_and(|exchange| exchange.phase() != Phase::Collecting)
     }
 
+    /// Whether `Connect` may be answered with a kept connection.
+    #[must_use]
+    pub fn may_reuse(&self) -> bool {
+        self.exchange().is_some_and(Exchange::may_reuse)
+    }
+
     /// The part of the file that is still to be sent.
     #[must_use]
     pub const fn file(&self) -> Option<Span> {
@@ -314,6 +345,15 @@ impl Session {
     #[must_use]
     pub fn exchange(&self) -> Option<&Exchange> {
         if let State::Php(exchange) = &self.state { Some(exchange) } else { None }
+    }
+
+    /// Whom the request that is being answered comes from, and whom it is bound to.
+    #[must_use]
+    pub fn client(&self) -> (IpAddr, Affinity) {
+        match &self.running {
+            Some(running) => (running.ends.client.ip(), running.affinity),
+            None => (self.ends.client.ip(), Affinity::Nobody),
+        }
     }
 
     /// The bytes that `Output::Spool` is about.
@@ -377,7 +417,7 @@ impl Session {
             self.receive_records(cx, &bytes);
             return;
         }
-        if self.is_proxy_due && !self.take_proxy() {
+        if self.is_proxy_due && !self.take_proxy(cx) {
             return;
         }
         // One that came in a single read is measured as one that came in many.
@@ -393,7 +433,27 @@ impl Session {
             return;
         };
         self.scanned = 0;
-        self.begin(cx, head_bytes);
+        if self.is_one_too_many {
+            self.refuse(cx, 503);
+        } else {
+            self.begin(cx, head_bytes);
+        }
+    }
+
+    /// It is told once its request is here: an answer that nobody asked for yet is taken for none.
+    fn counted(&mut self, cx: Context<'_>, is_one_too_many: bool) {
+        self.is_one_too_many = is_one_too_many;
+        if is_one_too_many {
+            self.deadline = Some(cx.now + self.first_limit(cx));
+        }
+        if matches!(self.state, State::Head) && !self.inbound.is_empty() {
+            self.try_head(cx);
+        }
+    }
+
+    /// How long the first request may take to come.
+    const fn first_limit(&self, cx: Context<'_>) -> Duration {
+        if self.is_one_too_many { limits::WEB_LINGER_LIMIT } else { cx.config.request_limit }
     }
 
     fn read_closed(&mut self, cx: Context<'_>) {
@@ -482,80 +542,13 @@ impl Session {
                 Phase::Talking(_) if is_blocked => {
                     self.deadline = Some(cx.now + cx.config.answer_limit);
                 }
+                Phase::Talking(_) if exchange.is_unread() => self.order(Output::AskRead),
                 Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
             },
             State::File(_) | State::Looking { .. } => self.abandon(cx),
             State::Discarding(_) | State::Closing { .. } | State::Lingering => self.close(),
             State::Closed => self.deadline = None,
         }
-    }
-
-    /// The request is answered as far as it will be.
-    pub(super) fn finish(&mut self, cx: Context<'_>) {
-        let Some(running) = self.running.take() else { return };
-        self.has_served = true;
-        if let Some(port) = &mut self.port {
-            port.end();
-        }
-        self.record(cx.now, &running);
-        let is_body_left = !running.rest.is_ended();
-        let may_go_on = running.terms.is_keep_alive && !cx.is_draining && !self.is_read_closed;
-        self.state = if !may_go_on || (is_body_left && running.is_continue_due) {
-            let is_lingering = running.is_lingering || is_body_left || !self.inbound.is_empty();
-            self.inbound = Vec::new();
-            State::Closing { is_lingering }
-        } else if is_body_left {
-            State::Discarding(running.rest)
-        } else {
-            State::Head
-        };
-        self.deadline = Some(cx.now + cx.config.request_limit);
-        if matches!(self.state, State::Head) {
-            self.mark_head_due(cx);
-        }
-        if matches!(self.state, State::Discarding(_)) {
-            let bytes = std::mem::take(&mut self.inbound);
-            self.receive_body(cx, &bytes);
-        }
-        if self.pending().is_empty() {
-            self.wrote(cx, 0);
-        }
-    }
-
-    pub(super) fn record(&mut self, now: Instant, running: &Running) {
-        self.finished = Some(Box::new(Entry {
-            client: running.ends.client,
-            request: running.words.clone(),
-            status: running.status,
-            body_bytes: running.body_bytes,
-            elapsed: now.since(running.started_at),
-            upstream: running.upstream,
-            tries: running.tries,
-        }));
-        self.order(Output::Finished);
-    }
-
-    pub(super) fn close(&mut self) {
-        if !matches!(self.state, State::Closed) {
-            self.state = State::Closed;
-            self.deadline = None;
-            self.write_deadline = None;
-            self.order(Output::Close);
-        }
-    }
-
-    /// The answer is out or on its way; what the client still sends is thrown away for a while.
-    pub(super) fn linger(&mut self) {
-        if !matches!(self.state, State::Lingering | State::Closed) {
-            self.state = State::Closing { is_lingering: true };
-        }
-    }
-
-    /// Bytes of a next request are here already, or the connection is idle.
-    pub(super) fn mark_head_due(&mut self, cx: Context<'_>) {
-        self.is_head_due = !self.inbound.is_empty();
-        let limit = if self.is_head_due { cx.config.request_limit } else { cx.config.idle_limit };
-        self.deadline = Some(cx.now + limit);
     }
 
     pub(super) fn order(&mut self, output: Output) {
@@ -639,6 +632,9 @@ mod tests {
                     | Output::LeaveQueue
                     | Output::Connect(_)
                     | Output::Release(..)
+                    | Output::Keep(_)
+                    | Output::AskRead
+                    | Output::Count
                     | Output::Shutdown
                     | Output::Close => self.orders.push(output),
                 }
@@ -707,7 +703,7 @@ mod tests {
         assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
         desk.talk(First);
         desk.answer(HELLO);
-        assert_eq!(desk.orders(), [Output::Connect(First), Output::Release(First, None)]);
+        assert_eq!(desk.orders(), [Output::Connect(First), Output::Keep(First)]);
         assert!(desk.session.is_head_due() && !desk.session.wants_client());
         desk.feed(Input::Proceed);
         assert_eq!(desk.orders(), [Output::Acquire { tried: [false; 2], is_charged: false }]);
@@ -747,6 +743,73 @@ mod tests {
         desk.pass(desk.config.answer_limit);
         assert_eq!(desk.entries[0].status, 504);
         assert!(desk.write().starts_with("HTTP/1.1 504 "));
+    }
+
+    /// On a kept connection, to the point where the request is written.
+    fn reuse(desk: &mut Desk) {
+        desk.feed(Input::Assigned(First));
+        assert!(desk.session.may_reuse());
+        desk.feed(Input::Reused);
+        let count = desk.session.exchange().map_or(0, |exchange| exchange.pending().len());
+        desk.feed(Input::UpstreamWrote(count));
+        desk.orders();
+    }
+
+    #[test]
+    fn a_stale_connection_costs_a_fresh_one_to_the_same_peer_and_no_try() {
+        for end in [Input::AnswerEnded, Input::AnswerReset] {
+            let mut desk = Desk::new();
+            desk.receive(GET_PHP);
+            reuse(&mut desk);
+            desk.feed(end);
+            assert_eq!(desk.orders(), [Output::Connect(First)]);
+            assert!(!desk.session.may_reuse(), "once");
+            desk.feed(Input::Connected);
+            let count = desk.session.exchange().map_or(0, |exchange| exchange.pending().len());
+            desk.feed(Input::UpstreamWrote(count));
+            desk.answer(HELLO);
+            assert_eq!(desk.orders(), [Output::Keep(First)]);
+            assert!(desk.write().ends_with("hello"));
+            assert_eq!((desk.entries[0].tries, desk.entries[0].upstream), (1, Some(First)));
+        }
+        let mut desk = Desk::new();
+        desk.receive(POST_PHP);
+        desk.feed(Input::Assigned(First));
+        assert!(!desk.session.may_reuse(), "it could have been executed");
+    }
+
+    #[test]
+    fn a_request_that_nobody_reads_leaves_its_kept_connection_and_one_that_is_read_stays() {
+        for is_read in [false, true] {
+            let mut desk = Desk::new();
+            desk.receive(GET_PHP);
+            reuse(&mut desk);
+            desk.pass(limits::WEB_UNREAD_LIMIT);
+            assert_eq!(desk.orders(), [Output::AskRead]);
+            desk.feed(Input::FoundRead(is_read));
+            if is_read {
+                assert_eq!(desk.orders(), []);
+                desk.pass(desk.config.answer_limit);
+                let acquire = Output::Acquire { tried: [true, false], is_charged: true };
+                assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
+            } else {
+                assert_eq!(desk.orders(), [Output::Connect(First)]);
+            }
+        }
+    }
+
+    #[test]
+    fn one_connection_too_many_is_told_with_its_first_answer() {
+        let mut desk = Desk::new();
+        desk.feed(Input::Counted { is_one_too_many: true });
+        assert!(desk.session.pending().is_empty(), "nobody asked yet");
+        desk.receive("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(desk.write().starts_with("HTTP/1.1 503 "));
+        assert_eq!(desk.orders(), [Output::Shutdown]);
+        let mut desk = Desk::new();
+        desk.feed(Input::Counted { is_one_too_many: true });
+        desk.pass(limits::WEB_LINGER_LIMIT);
+        assert_eq!(desk.orders(), [Output::Close], "it has less time than others");
     }
 
     #[test]

@@ -11,12 +11,12 @@
 //!        <----------------------------------------------------------------------------
 //!                              2 probes in a row answered
 //! ```
-//! A reset after the connection was made counts for nothing: it is evidence about the request, and
-//! one poisonous GET would else take out both peers (facts/web.md, fact 3).
+//! A reset after the connection was made takes nobody out: it is evidence about the request. Three
+//! different requests that are reset in a row make the next ping come at once.
 //!
 //! A ping that is late while the pool's own status answers is a busy peer, not a hung one: it
 //! stays, and gets what the other one has no room for. A peer that returns begins with a sixteenth
-//! of its share (`WEIGHT_FULL`). Retries after an unknown outcome are paid from one budget.
+//! of its share (`balance`). Retries after an unknown outcome are paid from one budget.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,6 +25,10 @@ use std::time::Duration;
 use crate::limits;
 use crate::time::{Instant, Rng, earliest};
 use crate::wire::HostId;
+
+use super::Config;
+use super::balance::{Balance, Want};
+use super::keepalive::Keepalive;
 
 /// Finds a waiting request's session again: slot and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +40,15 @@ pub struct Ticket {
 /// The group of both peers.
 #[derive(Debug)]
 pub struct Upstream {
-    peers: [Peer; 2],
-    slow_start: Duration,
+    pub(super) peers: [Peer; 2],
+    pub(super) keepalive: Keepalive,
+    pub(super) balance: Balance,
+    pub(super) slow_start: Duration,
     /// What retries are paid from: a request earns 1, a retry costs `WEB_RETRY_REQUESTS`.
     budget: u32,
     budget_max: u32,
     waiting: VecDeque<Waiting>,
-    orders: VecDeque<Order>,
+    pub(super) orders: VecDeque<Order>,
     rng: Rng,
 }
 
@@ -51,39 +57,47 @@ pub struct Upstream {
 pub struct Pool {
     /// Its workers, if their number is fixed.
     pub workers: Option<usize>,
+    /// Connections that wait for a worker (php-fpm: listen queue).
+    pub waiting: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     ticket: Ticket,
-    tried: [bool; 2],
+    want: Want,
 }
 
 #[derive(Debug)]
-struct Peer {
-    is_host_alive: bool,
+pub(super) struct Peer {
+    pub(super) is_host_alive: bool,
+    pub(super) weight: u16,
+    /// Asked only for what the other one cannot take.
+    pub(super) is_backup: bool,
+    /// An operator spares it.
+    pub(super) is_draining: bool,
     /// Why it is out; `None` while it is up.
     down: Option<Evidence>,
     failures: u8,
     successes: u8,
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// The cap: as configured, and as far as the pool has workers for it.
     config_max: usize,
-    requests_max: usize,
+    pub(super) requests_max: usize,
     /// nginx: ngx_http_upstream_rr_peer_t.current_weight.
-    current: i32,
+    pub(super) current: i32,
     /// Since when it is back, until its share is whole again.
-    returned_at: Option<Instant>,
+    pub(super) returned_at: Option<Instant>,
+    /// Different requests that were reset there, with nothing from it between them.
+    resets: heapless::Vec<u64, { limits::WEB_RESETS_MAX }>,
     probe: Probe,
     /// When it last sent a client's answer, or its pool's status.
     heard_at: Option<Instant>,
     /// The last ping was late, and yet it lives.
-    is_busy: bool,
-    requests: u64,
+    pub(super) is_busy: bool,
+    /// Its pool's status told of connections that wait for a worker.
+    is_crowded: bool,
+    pub(super) requests: u64,
 }
-
-/// A peer's weight when it has its whole share.
-const WEIGHT_FULL: i32 = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Probe {
@@ -143,18 +157,34 @@ pub enum Order {
     EndProbe(HostId),
     /// The peer is silent or gone: offer every request in flight there to the other peer.
     Lost(HostId),
+    /// Close this kept connection.
+    CloseIdle(u32),
+}
+
+/// Which hosts there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Hosts<'a> {
+    /// Whose php-fpm is asked over loopback.
+    pub me: HostId,
+    pub names: &'a [String; 2],
 }
 
 impl Upstream {
     #[must_use]
-    pub fn new(requests_max: usize, slow_start: Duration, now: Instant, seed: u64) -> Self {
-        let requests_max = requests_max.max(1);
+    pub fn new(config: &Config, hosts: &Hosts<'_>, now: Instant, seed: u64) -> Self {
+        let requests_max = config.php_requests_max.max(1);
         // A host that dies with all its requests must not empty it: twice the cap.
         let retries = u32::try_from(requests_max).unwrap_or(u32::MAX).saturating_mul(2);
         let budget = retries.saturating_mul(limits::WEB_RETRY_REQUESTS);
         Self {
-            peers: [Peer::new(requests_max, now), Peer::new(requests_max, now)],
-            slow_start,
+            peers: HostId::ALL.map(|host| Peer {
+                weight: config.weight(hosts, host),
+                is_backup: config.backup(hosts) == Some(host),
+                ..Peer::new(requests_max, now)
+            }),
+            balance: config.balance,
+            keepalive: Keepalive::new(hosts.me, config.keepalive, config.keepalive_idle),
+            slow_start: config.slow_start,
             budget,
             budget_max: budget,
             waiting: VecDeque::new(),
@@ -163,46 +193,44 @@ impl Upstream {
         }
     }
 
-    /// Other limits from now on; what is known of the peers stays.
-    pub fn configure(&mut self, requests_max: usize, slow_start: Duration) {
-        self.slow_start = slow_start;
-        for peer in &mut self.peers {
+    /// Other settings from now on; what is known of the peers stays.
+    pub fn configure(&mut self, config: &Config, hosts: &Hosts<'_>) {
+        self.slow_start = config.slow_start;
+        self.balance = config.balance;
+        self.keepalive.configure(config.keepalive, config.keepalive_idle);
+        for host in HostId::ALL {
+            let peer = self.peer_mut(host);
             // A pool's own limit comes back with its next status.
-            peer.config_max = requests_max.max(1);
+            peer.config_max = config.php_requests_max.max(1);
             peer.requests_max = peer.config_max;
+            peer.weight = config.weight(hosts, host);
+            peer.is_backup = config.backup(hosts) == Some(host);
         }
+        self.close_excess();
     }
 
-    /// Asks for a peer that is not in `tried`. A retry waits at the head of the queue; it is
+    /// Asks for a peer that was not tried. A retry waits at the head of the queue; it is
     /// charged to the budget where the first try may have been executed.
-    pub fn acquire(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        tried: [bool; 2],
-        is_charged: bool,
-    ) -> Pick {
+    pub fn acquire(&mut self, now: Instant, ticket: Ticket, want: Want, is_charged: bool) -> Pick {
+        let tried = want.tried;
         if tried == [true, true] {
             return Pick::Nothing;
         }
         let is_retry = tried != [false, false];
         if !is_retry {
             self.budget = self.budget_max.min(self.budget + 1);
-        } else if is_charged {
-            let Some(rest) = self.budget.checked_sub(limits::WEB_RETRY_REQUESTS) else {
-                return Pick::Nothing;
-            };
-            self.budget = rest;
+        } else if is_charged && !self.charge() {
+            return Pick::Nothing;
         }
         // Nobody overtakes those who wait, unless they wait for the other peer.
-        let is_first = is_retry || !self.waiting.iter().any(|other| other.tried == tried);
-        if is_first && let Some(host) = self.pick(now, tried) {
+        let is_first = is_retry || !self.waiting.iter().any(|other| other.want.tried == tried);
+        if is_first && let Some(host) = self.pick(now, want) {
             return Pick::Peer(host);
         }
         if self.waiting.len() >= limits::WEB_QUEUE_MAX {
             return Pick::Nothing;
         }
-        let waiting = Waiting { ticket, tried };
+        let waiting = Waiting { ticket, want };
         if is_retry {
             self.waiting.push_front(waiting);
         } else {
@@ -211,11 +239,24 @@ impl Upstream {
         Pick::Queued
     }
 
+    /// Pays for a second try of a request whose first may have been executed. False: there is no
+    /// budget for it.
+    #[must_use]
+    pub fn charge(&mut self) -> bool {
+        match self.budget.checked_sub(limits::WEB_RETRY_REQUESTS) {
+            Some(rest) => {
+                self.budget = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// The first waiting request that a peer has room for.
     pub fn next_assigned(&mut self, now: Instant) -> Option<(Ticket, HostId)> {
         for index in 0..self.waiting.len() {
             let waiting = *self.waiting.get(index)?;
-            if let Some(host) = self.pick(now, waiting.tried) {
+            if let Some(host) = self.pick(now, waiting.want) {
                 self.waiting.remove(index);
                 return Some((waiting.ticket, host));
             }
@@ -229,7 +270,8 @@ impl Upstream {
     }
 
     /// A request's connection to this peer is closed.
-    pub fn release(&mut self, host: HostId) {
+    pub fn release(&mut self, host: HostId, ticket: Ticket) {
+        self.keepalive.heard(ticket);
         let peer = self.peer_mut(host);
         debug_assert!(peer.in_flight > 0, "released more often than assigned");
         peer.in_flight = peer.in_flight.saturating_sub(1);
@@ -243,8 +285,36 @@ impl Upstream {
     }
 
     /// A request got bytes from this peer, so it is not hung, however late its ping is.
-    pub fn heard(&mut self, now: Instant, host: HostId) {
-        self.peer_mut(host).heard_at = Some(now);
+    pub fn heard(&mut self, now: Instant, host: HostId, ticket: Ticket) {
+        self.keepalive.heard(ticket);
+        let peer = self.peer_mut(host);
+        peer.heard_at = Some(now);
+        peer.resets.clear();
+    }
+
+    /// A request's connection there broke without a byte of an answer. That is evidence about the
+    /// request, and one poisonous page would else take out both peers (facts/web.md, fact 3). When
+    /// it happens to different requests with nothing between them, a ping tells more at once.
+    pub fn reset(&mut self, now: Instant, host: HostId, request: u64) {
+        let peer = self.peer_mut(host);
+        if !peer.resets.contains(&request) {
+            let _is_full = peer.resets.push(request);
+        }
+        if peer.resets.is_full() {
+            peer.resets.clear();
+            if let Probe::Due(_) = peer.probe {
+                peer.probe = Probe::Due(now);
+            }
+        }
+    }
+
+    /// The operator's wish to spare a host's php-fpm: what is there ends, what is new goes to the
+    /// other one (nginx: drain).
+    pub fn set_draining(&mut self, is_draining: [bool; 2]) {
+        for host in HostId::ALL {
+            self.peer_mut(host).is_draining = is_draining[host.index()];
+        }
+        self.close_excess();
     }
 
     /// The probe got a complete answer, whatever it said.
@@ -269,6 +339,8 @@ impl Upstream {
             .workers
             .map_or(peer.config_max, |workers| peer.config_max.min(workers.saturating_sub(1)))
             .max(1);
+        peer.is_crowded = pool.waiting > 0;
+        self.close_excess();
     }
 
     pub fn probe_failed(&mut self, now: Instant, host: HostId, evidence: Evidence) {
@@ -282,6 +354,7 @@ impl Upstream {
             // What was heard may have been its last: a reload lets requests end and takes no new.
             peer.is_busy = true;
             peer.probe = Probe::Due(now);
+            self.close_excess();
             return;
         }
         peer.successes = 0;
@@ -311,10 +384,12 @@ impl Upstream {
                 self.orders.push_back(Order::Lost(host));
             }
         }
+        self.close_excess();
     }
 
     /// Acts on every deadline up to `now`.
     pub fn expire(&mut self, now: Instant) {
+        self.expire_idle(now);
         for host in HostId::ALL {
             match self.peer(host).probe {
                 Probe::Due(at) if at <= now => {
@@ -336,7 +411,7 @@ impl Upstream {
             Probe::Due(at) => at,
             Probe::Running { since } => since + limits::WEB_PROBE_LIMIT,
         });
-        earliest(Some(first), Some(second))
+        self.deadline_with_idle(earliest(Some(first), Some(second)))
     }
 
     #[must_use]
@@ -361,8 +436,10 @@ impl Upstream {
         super::PeerStatus {
             name: String::new(),
             is_up: peer.is_usable(),
+            is_draining: peer.is_draining,
             reason,
             in_flight: peer.in_flight,
+            idle: self.keepalive.count(host),
             requests: peer.requests,
         }
     }
@@ -378,53 +455,6 @@ impl Upstream {
         self.peer(host).is_usable()
     }
 
-    /// nginx: ngx_http_upstream_get_peer, over the usable peers that have room. When none is
-    /// usable, the likeliest of those that were not tried is tried all the same.
-    fn pick(&mut self, now: Instant, tried: [bool; 2]) -> Option<HostId> {
-        let untried = |host: &HostId| !tried[host.index()];
-        // What the pair knows of a host weighs more than what pings said of its php-fpm.
-        let rank = |host: &HostId| {
-            u8::from(self.peer(*host).is_host_alive) + u8::from(self.peer(*host).is_usable())
-        };
-        let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max()?;
-        let has_room = |host: &HostId| self.peer(*host).in_flight < self.peer(*host).requests_max;
-        let mut eligible = heapless::Vec::<HostId, 2>::new();
-        for host in HostId::ALL {
-            if untried(&host) && has_room(&host) && rank(&host) == best {
-                let _is_full = eligible.push(host);
-            }
-        }
-        if eligible.iter().any(|&host| !self.peer(host).is_busy) {
-            eligible.retain(|&host| !self.peer(host).is_busy);
-        }
-        let mut total = 0;
-        for &host in &eligible {
-            let weight = self.weigh(now, host);
-            self.peer_mut(host).current += weight;
-            total += weight;
-        }
-        let chosen = *eligible.iter().rev().max_by_key(|&&host| self.peer(host).current)?;
-        let peer = self.peer_mut(chosen);
-        peer.current -= total;
-        peer.in_flight += 1;
-        peer.requests += 1;
-        Some(chosen)
-    }
-
-    /// nginx: slow_start.
-    fn weigh(&mut self, now: Instant, host: HostId) -> i32 {
-        let slow_start = self.slow_start;
-        let peer = self.peer_mut(host);
-        let Some(returned_at) = peer.returned_at else { return WEIGHT_FULL };
-        let elapsed = now.since(returned_at);
-        if elapsed >= slow_start {
-            peer.returned_at = None;
-            return WEIGHT_FULL;
-        }
-        let sixteenths = elapsed.as_millis() * 16 / slow_start.as_millis().max(1);
-        i32::try_from(sixteenths).map_or(WEIGHT_FULL, |weight| weight.clamp(1, WEIGHT_FULL))
-    }
-
     /// Takes a peer out, unless it is the last usable one.
     fn eject(&mut self, host: HostId, evidence: Evidence) {
         if !self.peer(host.other()).is_usable() {
@@ -433,6 +463,7 @@ impl Upstream {
         let peer = self.peer_mut(host);
         let was_usable = peer.is_usable();
         peer.down = Some(evidence);
+        self.close_excess();
         if was_usable && evidence.is_silence() {
             self.orders.push_back(Order::Lost(host));
         }
@@ -445,7 +476,7 @@ impl Upstream {
         Probe::Due(now + limits::WEB_PROBE_INTERVAL - half + jitter)
     }
 
-    const fn peer(&self, host: HostId) -> &Peer {
+    pub(super) const fn peer(&self, host: HostId) -> &Peer {
         let [first, second] = &self.peers;
         match host {
             HostId::First => first,
@@ -453,7 +484,7 @@ impl Upstream {
         }
     }
 
-    const fn peer_mut(&mut self, host: HostId) -> &mut Peer {
+    pub(super) const fn peer_mut(&mut self, host: HostId) -> &mut Peer {
         let [first, second] = &mut self.peers;
         match host {
             HostId::First => first,
@@ -466,6 +497,9 @@ impl Peer {
     const fn new(requests_max: usize, now: Instant) -> Self {
         Self {
             is_host_alive: true,
+            weight: 1,
+            is_backup: false,
+            is_draining: false,
             down: None,
             failures: 0,
             successes: 0,
@@ -474,15 +508,22 @@ impl Peer {
             requests_max,
             current: 0,
             returned_at: None,
+            resets: heapless::Vec::new(),
             probe: Probe::Due(now),
             heard_at: None,
             is_busy: false,
+            is_crowded: false,
             requests: 0,
         }
     }
 
-    const fn is_usable(&self) -> bool {
+    pub(super) const fn is_usable(&self) -> bool {
         self.is_host_alive && self.down.is_none()
+    }
+
+    /// Whether a worker of it may be held for a next request.
+    pub(super) const fn is_at_ease(&self) -> bool {
+        self.is_usable() && !self.is_busy && !self.is_crowded && !self.is_draining
     }
 }
 
@@ -494,11 +535,17 @@ mod tests {
     const NOBODY_TRIED: [bool; 2] = [false, false];
 
     fn upstream(requests_max: usize) -> Upstream {
-        Upstream::new(requests_max, Duration::from_secs(10), Instant::ZERO, 1)
+        let config = Config { php_requests_max: requests_max, ..Config::default() };
+        let names = ["one".to_owned(), "two".to_owned()];
+        Upstream::new(&config, &Hosts { me: First, names: &names }, Instant::ZERO, 1)
     }
 
     fn acquire(upstream: &mut Upstream, slot: u32, tried: [bool; 2]) -> Pick {
-        upstream.acquire(Instant::ZERO, ticket(slot), tried, true)
+        upstream.acquire(Instant::ZERO, ticket(slot), want(tried), true)
+    }
+
+    fn want(tried: [bool; 2]) -> Want {
+        Want { tried, ..Want::default() }
     }
 
     fn ticket(slot: u32) -> Ticket {
@@ -531,10 +578,10 @@ mod tests {
         }
         assert_eq!(upstream.queued(), 2);
         assert_eq!(upstream.next_assigned(Instant::ZERO), None);
-        upstream.release(Second);
+        upstream.release(Second, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), Second)));
         upstream.leave(ticket(3));
-        upstream.release(First);
+        upstream.release(First, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), None);
     }
 
@@ -545,9 +592,9 @@ mod tests {
             acquire(&mut upstream, slot, NOBODY_TRIED);
         }
         assert_eq!(acquire(&mut upstream, 9, [true, false]), Pick::Queued);
-        upstream.release(First);
+        upstream.release(First, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(2), First)));
-        upstream.release(Second);
+        upstream.release(Second, ticket(0));
         assert_eq!(upstream.next_assigned(Instant::ZERO), Some((ticket(9), Second)));
         assert_eq!(acquire(&mut upstream, 9, [true, true]), Pick::Nothing);
     }
@@ -589,7 +636,7 @@ mod tests {
         for round in 0..5 {
             upstream.expire(after(round * 1000));
             upstream.probe_answered(after(round * 1000), Second);
-            upstream.heard(after(round * 1000 + 100), First);
+            upstream.heard(after(round * 1000 + 100), First, ticket(0));
             upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
@@ -600,7 +647,7 @@ mod tests {
         let mut upstream = upstream(9);
         upstream.expire(after(0));
         upstream.probe_answered(after(1), Second);
-        upstream.heard(after(150), First);
+        upstream.heard(after(150), First, ticket(0));
         for milliseconds in [200, 201, 401, 402, 602] {
             assert!(upstream.is_usable(First));
             upstream.expire(after(milliseconds));
@@ -648,7 +695,11 @@ mod tests {
         for round in 0..5 {
             upstream.expire(after(round * 1000));
             upstream.probe_answered(after(round * 1000), Second);
-            upstream.pool_answered(after(round * 1000 + 100), First, Pool { workers: None });
+            upstream.pool_answered(
+                after(round * 1000 + 100),
+                First,
+                Pool { workers: None, waiting: 0 },
+            );
             upstream.expire(after(round * 1000 + 200));
         }
         assert!(upstream.is_usable(First));
@@ -661,12 +712,12 @@ mod tests {
     fn the_cap_follows_a_static_pool() {
         let mut upstream = upstream(9);
         upstream.set_alive(after(0), [true, false]);
-        upstream.pool_answered(after(0), First, Pool { workers: Some(3) });
+        upstream.pool_answered(after(0), First, Pool { workers: Some(3), waiting: 0 });
         for slot in 0..5 {
             acquire(&mut upstream, slot, NOBODY_TRIED);
         }
         assert_eq!(upstream.queued(), 3);
-        upstream.pool_answered(after(0), First, Pool { workers: None });
+        upstream.pool_answered(after(0), First, Pool { workers: None, waiting: 0 });
         assert_eq!(upstream.next_assigned(after(0)), Some((ticket(2), First)));
     }
 
@@ -677,7 +728,7 @@ mod tests {
         upstream.set_alive(after(1000), [true, true]);
         let mut share_at = |milliseconds| {
             let picks = (0..160).map(|slot| {
-                upstream.acquire(after(milliseconds), ticket(slot), NOBODY_TRIED, false)
+                upstream.acquire(after(milliseconds), ticket(slot), want(NOBODY_TRIED), false)
             });
             picks.filter(|&pick| pick == Pick::Peer(First)).count()
         };
@@ -691,7 +742,7 @@ mod tests {
         let mut upstream = upstream(1000);
         let mut retries = |count: usize, is_charged| {
             (0..count)
-                .map(|_| upstream.acquire(after(0), ticket(0), [true, false], is_charged))
+                .map(|_| upstream.acquire(after(0), ticket(0), want([true, false]), is_charged))
                 .filter(|pick| matches!(pick, Pick::Peer(_) | Pick::Queued))
                 .count()
         };
@@ -702,5 +753,28 @@ mod tests {
         }
         let again = (0..100).map(|_| acquire(&mut upstream, 0, [true, false]));
         assert_eq!(again.filter(|&pick| pick != Pick::Nothing).count(), 20);
+    }
+
+    #[test]
+    fn different_requests_that_are_reset_bring_the_next_ping_at_once() {
+        let pinged = |requests: [u64; 3], is_heard| {
+            let mut upstream = upstream(9);
+            upstream.expire(after(0));
+            for host in HostId::ALL {
+                upstream.probe_answered(after(1), host);
+            }
+            orders(&mut upstream);
+            for request in requests {
+                upstream.reset(after(2), First, request);
+                if is_heard {
+                    upstream.heard(after(2), First, ticket(0));
+                }
+            }
+            upstream.expire(after(2));
+            orders(&mut upstream) == [Order::Probe(First)]
+        };
+        assert!(pinged([1, 2, 3], false));
+        assert!(!pinged([1, 2, 1], false), "a poisonous page that is asked for again and again");
+        assert!(!pinged([1, 2, 3], true), "others are answered there");
     }
 }

@@ -36,6 +36,8 @@ struct Case {
     name: &'static str,
     path: &'static str,
     php_port: u16,
+    /// Whether connections to what answers FastCGI are kept, or one is made for each request.
+    is_kept: bool,
     servers: &'static [&'static str],
 }
 
@@ -51,31 +53,33 @@ impl Case {
     }
 }
 
-const CASES: [Case; 9] = [
-    Case { name: "tls_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case { name: "tls_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case { name: "tls_connect", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case { name: "static_1k", path: "/1k.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case { name: "static_1m", path: "/1m.bin", php_port: 9000, servers: &["nginx", "tandem"] },
-    Case {
-        name: "fastcgi_null",
-        path: "/null.php",
-        php_port: 9001,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
-    Case {
-        name: "php_hello",
-        path: "/hello.php",
-        php_port: 9000,
-        servers: &["nginx", "haproxy", "tandem"],
-    },
-    Case { name: "fastcgi_port", path: load::KEPT, php_port: 9001, servers: &["haptcp", "port"] },
-    Case {
-        name: "fastcgi_port_close",
-        path: load::FRESH,
-        php_port: 9001,
-        servers: &["haptcp", "port"],
-    },
+/// A file in plain HTTP or TLS.
+const fn file(name: &'static str, path: &'static str) -> Case {
+    Case { name, path, php_port: 9000, is_kept: false, servers: &["nginx", "tandem"] }
+}
+
+/// PHP behind the front.
+const fn php(name: &'static str, path: &'static str, php_port: u16, is_kept: bool) -> Case {
+    Case { name, path, php_port, is_kept, servers: &["nginx", "haproxy", "tandem"] }
+}
+
+/// The FastCGI port.
+const fn port(name: &'static str, path: &'static str, is_kept: bool) -> Case {
+    Case { name, path, php_port: 9001, is_kept, servers: &["haptcp", "port"] }
+}
+
+const CASES: [Case; 11] = [
+    file("tls_1k", "/1k.bin"),
+    file("tls_1m", "/1m.bin"),
+    file("tls_connect", "/1k.bin"),
+    file("static_1k", "/1k.bin"),
+    file("static_1m", "/1m.bin"),
+    php("null_kept", "/null.php", 9001, true),
+    php("null_close", "/null.php", 9001, false),
+    php("php_hello", "/hello.php", 9000, false),
+    php("hello_kept", "/hello.php", 9000, true),
+    port("fastcgi_port", load::KEPT, true),
+    port("fastcgi_port_close", load::FRESH, false),
 ];
 
 struct Options {
@@ -155,7 +159,7 @@ fn bench(words: &[String]) -> Outcome<()> {
         let servers: Vec<Server> = case
             .servers
             .iter()
-            .map(|name| Server::start(name, &tree.0, case.php_port))
+            .map(|name| Server::start(name, &tree.0, case.php_port, case.is_kept))
             .collect::<Outcome<_>>()?;
         for &connections in &options.connections {
             results.extend(compare(case, &servers, connections, &options)?);
@@ -163,7 +167,7 @@ fn bench(words: &[String]) -> Outcome<()> {
     }
     if options.case.as_deref().is_none_or(|it| it == "idle") {
         for name in ["nginx", "tandem"] {
-            let server = Server::start(name, &tree.0, 9000)?;
+            let server = Server::start(name, &tree.0, 9000, false)?;
             let bytes = idle::bytes_a_client(&server)?;
             println!("idle               {name:<8} {bytes:>9.0} bytes a client");
             results.push(json!({ "case": "idle", "server": name, "bytes_a_client": bytes }));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Outcome;
 
@@ -61,7 +62,12 @@ pub(crate) fn prepare(directory: &Path) -> Outcome<()> {
 }
 
 impl Server {
-    pub(crate) fn start(name: &'static str, directory: &Path, php_port: u16) -> Outcome<Self> {
+    pub(crate) fn start(
+        name: &'static str,
+        directory: &Path,
+        php_port: u16,
+        is_kept: bool,
+    ) -> Outcome<Self> {
         let file = directory.join(name);
         let file_text = file.to_string_lossy().into_owned();
         let root = directory.join("root");
@@ -71,20 +77,22 @@ impl Server {
         let pair = pair.each_ref().map(|path| path.to_string_lossy());
         let (config, address, words): (String, [&str; 2], Vec<&str>) = match name {
             "nginx" => (
-                nginx(&root, php_port, &pair),
+                nginx(&root, php_port, is_kept, &pair),
                 ["127.0.0.1:8001", "127.0.0.1:8443"],
                 vec!["nginx", "-c", &file_text],
             ),
-            "haproxy" => {
-                (haproxy(&root, php_port), ["127.0.0.1:8002"; 2], vec!["haproxy", "-f", &file_text])
-            }
+            "haproxy" => (
+                haproxy(&root, php_port, is_kept),
+                ["127.0.0.1:8002"; 2],
+                vec!["haproxy", "-f", &file_text],
+            ),
             "haptcp" => {
                 (haproxy_tcp(php_port), ["127.0.0.1:8003"; 2], vec!["haproxy", "-f", &file_text])
             }
             name => {
                 let address = if name == "port" { PORT } else { "10.96.153.110:80" };
                 let words = vec![&*binary, "run", "--host", "server1", "--config", &file_text];
-                (tandem(&root, php_port, &pair), [address, "10.96.153.110:443"], words)
+                (tandem(&root, php_port, is_kept, &pair), [address, "10.96.153.110:443"], words)
             }
         };
         std::fs::write(&file, config).map_err(|error| format!("{file_text}: {error}"))?;
@@ -130,28 +138,36 @@ fn wait_for(address: SocketAddr) -> Outcome<()> {
     Ok(())
 }
 
-fn nginx(root: &str, php_port: u16, [certificate, key]: &[Cow<'_, str>; 2]) -> String {
+fn nginx(
+    root: &str,
+    php_port: u16,
+    is_kept: bool,
+    [certificate, key]: &[Cow<'_, str>; 2],
+) -> String {
+    let (keepalive, keep) = if is_kept { ("keepalive 64;", "on") } else { ("", "off") };
     format!(
         "daemon off; worker_processes 1; user root; pid /run/nginx.pid; error_log stderr crit;\n\
          events {{ worker_connections 2048; }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000;\n\
+         upstream php {{ server 127.0.0.1:{php_port} max_fails=0; {keepalive} }}\n\
          server {{ listen 127.0.0.1:8001 backlog=1024; root {root};\n\
          listen 127.0.0.1:8443 ssl backlog=1024; ssl_protocols TLSv1.2 TLSv1.3;\n\
          ssl_certificate {certificate}; ssl_certificate_key {key};\n\
          location ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\
          fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n\
-         fastcgi_pass 127.0.0.1:{php_port}; }} }} }}\n"
+         fastcgi_keep_conn {keep}; fastcgi_pass php; }} }} }}\n"
     )
 }
 
-fn haproxy(root: &str, php_port: u16) -> String {
+fn haproxy(root: &str, php_port: u16, is_kept: bool) -> String {
+    let (reuse, keep) = if is_kept { ("always", "") } else { ("never", "no ") };
     format!(
         "global\n nbthread 1\n maxconn 4000\n\
          defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
          frontend f\n bind 127.0.0.1:8002\n default_backend b\n\
-         backend b\n use-fcgi-app php\n http-reuse never\n\
+         backend b\n use-fcgi-app php\n http-reuse {reuse}\n\
          server s 127.0.0.1:{php_port} proto fcgi maxconn 15\n\
-         fcgi-app php\n docroot {root}\n no option keep-conn\n"
+         fcgi-app php\n docroot {root}\n {keep}option keep-conn\n"
     )
 }
 
@@ -166,9 +182,16 @@ fn haproxy_tcp(php_port: u16) -> String {
 /// Where tandem speaks FastCGI.
 const PORT: &str = "127.0.0.1:8004";
 
-fn tandem(root: &str, php_port: u16, [certificate, key]: &[Cow<'_, str>; 2]) -> String {
+fn tandem(
+    root: &str,
+    php_port: u16,
+    is_kept: bool,
+    [certificate, key]: &[Cow<'_, str>; 2],
+) -> String {
+    let keepalive = if is_kept { 15 } else { 0 };
     let more = format!(
-        "php_port = {php_port}\nphp_requests_max = 15\nfastcgi_listen = [\"{PORT}\"]\n\
+        "php_port = {php_port}\nphp_requests_max = 15\nkeepalive = {keepalive}\n\
+         fastcgi_listen = [\"{PORT}\"]\n\
          ssl_certificate = {certificate:?}\nssl_certificate_key = {key:?}\n"
     );
     include_str!("../../src/example.toml")
@@ -197,35 +220,57 @@ pub(crate) fn responder() -> Outcome<Running> {
     wait_for(([127, 0, 0, 1], 9001).into()).map(|()| running)
 }
 
-/// Answers 64 bytes to every request, one connection after the other; a connection that is to be
-/// kept gets a thread.
+/// Answers 64 bytes to every request, of as many connections as there are.
 pub(crate) fn respond() -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 9001)).map_err(|error| error.to_string())?;
+    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let text = format!("Content-Type: text/plain\r\n\r\n{}", "x".repeat(64));
     let length = u8::try_from(text.len()).map_err(|_| "a short text")?;
     let end = [1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let answer = [&[1, 6, 0, 1, 0, length, 0, 0], text.as_bytes(), &end].concat();
-    for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { continue };
-        if respond_once(&mut stream, &answer) {
-            let answer = answer.clone();
-            std::thread::spawn(move || while respond_once(&mut stream, &answer) {});
+    let mut talks: Vec<Talk> = Vec::new();
+    loop {
+        let mut waited = vec![PollFd::new(&listener, PollFlags::IN)];
+        waited.extend(talks.iter().map(|talk| PollFd::new(&talk.stream, PollFlags::IN)));
+        poll(&mut waited, None).map_err(|error| format!("poll: {error}"))?;
+        let ready: Vec<bool> = waited.iter().map(|one| !one.revents().is_empty()).collect();
+        let mut is_ready = ready.iter().skip(1);
+        talks.retain_mut(|talk| !is_ready.next().is_some_and(|&it| it) || talk.go_on(&answer));
+        while let Ok((stream, _)) = listener.accept() {
+            talks.push(Talk { stream, seen: Vec::new(), keeps: None });
         }
     }
-    Ok(())
 }
 
-/// One request. Whether the connection is to be kept.
-fn respond_once(stream: &mut TcpStream, answer: &[u8]) -> bool {
-    let mut bytes = [0; 8192];
-    // The empty STDIN record ends a request: type 5, length 0.
-    let mut seen = Vec::new();
-    while !(seen.len() >= 8 && matches!(seen[seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _])) {
-        match stream.read(&mut bytes) {
-            Ok(count) if count > 0 => seen.extend_from_slice(&bytes[..count]),
+/// A connection of the responder.
+struct Talk {
+    stream: TcpStream,
+    seen: Vec<u8>,
+    /// BEGIN_REQUEST's flag, once it is here.
+    keeps: Option<bool>,
+}
+
+impl Talk {
+    /// Reads, and answers a request that is whole. False: the connection is over.
+    fn go_on(&mut self, answer: &[u8]) -> bool {
+        let mut bytes = [0; 8192];
+        match self.stream.read(&mut bytes) {
+            Ok(count) if count > 0 => self.seen.extend_from_slice(&bytes[..count]),
             Ok(_) | Err(_) => return false,
         }
+        self.keeps = self.keeps.or_else(|| Some(self.seen.get(10)? & 1 == 1));
+        // The empty STDIN record ends a request: type 5, length 0.
+        let is_whole = self.seen.len() >= 8
+            && matches!(self.seen[self.seen.len() - 8..], [1, 5, _, _, 0, 0, 0, _]);
+        if !is_whole {
+            return true;
+        }
+        // haproxy numbers the requests of a connection; the id is in the header of both records.
+        let mut answer = answer.to_vec();
+        for at in [2, answer.len() - 14] {
+            answer[at..at + 2].copy_from_slice(&self.seen[2..4]);
+        }
+        self.seen.clear();
+        self.stream.write_all(&answer).is_ok() && self.keeps.take() == Some(true)
     }
-    // The flags of BEGIN_REQUEST, which comes first.
-    stream.write_all(answer).is_ok() && seen[10] == 1
 }

@@ -438,6 +438,7 @@ pub(super) fn routes(source: Option<HostId>, fit: [bool; 2]) -> Routes {
         is_replica_fit: fit,
         writes: Flow::Flowing,
         is_host_alive: [true; 2],
+        is_php_draining: [false; 2],
         web: WebIntake::Serving,
     }
 }

@@ -24,6 +24,12 @@ pub(crate) enum Mode {
     Slow(Duration),
     /// Accepts and says nothing, to pings either.
     Hang,
+    /// Closes a kept connection without a byte when its second request is there.
+    Stale,
+    /// Says more than was asked for behind END_REQUEST, and keeps the connection.
+    Junk,
+    /// Answers, and does not read the next request of the connection for this long.
+    FinishEarly(Duration),
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +48,9 @@ struct State {
     seen: Vec<Seen>,
     /// Connections of requests that the front closed before they were answered.
     abandoned: usize,
+    /// Connections that brought a request, and how many of them are open.
+    connections: usize,
+    open: usize,
     /// Connections on which an assertion of a thread here failed.
     faults: usize,
 }
@@ -76,7 +85,14 @@ pub(crate) fn end() -> Vec<u8> {
 impl Backend {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let state = State { mode: Mode::Echo, seen: Vec::new(), abandoned: 0, faults: 0 };
+        let state = State {
+            mode: Mode::Echo,
+            seen: Vec::new(),
+            abandoned: 0,
+            connections: 0,
+            open: 0,
+            faults: 0,
+        };
         let backend =
             Self { address: listener.local_addr().unwrap(), state: Arc::new(Mutex::new(state)) };
         let shared = backend.clone();
@@ -116,6 +132,14 @@ impl Backend {
         self.state.lock().unwrap().abandoned
     }
 
+    pub(crate) fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.state.lock().unwrap().open
+    }
+
     fn serve(&self, mut stream: TcpStream) {
         let mode = self.state.lock().unwrap().mode.clone();
         if matches!(mode, Mode::Hang) {
@@ -123,14 +147,57 @@ impl Backend {
             while stream.read(&mut bytes).is_ok_and(|count| count > 0) {}
             return;
         }
-        let Some(params) = read_params(&mut stream) else { return };
+        let Some((params, keeps)) = read_params(&mut stream) else { return };
         let is_ping = params.get("SCRIPT_NAME").map(String::as_str) == Some("/ping");
         if is_ping {
+            assert!(!keeps, "a ping pins no worker");
             let _ = read_stream(&mut stream, 5);
             let _ = stream.write_all(&[stdout("\r\npong"), end()].concat());
             return;
         }
-        match &mode {
+        self.state.lock().unwrap().connections += 1;
+        self.state.lock().unwrap().open += 1;
+        self.serve_kept(stream, mode, params, keeps);
+        self.state.lock().unwrap().open -= 1;
+    }
+
+    /// Request after request, while the front asks for the connection to be kept.
+    fn serve_kept(
+        &self,
+        mut stream: TcpStream,
+        mut mode: Mode,
+        mut params: BTreeMap<String, String>,
+        mut keeps: bool,
+    ) {
+        let mut is_first = true;
+        loop {
+            let may_go_on = matches!(
+                mode,
+                Mode::Echo | Mode::Slow(_) | Mode::Stale | Mode::Junk | Mode::FinishEarly(_)
+            );
+            let Ok(next) = stream.try_clone() else { return };
+            if matches!(mode, Mode::Stale) && !is_first {
+                let _ = read_stream(&mut stream, 5);
+                return;
+            }
+            if matches!(mode, Mode::Hang) {
+                while read_record(&mut stream).is_some() {}
+                return;
+            }
+            self.serve_one(stream, &mode, &params);
+            if !(keeps && may_go_on) {
+                return;
+            }
+            stream = next;
+            let Some(next) = read_params(&mut stream) else { return };
+            (params, keeps) = next;
+            mode = self.state.lock().unwrap().mode.clone();
+            is_first = false;
+        }
+    }
+
+    fn serve_one(&self, mut stream: TcpStream, mode: &Mode, params: &BTreeMap<String, String>) {
+        match mode {
             // A reset, since bytes are unread.
             Mode::CloseUnread => return,
             Mode::AnswerUnread(bytes) => {
@@ -145,12 +212,15 @@ impl Backend {
             | Mode::CloseAfterRead
             | Mode::ResetAfterRead
             | Mode::Slow(_)
+            | Mode::Stale
+            | Mode::Junk
+            | Mode::FinishEarly(_)
             | Mode::Hang => {}
         }
         let Some(stdin) = read_stream(&mut stream, 5) else { return };
         let length = stdin.len();
         let sum: u64 = stdin.iter().map(|&byte| u64::from(byte)).sum();
-        self.note(&params, stdin);
+        self.note(params, stdin);
         match mode {
             Mode::CloseAfterRead => {}
             Mode::ResetAfterRead => {
@@ -161,7 +231,7 @@ impl Backend {
                 stream.set_nodelay(true).unwrap();
                 let is_slow = pieces.len() > 1;
                 for piece in pieces {
-                    if stream.write_all(&piece).is_err() {
+                    if stream.write_all(piece).is_err() {
                         self.state.lock().unwrap().abandoned += 1;
                         return;
                     }
@@ -170,11 +240,18 @@ impl Backend {
                     }
                 }
             }
-            Mode::Slow(time) => self.answer_after(stream, time),
-            Mode::Echo | Mode::CloseUnread | Mode::AnswerUnread(_) | Mode::Hang => {
+            Mode::Slow(time) => self.answer_after(stream, *time),
+            Mode::Junk => {
+                let _ = stream.write_all(&[stdout("\r\njunk"), end(), stdout("more")].concat());
+            }
+            Mode::FinishEarly(time) => {
+                let _ = stream.write_all(&[stdout("\r\nearly"), end()].concat());
+                std::thread::sleep(*time);
+            }
+            Mode::Echo | Mode::Stale | Mode::CloseUnread | Mode::AnswerUnread(_) | Mode::Hang => {
                 let mut text =
                     format!("Content-Type: text/plain\r\n\r\nstdin={length} sum={sum}\n");
-                for (name, value) in &params {
+                for (name, value) in params {
                     text.push_str(&format!("{name}={value}\n"));
                 }
                 let _ = stream.write_all(&[stdout(&text), end()].concat());
@@ -189,6 +266,7 @@ impl Backend {
             self.state.lock().unwrap().abandoned += 1;
             return;
         }
+        stream.set_read_timeout(None).unwrap();
         let _ = stream.write_all(&[stdout("\r\nslow"), end()].concat());
     }
 
@@ -230,9 +308,12 @@ fn read_stream(stream: &mut TcpStream, wanted: u8) -> Option<Vec<u8>> {
     }
 }
 
-fn read_params(stream: &mut TcpStream) -> Option<BTreeMap<String, String>> {
+/// A request's parameters, and whether its connection is to be kept.
+fn read_params(stream: &mut TcpStream) -> Option<(BTreeMap<String, String>, bool)> {
     let (kind, content) = read_record(stream)?;
-    assert_eq!((kind, content.as_slice()), (1, &[0, 1, 0, 0, 0, 0, 0, 0][..]), "no KEEP_CONN");
+    let keeps = content[2] == 1;
+    let begin = [0, 1, u8::from(keeps), 0, 0, 0, 0, 0];
+    assert_eq!((kind, content.as_slice()), (1, &begin[..]), "a responder is asked for");
     let bytes = read_stream(stream, 4)?;
     let mut rest = bytes.as_slice();
     let mut params = BTreeMap::new();
@@ -249,5 +330,5 @@ fn read_params(stream: &mut TcpStream) -> Option<BTreeMap<String, String>> {
         rest = tail;
         params.insert(text(&pair[..name]), text(&pair[name..]));
     }
-    Some(params)
+    Some((params, keeps))
 }

@@ -346,6 +346,31 @@ fn the_header_of_a_proxy_comes_before_the_handshake() {
 }
 
 #[test]
+fn clients_that_a_proxy_names_are_counted_before_the_handshake() {
+    let keys = Keys::new();
+    let (front, _backends) = front(&keys, |config| {
+        config.set_real_ip_from = vec!["127.0.0.0/8".parse().unwrap()];
+        config.proxy_protocol = true;
+        config.connections_max_per_client = 1;
+    });
+    let [address, _] = front.ssl.unwrap();
+    let trust = keys.trust(rustls::ALL_VERSIONS);
+    let header = |client: &str| format!("PROXY TCP4 {client} 192.0.2.8 1234 443\r\n");
+    let mut clients = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(|client| {
+        let mut socket = dial(address);
+        socket.write_all(header(client).as_bytes()).unwrap();
+        secure(&trust, socket, "a.test").unwrap()
+    });
+    let statuses = clients.each_mut().map(|client| client.get("/range.txt").status);
+    assert_eq!(statuses, [200, 503, 200]);
+    assert_eq!(clients[0].get("/range.txt").status, 200, "and on");
+    // The header and what follows it in one piece: not before it is counted, and then at once.
+    let mut client = Client::connect(address);
+    client.send(header("192.0.2.3") + "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().status, 400, "a plain request");
+}
+
+#[test]
 fn the_end_is_told_and_a_cut_answer_has_none() {
     let keys = Keys::new();
     let (front, backends) = front(&keys, |_| {});

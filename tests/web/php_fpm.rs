@@ -30,7 +30,7 @@ impl Fpm {
         Self::start_with(workers, "")
     }
 
-    /// With further lines of configuration.
+    /// With further lines in the pool's section.
     fn start_with(workers: usize, more: &str) -> Option<Self> {
         let tree = Tree::new();
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
@@ -125,7 +125,11 @@ impl Drop for Fpm {
 }
 
 fn pair() -> Option<(Front, [Fpm; 2])> {
-    let pools = [Fpm::start(6)?, Fpm::start(6)?];
+    pair_with("")
+}
+
+fn pair_with(more: &str) -> Option<(Front, [Fpm; 2])> {
+    let pools = [Fpm::start_with(6, more)?, Fpm::start_with(6, more)?];
     let front = front(&pools);
     Some((front, pools))
 }
@@ -273,6 +277,76 @@ fn a_page_that_kills_its_worker_takes_out_nobody() {
     }
 }
 
+/// Many short GETs by four clients, each on one connection: how many failed, the slowest.
+fn short_gets(front: &Front, seconds: u64) -> (usize, usize, Duration) {
+    let address = front.address;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                let (mut count, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+                while Instant::now() < end {
+                    let start = Instant::now();
+                    failed += usize::from(client.get("/t.php").text() != "hello");
+                    count += 1;
+                    slowest = slowest.max(start.elapsed());
+                }
+                (count, failed, slowest)
+            })
+        })
+        .collect();
+    let all = clients.into_iter().map(|client| client.join().unwrap());
+    all.fold((0, 0, Duration::ZERO), |(count, failed, slowest), (more, lost, slow)| {
+        (count + more, failed + lost, slowest.max(slow))
+    })
+}
+
+#[test]
+fn workers_that_end_after_five_requests_fail_nobody() {
+    let Some((front, _pools)) = pair_with("pm.max_requests = 5") else { return };
+    let (count, failed, slowest) = short_gets(&front, 2);
+    println!("pm.max_requests = 5: {count} GETs, {failed} failed, slowest {slowest:?}");
+    assert!(count > 100 && failed == 0, "{failed} of {count}");
+    assert!(front.status().peers.iter().all(|peer| peer.is_up), "{:?}", front.status());
+}
+
+#[test]
+fn a_reload_is_not_held_up_by_kept_connections() {
+    let Some((front, pools)) = pair() else { return };
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| short_gets(&front, 3));
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(700));
+            let master = Pid::from_raw(i32::try_from(pools[0].child.id()).unwrap());
+            nix::sys::signal::kill(master, Signal::SIGUSR2).unwrap();
+        }
+        let (count, failed, slow) = load.join().unwrap();
+        println!("two reloads: {count} GETs, {failed} failed, slowest {slow:?}");
+        assert!(count > 100 && failed == 0, "{failed} of {count}");
+        slowest = slow;
+    });
+    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+}
+
+#[test]
+fn a_page_that_ends_early_for_its_client_holds_up_no_other() {
+    // facts/web.md, fact 9
+    let Some((front, _pools)) = pair() else { return };
+    front.tree.write("early.php", "<?php echo 'early'; fastcgi_finish_request(); usleep(1500000);");
+    let mut client = Client::connect(front.address);
+    for _ in 0..4 {
+        assert_eq!(client.get("/early.php").text(), "early");
+    }
+    for _ in 0..4 {
+        let start = Instant::now();
+        assert_eq!(client.get("/t.php").text(), "hello");
+        println!("behind an early end: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+    }
+}
+
 #[test]
 fn a_client_that_leaves_frees_its_php_worker() {
     let Some((front, pools)) = pair() else { return };
@@ -300,11 +374,7 @@ fn a_client_that_leaves_frees_its_php_worker() {
 
 #[test]
 fn workers_that_end_after_five_requests_fail_nothing() {
-    let more = "pm.max_requests = 5";
-    let pools = [(); 2].map(|()| Fpm::start_with(6, more));
-    let [Some(first), Some(second)] = pools else { return };
-    let pools = [first, second];
-    let front = front(&pools);
+    let Some((front, pools)) = pair_with("pm.max_requests = 5") else { return };
     under_load(front.address, "pm.max_requests=5", || {});
     let count: u64 = front.status().peers.iter().map(|peer| peer.requests).sum();
     let started: u32 = pools.iter().map(|pool| pool.status("accepted conn")).sum();

@@ -221,6 +221,7 @@ fn report(cut: &mut Cut<'_>) -> Report {
         orders: Orders { in_maintenance: is(6), hold: Hold { number: id, is_on: is(7) } },
         is_ill: is(7),
         declined: is(6).then_some(id),
+        php_drain: [Hold { number: id, is_on: is(5) }, Hold::default()],
     }
 }
 

@@ -38,6 +38,13 @@ struct Hands {
     luck: Luck,
     peer: Option<HostId>,
     is_waiting: bool,
+    /// Whether php-fpm was asked to keep the connection of the request that runs; whether it came
+    /// from another request; whether one waits for the next.
+    keeps: bool,
+    is_reused: bool,
+    is_kept: bool,
+    connections: usize,
+    reuses: usize,
     is_closed: bool,
     /// What went to the web server in front, to php-fpm of the request that runs, to the file.
     told: Vec<u8>,
@@ -77,6 +84,11 @@ impl Hands {
             luck,
             peer: None,
             is_waiting: false,
+            keeps: false,
+            is_reused: false,
+            is_kept: false,
+            connections: 0,
+            reuses: 0,
             is_closed: false,
             told: Vec::new(),
             sent: Vec::new(),
@@ -121,8 +133,15 @@ impl Hands {
                     }
                 }
                 Output::LeaveQueue => assert!(std::mem::take(&mut self.is_waiting)),
-                Output::Connect(host) => assert_eq!(self.peer, Some(host)),
+                Output::Connect(host) => {
+                    assert_eq!(self.peer, Some(host));
+                    self.connect();
+                }
                 Output::Release(host, _) => assert_eq!(self.peer.take(), Some(host)),
+                Output::Keep(host) => {
+                    assert_eq!(self.peer.take(), Some(host));
+                    self.is_kept = self.keeps;
+                }
                 Output::Spool => self.spooled.extend(self.session.take_stored()),
                 Output::Finished => {
                     assert!(self.session.take_finished().is_some());
@@ -132,7 +151,25 @@ impl Hands {
                 Output::Shutdown => {}
                 Output::Close => self.is_closed = true,
                 Output::Look => panic!("a web server in front looks for files itself"),
+                Output::AskRead => panic!("time stands still"),
+                Output::Count => panic!("the PROXY protocol is not spoken here"),
             }
+        }
+    }
+
+    /// A kept connection where there is one and it will do, else one that is to be kept or not.
+    fn connect(&mut self) {
+        self.sent.clear();
+        self.is_reused = self.is_kept && self.session.may_reuse();
+        if self.is_reused {
+            self.is_kept = false;
+            self.reuses += 1;
+            self.keeps = true;
+            self.feed(Input::Reused);
+        } else {
+            self.connections += 1;
+            self.keeps = !self.connections.is_multiple_of(3);
+            self.feed(Input::Connecting { keeps: self.keeps });
         }
     }
 
@@ -153,7 +190,13 @@ impl Hands {
                 let pending = exchange.pending().to_vec();
                 self.sent.extend_from_slice(&pending);
                 if pending.is_empty() {
-                    check_request(&self.sent);
+                    check_request(&self.sent, self.keeps);
+                }
+                if pending.is_empty() && self.is_reused && self.reuses.is_multiple_of(2) {
+                    // php-fpm had closed it: nobody is told anything of that.
+                    self.is_reused = false;
+                    self.feed(Input::AnswerEnded);
+                } else if pending.is_empty() {
                     self.feed(Input::Answered { bytes: ANSWER, is_closing: false });
                 } else {
                     self.feed(Input::UpstreamWrote(pending.len()));
@@ -172,7 +215,7 @@ impl Hands {
 }
 
 /// facts/web.md, facts 6 and 7.
-fn check_request(bytes: &[u8]) {
+fn check_request(bytes: &[u8], keeps: bool) {
     let mut reader = Reader::new(bytes);
     let (mut stdin_bytes, mut length) = (0, None);
     let mut kinds = Vec::new();
@@ -184,7 +227,7 @@ fn check_request(bytes: &[u8]) {
         reader.take(header.padding_bytes.into()).expect("padding");
         kinds.push(header.kind);
         match header.kind {
-            Kind::BeginRequest => assert_eq!(content, [0, 1, 0, 0, 0, 0, 0, 0], "no KEEP_CONN"),
+            Kind::BeginRequest => assert_eq!(content, [0, 1, keeps.into(), 0, 0, 0, 0, 0]),
             Kind::Params => {
                 let mut pairs = Reader::new(content);
                 while !pairs.is_empty() {

@@ -150,6 +150,7 @@ pub fn sql_admin(input: &[u8]) {
         is_replica_fit: [false, control & 4 == 0],
         writes: Flow::Flowing,
         is_host_alive: [true, control & 8 == 0],
+        is_php_draining: [false; 2],
         web: WebIntake::Serving,
     };
     let users = users();

@@ -48,8 +48,10 @@ struct Desk {
     session: Session,
     sent: Vec<u8>,
     entries: Vec<Entry>,
-    /// What PHP was asked, request after request.
-    asked: Vec<Vec<u8>>,
+    /// What PHP was asked, request after request, and whether it was to keep the connection.
+    asked: Vec<(bool, Vec<u8>)>,
+    is_kept: bool,
+    control: u8,
     is_closed: bool,
 }
 
@@ -65,6 +67,7 @@ impl Desk {
             set_real_ip_from: vec!["127.0.0.0/8".parse().expect("a network")],
             front_controller: control & 2 != 0,
             gzip_static: control & 4 != 0,
+            connections_max_per_client: usize::from(control & 8),
             ..Config::default()
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -79,6 +82,8 @@ impl Desk {
             sent: Vec::new(),
             entries: Vec::new(),
             asked: Vec::new(),
+            is_kept: false,
+            control,
             is_closed: false,
         };
         for piece in stream.chunks(size) {
@@ -123,10 +128,23 @@ impl Desk {
                     assert_eq!(tried, [false; 2], "PHP never fails here");
                     Some(Input::Assigned(HostId::First))
                 }
+                Output::Connect(_) if self.is_kept && self.session.may_reuse() => {
+                    self.is_kept = false;
+                    self.asked.push((true, Vec::new()));
+                    Some(Input::Reused)
+                }
                 Output::Connect(_) => {
-                    self.asked.push(Vec::new());
+                    let keeps = self.control & 32 == 0;
+                    self.asked.push((keeps, Vec::new()));
+                    self.session.handle(cx, Input::Connecting { keeps });
                     Some(Input::Connected)
                 }
+                Output::Keep(_) => {
+                    self.is_kept = self.asked.last().expect("it is connected").0;
+                    None
+                }
+                Output::Count => Some(Input::Counted { is_one_too_many: self.control & 16 != 0 }),
+                Output::AskRead => panic!("time stands still"),
                 Output::Close => {
                     self.is_closed = true;
                     None
@@ -151,7 +169,7 @@ impl Desk {
             } else if let Some(question) = question.filter(|it| !it.is_empty()) {
                 self.feed(Input::UpstreamWrote(question.len()));
                 let is_inside = question.windows(7).any(|it| it == b"/in.php");
-                self.asked.last_mut().expect("it is connected").extend(question);
+                self.asked.last_mut().expect("it is connected").1.extend(question);
                 let text: &[u8] =
                     if is_inside { b"X-Accel-Redirect: /a.txt\r\n\r\n" } else { b"\r\nhello" };
                 let mut bytes = Vec::new();
@@ -190,12 +208,15 @@ impl Desk {
             }
             rest = &after[length..];
             is_last = one(&headers, "connection").as_deref() == Some("close");
-            assert!(is_last || !matches!(status, 400 | 408 | 413 | 414 | 431 | 505), "{status}");
+            assert!(
+                is_last || !matches!(status, 400 | 408 | 413 | 414 | 431 | 503 | 505),
+                "{status}"
+            );
         }
         let is_between = rest.is_empty() || (rest == INTERIM && !is_last);
         assert!(is_between, "{:?}", String::from_utf8_lossy(rest));
         assert!(!self.session.is_in_flight() || !is_last);
-        self.asked.iter().for_each(|question| check_question(question));
+        self.asked.iter().for_each(|(keeps, question)| check_question(question, *keeps));
         let by_php = self.entries.iter().filter(|entry| entry.upstream.is_some()).count();
         assert_eq!(self.asked.len(), by_php);
     }
@@ -219,9 +240,9 @@ impl Desk {
 
 /// FastCGI 1.0, 3.3 and 6.1: BEGIN_REQUEST, PARAMS, STDIN, each stream with its end, and the length
 /// that was told is the one that came.
-fn check_question(bytes: &[u8]) {
+fn check_question(bytes: &[u8], keeps: bool) {
     let records = records(bytes);
-    assert_eq!(records.first(), Some(&(1, &[0, 1, 0, 0, 0, 0, 0, 0][..])));
+    assert_eq!(records.first(), Some(&(1, &[0, 1, keeps.into(), 0, 0, 0, 0, 0][..])));
     let of = |kind| records.iter().filter(move |it| it.0 == kind).map(|it| it.1);
     assert_eq!(of(4).count() + of(5).count() + 1, records.len());
     for kind in [4, 5] {

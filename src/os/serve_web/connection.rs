@@ -4,6 +4,7 @@
 //! what bytes mean. Read first: os::plane on edge-triggered readiness: a flag set by an event stays
 //! until a call came back with EAGAIN or a short count.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -13,14 +14,14 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 
 use crate::limits;
 use crate::os::plane::Ready;
-use crate::web::exchange::Phase;
+use crate::web::exchange::{Exchange, Phase};
 use crate::web::session::{Context, Input, Session};
-use crate::wire::HostId;
 
-use super::Settings;
+use super::legs::Leg;
 use super::ping::evidence_of;
 use super::records::Secure;
 use super::root::{Source, spool_file};
+use super::settings::Settings;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -30,15 +31,18 @@ pub(super) struct Connection {
     pub(super) client: Socket,
     pub(super) secure: Option<Box<Secure>>,
     pub(super) is_virtual: bool,
-    pub(super) upstream: Option<(HostId, Socket)>,
+    /// Its connection to php-fpm.
+    pub(super) leg: Option<Leg>,
     /// The static file that is looked at or sent.
     pub(super) file: Source,
     spool: Option<(OwnedFd, u64)>,
-    /// Upstream sockets so far: tells a late event of one from an event of its successor.
-    pub(super) attempt: u8,
     pub(super) is_runnable: bool,
     /// php-fpm answered something since the hands last asked.
     pub(super) is_host_heard: bool,
+    /// Which request's connection to php-fpm broke without a byte since then.
+    pub(super) reset: Option<u64>,
+    /// As whose connection it is counted.
+    pub(super) counted: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,16 @@ impl Socket {
         self.is_hung_up |= ready.is_hung_up;
     }
 
+    /// It is open as far as is known, and all that came was read.
+    pub(super) const fn is_quiet(&self) -> bool {
+        !self.is_readable && !self.is_read_closed && !self.is_hung_up
+    }
+
+    /// The first write may find it otherwise.
+    pub(super) const fn assume_writable(&mut self) {
+        self.is_writable = true;
+    }
+
     /// Reads once; `None` when nothing is there yet.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<Result<usize, Errno>> {
         let room = buffer.len();
@@ -104,6 +118,14 @@ impl Socket {
             return None;
         }
         Some(self.write(bytes, SendFlags::empty()) == Ok(bytes.len()))
+    }
+
+    /// What takes more than one write shall not wait for the other end's acknowledgements. One
+    /// write never does, so a short request is spared the call.
+    fn send_at_once(&self) {
+        if let Err(error) = sockopt::set_tcp_nodelay(&self.descriptor, true) {
+            log::debug!("TCP_NODELAY: {error}");
+        }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
@@ -135,12 +157,13 @@ impl Connection {
             client: Socket::new(client),
             secure,
             is_virtual,
-            upstream: None,
+            leg: None,
             file: Source::Nowhere,
             spool: None,
-            attempt: 0,
             is_runnable: false,
             is_host_heard: false,
+            reset: None,
+            counted: None,
         }
     }
 
@@ -284,20 +307,16 @@ impl Connection {
     }
 
     fn advance_upstream_write(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
-        let Some((_, socket)) = &mut self.upstream else { return Moved::Nothing };
+        let Some(Leg { socket, .. }) = &mut self.leg else { return Moved::Nothing };
         if !socket.is_writable {
             return Moved::Nothing;
         }
         let Some(exchange) = self.session.exchange() else { return Moved::Nothing };
-        if matches!(exchange.phase(), Phase::Connecting(_)) {
-            let input = match sockopt::socket_error(&socket.descriptor) {
-                Ok(Ok(())) => Input::Connected,
-                Ok(Err(errno)) | Err(errno) => Input::ConnectFailed(evidence_of(errno)),
-            };
-            self.session.handle(cx, input);
-            return Moved::Bytes(0);
-        }
+        let is_connecting = matches!(exchange.phase(), Phase::Connecting(_));
         if let Some((offset, count)) = exchange.stdin_due() {
+            if offset == 0 {
+                socket.send_at_once();
+            }
             let room = buffer.get_mut(..count).unwrap_or_default();
             let wanted = room.len();
             let read =
@@ -313,11 +332,23 @@ impl Connection {
         if pending.is_empty() {
             return Moved::Nothing;
         }
+        let pending_bytes = pending.len();
         match socket.write(pending, SendFlags::empty()) {
             Ok(0) => Moved::Nothing,
             Ok(count) => {
+                if count < pending_bytes {
+                    socket.send_at_once();
+                }
+                if is_connecting {
+                    self.session.handle(cx, Input::Connected);
+                }
                 self.session.handle(cx, Input::UpstreamWrote(count));
                 Moved::Bytes(count)
+            }
+            // send(2) tells how the connection failed.
+            Err(errno) if is_connecting => {
+                self.session.handle(cx, Input::ConnectFailed(evidence_of(errno)));
+                Moved::Bytes(0)
             }
             Err(_) => {
                 self.session.handle(cx, Input::UpstreamWriteFailed);
@@ -327,7 +358,7 @@ impl Connection {
     }
 
     fn advance_upstream_read(&mut self, cx: Context<'_>, buffer: &mut [u8]) -> Moved {
-        let Some((_, socket)) = &mut self.upstream else { return Moved::Nothing };
+        let Some(Leg { socket, .. }) = &mut self.leg else { return Moved::Nothing };
         let is_talking = self
             .session
             .exchange()
@@ -337,6 +368,10 @@ impl Connection {
         }
         let Some(read) = socket.read(buffer) else { return Moved::Nothing };
         let is_closing = socket.is_read_closed;
+        let is_end = !matches!(read, Ok(count) if count > 0);
+        if is_end {
+            self.reset = self.session.exchange().and_then(Exchange::unheard);
+        }
         let (input, count) = match read {
             Ok(0) => (Input::AnswerEnded, 0),
             Ok(count) => {

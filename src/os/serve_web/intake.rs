@@ -9,6 +9,8 @@ use std::rc::Rc;
 
 use crate::limits;
 use crate::os::plane::Turn;
+use crate::web::limit::Entry;
+use crate::web::origin;
 use crate::web::params::Ends;
 use crate::web::place;
 use crate::web::session::{Input, Session};
@@ -75,21 +77,51 @@ impl ServeWeb {
         } else {
             Session::new(turn.now, &settings.config, ends)
         };
+        // Who serves many clients: a proxy names them one by one, a web server is known to us.
+        let is_counted_here = !is_port
+            && self.clients.is_on()
+            && !origin::is_trusted(client.ip(), &settings.config.set_real_ip_from);
         let security = self.security.as_ref().filter(|_| ends.is_https);
         let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
-        let connection = Connection::new(session, settings, socket, secure, is_virtual);
+        let mut connection = Connection::new(session, settings, socket, secure, is_virtual);
+        let counted = if is_counted_here { self.count(&mut connection) } else { None };
+        if is_counted_here && counted.is_none() {
+            self.free.push(slot);
+            return;
+        }
         let Some(entry) = self.slot_mut(slot) else { return };
         let key = key(SIDE_CLIENT, slot, entry.generation);
         if turn.plane.register(&connection.client.descriptor, key).is_err() {
             self.free.push(slot);
+            if let Some(client) = connection.counted {
+                self.clients.leave(client);
+            }
             return;
         }
         entry.connection = Some(Box::new(connection));
         self.open += 1;
+        if let Some(counted) = counted {
+            self.feed(turn.now, slot, counted);
+        }
         if is_virtual && self.is_draining {
             self.feed(turn.now, slot, Input::Drain);
         }
         self.arm(slot);
+    }
+
+    /// Counts a connection as its client's; `None`: it is to be closed without a word, or nothing
+    /// is counted.
+    pub(super) fn count(&mut self, connection: &mut Connection) -> Option<Input<'static>> {
+        if !self.clients.is_on() {
+            return None;
+        }
+        let (client, _) = connection.session.client();
+        let entry = self.clients.enter(client);
+        if entry == Entry::Flood {
+            return None;
+        }
+        connection.counted = Some(client);
+        Some(Input::Counted { is_one_too_many: entry == Entry::TooMany })
     }
 
     fn may_use_port(&self, client: IpAddr) -> bool {

@@ -158,7 +158,6 @@ pub(super) fn connect_to(plane: &Plane, address: SocketAddr, key: Key) -> Result
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno),
     }
-    sockopt::set_tcp_nodelay(&descriptor, true)?;
     plane.register(&descriptor, key).map_err(|_full| Errno::NOMEM)?;
     Ok(Socket::new(descriptor))
 }

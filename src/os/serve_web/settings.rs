@@ -13,6 +13,7 @@ use crate::web::Config;
 use crate::web::access::UserFiles;
 use crate::web::reply::Pages;
 use crate::web::site::Sites;
+use crate::web::upstream::Hosts;
 
 use super::ServeWeb;
 use super::journal::Journal;
@@ -64,7 +65,10 @@ impl ServeWeb {
         }
         let settings = Settings::new(config)?;
         self.security = Security::load(config)?;
-        self.upstream.configure(config.php_requests_max, config.slow_start);
+        let hosts = Hosts { me: self.site.me, names: &self.site.server_names };
+        self.upstream.configure(config, &hosts);
+        self.clients.configure(config.connections_max_per_client);
+        self.rates.configure(config.limit_req, config.limit_req_burst);
         if old.access_log != config.access_log {
             self.journal = Journal::new(config.access_log.clone());
         }

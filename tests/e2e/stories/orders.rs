@@ -13,10 +13,11 @@ const TAKEN: Duration = Duration::from_secs(8);
 const FOUND: Duration = Duration::from_secs(5);
 
 pub fn all() -> Vec<Story> {
-    use Ending::Moves;
+    use Ending::{Moves, Stays};
     vec![
         Story::new("maintenance of the active host", Moves, maintenance),
         Story::new("the active host dies while roles are held", Moves, held),
+        Story::new("php-fpm of one host is drained", Stays, drained),
     ]
 }
 
@@ -64,6 +65,33 @@ fn held(scene: &mut Scene<'_>) -> Outcome<()> {
     scene.taken_over(at, TAKEN)?;
     // The order to hold is the older one: the host that gave it hears so.
     scene.pair.power_on(active)
+}
+
+/// Told on one host, both fronts spare the other's php-fpm, and go on with it afterwards.
+fn drained(scene: &mut Scene<'_>) -> Outcome<()> {
+    let (host, other) = (scene.active, scene.standby);
+    let names = [host, other].map(|number| format!("server{}", number + 1));
+    let [here, there] = names.each_ref().map(String::as_str);
+    let (is_done, said) = scene.tandem(host, &["php", "drain", there])?;
+    check(is_done, || said)?;
+    let shows = |scene: &Scene<'_>, is_drained: bool| {
+        for number in [0, 1] {
+            wait_until(&format!("server{} shows the drain", number + 1), FOUND, || {
+                let (_, text) = scene.tandem(number, &["status"]).unwrap_or_default();
+                let line = text.lines().find(|line| line.contains("php") && line.contains(there));
+                line.is_some_and(|line| line.contains("drain") == is_drained)
+            })?;
+        }
+        Ok::<(), String>(())
+    };
+    shows(scene, true)?;
+    let (is_done, said) = scene.tandem(other, &["php", "drain", here])?;
+    check(!is_done && said.contains("tandem php on"), || said)?;
+    let (is_done, said) = scene.tandem(other, &["php", "drain", "server9"])?;
+    check(!is_done && said.contains("no host"), || said)?;
+    let (is_done, said) = scene.tandem(other, &["php", "on", there])?;
+    check(is_done, || said)?;
+    shows(scene, false)
 }
 
 fn says(scene: &Scene<'_>, number: usize, words: &str) -> Outcome<()> {
