@@ -176,8 +176,8 @@ fn run(pair: &mut Pair, fault: &Fault, first_id: u64) -> Outcome<(Vec<Shot>, Ins
     Ok((load.finish()?, hit_at))
 }
 
-/// GETs: none failed; returned are those that were slow. POSTs: none ran twice, and a lost one was on its way when the
-/// fault came, so that nobody can know whether it ran.
+/// GETs: none failed; returned are those that were slow. POSTs: none ran twice, and a lost one was
+/// on its way when the fault came, so that nobody can know whether it ran.
 fn judge(pair: &Pair, name: &str, shots: &[Shot], hit_at: Instant) -> Outcome<Vec<String>> {
     let (posts, gets): (Vec<&Shot>, Vec<&Shot>) = shots.iter().partition(|shot| shot.is_post);
     let failed = |shots: &[&Shot]| -> Vec<String> {
