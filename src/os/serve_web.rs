@@ -60,11 +60,11 @@ pub struct Site {
     pub me: HostId,
     /// Each address, and whether it is a virtual one, which may move to the other host.
     pub listen: Vec<(SocketAddr, bool)>,
+    /// The same for clients in TLS; of no effect without a certificate.
+    pub listen_ssl: Vec<(SocketAddr, bool)>,
     /// The FastCGI port, and the pair's addresses on the inside link, which may use it.
     pub fastcgi: Vec<Place>,
     pub inside: [IpAddr; 2],
-    /// The same for clients in TLS; of no effect without a certificate.
-    pub listen_ssl: Vec<(SocketAddr, bool)>,
     pub php: [SocketAddr; 2],
     /// php-fpm's pm.status_listen, where it is configured.
     pub php_status: [Option<SocketAddr>; 2],
