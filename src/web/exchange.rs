@@ -26,8 +26,9 @@ use super::response::Response;
 #[derive(Debug)]
 pub struct Exchange {
     params: Option<Params>,
-    /// BEGIN_REQUEST and PARAMS, kept for a second try.
+    /// BEGIN_REQUEST and PARAMS, and STDIN where the body is in memory; kept for a second try.
     request: Vec<u8>,
+    request_written: usize,
     body: Body,
     is_idempotent: bool,
     /// Tells it from requests for something else.
@@ -40,7 +41,7 @@ pub struct Exchange {
     /// The answer where no peer can be had: 503, or what became of the first try.
     refusal: u16,
     phase: Phase,
-    /// Bytes for php-fpm, and how many of them were written.
+    /// Bytes for php-fpm behind the request, and how many of them were written.
     pending: Vec<u8>,
     pending_written: usize,
     is_request_sent: bool,
@@ -58,6 +59,8 @@ pub struct Exchange {
 #[derive(Debug, Default)]
 struct Body {
     stored: Vec<u8>,
+    /// Bytes that were in memory, and are part of the request.
+    joined_bytes: Option<u64>,
     spooled_bytes: u64,
 }
 
@@ -110,6 +113,7 @@ impl Exchange {
         Self {
             params: Some(params),
             request: Vec::new(),
+            request_written: 0,
             body: Body::default(),
             is_idempotent,
             fingerprint,
@@ -189,12 +193,12 @@ impl Exchange {
     /// the request had a body, or said that it had none.
     pub fn queue(&mut self, has_length: bool) {
         if let Some(mut params) = self.params.take() {
-            let length = self.body.length().to_string();
-            let value = if has_length { length.as_bytes() } else { b"" };
-            let is_added = params.add(b"CONTENT_LENGTH", value);
+            let length = has_length.then(|| self.body.length().to_string());
+            let is_added = params.add(b"CONTENT_LENGTH", length.unwrap_or_default().as_bytes());
             debug_assert!(is_added, "a number fits a record");
             self.request = params.finish();
         }
+        self.request_written = self.request.len();
         self.phase = Phase::Queued;
     }
 
@@ -238,10 +242,13 @@ impl Exchange {
         self.response = self.response.again(self.line.clone());
         self.pending.clear();
         self.pending_written = 0;
-        self.pending.extend_from_slice(&self.request);
-        if self.body.spooled_bytes == 0 {
-            fastcgi::emit_stream(&mut self.pending, Kind::Stdin, &self.body.stored);
-            fastcgi::emit_end(&mut self.pending, Kind::Stdin);
+        self.request_written = 0;
+        fastcgi::set_keep(&mut self.request, false);
+        if self.body.spooled_bytes == 0 && self.body.joined_bytes.is_none() {
+            let stored = std::mem::take(&mut self.body.stored);
+            self.body.joined_bytes = Some(bytes(&stored));
+            fastcgi::emit_stream(&mut self.request, Kind::Stdin, &stored);
+            fastcgi::emit_end(&mut self.request, Kind::Stdin);
         }
     }
 
@@ -255,7 +262,7 @@ impl Exchange {
 
     /// A fresh connection begins, and php-fpm is asked to keep it after the answer, or not.
     pub fn begun(&mut self, keeps: bool) {
-        fastcgi::set_keep(&mut self.pending, keeps);
+        fastcgi::set_keep(&mut self.request, keeps);
     }
 
     /// A kept connection carries the request.
@@ -300,11 +307,18 @@ impl Exchange {
     /// Bytes to write to php-fpm.
     #[must_use]
     pub fn pending(&self) -> &[u8] {
-        self.pending.get(self.pending_written..).unwrap_or_default()
+        match self.request.get(self.request_written..) {
+            Some(rest) if !rest.is_empty() => rest,
+            Some(_) | None => self.pending.get(self.pending_written..).unwrap_or_default(),
+        }
     }
 
     pub fn wrote(&mut self, count: usize) {
         self.is_request_sent |= count > 0;
+        if self.request_written < self.request.len() {
+            self.request_written += count;
+            return;
+        }
         self.pending_written += count;
         if self.pending_written >= self.pending.len() {
             self.pending.clear();
@@ -327,7 +341,7 @@ impl Exchange {
     /// The bytes that `stdin_due` asked for; none if the file failed.
     pub fn push_stdin(&mut self, bytes: &[u8]) {
         fastcgi::emit_stream(&mut self.pending, Kind::Stdin, bytes);
-        self.stdin_sent += u64::try_from(bytes.len()).unwrap_or(0);
+        self.stdin_sent += self::bytes(bytes);
         if self.stdin_sent >= self.body.spooled_bytes {
             fastcgi::emit_end(&mut self.pending, Kind::Stdin);
         }
@@ -336,6 +350,7 @@ impl Exchange {
     /// php-fpm takes no more of the request. Its answer may be here all the same (a 413 without
     /// reading the body), so the connection is read to its end.
     pub fn write_failed(&mut self) {
+        self.request_written = self.request.len();
         self.pending.clear();
         self.pending_written = 0;
         self.stdin_sent = self.body.spooled_bytes;
@@ -482,8 +497,12 @@ impl Exchange {
 
 impl Body {
     fn length(&self) -> u64 {
-        self.spooled_bytes + u64::try_from(self.stored.len()).unwrap_or(0)
+        self.spooled_bytes + self.joined_bytes.unwrap_or(0) + bytes(&self.stored)
     }
+}
+
+fn bytes(of: &[u8]) -> u64 {
+    u64::try_from(of.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

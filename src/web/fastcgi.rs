@@ -139,6 +139,17 @@ impl From<Short> for Error {
 }
 
 impl Header {
+    /// Of a record with so much content, padded to eight bytes.
+    fn of(request_id: u16, kind: Kind, content: usize) -> Self {
+        let content_bytes = u16::try_from(content).expect("content is at most 65528 bytes");
+        let padding_bytes = u8::try_from((8 - content % 8) % 8).expect("less than 8");
+        Self { kind, request_id, content_bytes, padding_bytes }
+    }
+
+    fn pad(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[0; 8][..usize::from(self.padding_bytes)]);
+    }
+
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
         let version = reader.u8()?;
         let kind = Kind::from_code(reader.u8()?);
@@ -229,19 +240,18 @@ pub fn emit_values(out: &mut Vec<u8>, pairs: &[(&[u8], &[u8])]) {
 }
 
 fn emit_record(out: &mut Vec<u8>, request_id: u16, kind: Kind, content: &[u8]) {
-    let content_bytes = u16::try_from(content.len()).expect("content is at most 65528 bytes");
-    let padding_bytes = u8::try_from((8 - content.len() % 8) % 8).expect("less than 8");
-    let header = Header { kind, request_id, content_bytes, padding_bytes };
+    let header = Header::of(request_id, kind, content.len());
     out.extend_from_slice(&header.emit());
     out.extend_from_slice(content);
-    out.extend_from_slice(&[0; 8][..usize::from(padding_bytes)]);
+    header.pad(out);
 }
 
 /// A request's PARAMS stream, in which no pair straddles two records.
 #[derive(Debug)]
 pub struct Params {
     out: Vec<u8>,
-    record: Vec<u8>,
+    /// Where the record in the making begins.
+    record_at: usize,
 }
 
 impl Params {
@@ -250,7 +260,9 @@ impl Params {
     pub fn new() -> Self {
         let mut out = Vec::with_capacity(1024);
         emit_begin(&mut out);
-        Self { out, record: Vec::with_capacity(1024) }
+        let mut params = Self { out, record_at: 0 };
+        params.open_record();
+        params
     }
 
     /// Adds a pair. False when it cannot fit one record, in which case it is not added.
@@ -260,18 +272,41 @@ impl Params {
         if pair_bytes > CONTENT_BYTES_MAX {
             return false;
         }
-        if self.record.len() + pair_bytes > CONTENT_BYTES_MAX {
-            emit_record(&mut self.out, REQUEST_ID, Kind::Params, &self.record);
-            self.record.clear();
+        if self.content_bytes() + pair_bytes > CONTENT_BYTES_MAX {
+            self.close_record();
+            self.open_record();
         }
-        emit_pair(&mut self.record, name, value);
+        emit_pair(&mut self.out, name, value);
         true
+    }
+
+    /// Leaves room for a record's header.
+    fn open_record(&mut self) {
+        self.record_at = self.out.len();
+        self.out.extend_from_slice(&[0; field::HEADER_BYTES]);
+    }
+
+    fn content_bytes(&self) -> usize {
+        self.out.len() - self.record_at - field::HEADER_BYTES
+    }
+
+    /// A record without content would end the stream: it is taken back.
+    fn close_record(&mut self) {
+        let content_bytes = self.content_bytes();
+        if content_bytes == 0 {
+            self.out.truncate(self.record_at);
+            return;
+        }
+        let header = Header::of(REQUEST_ID, Kind::Params, content_bytes);
+        let place = self.out.get_mut(self.record_at..self.record_at + field::HEADER_BYTES);
+        place.unwrap_or_default().copy_from_slice(&header.emit());
+        header.pad(&mut self.out);
     }
 
     /// The records up to the end of PARAMS.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        emit_stream(&mut self.out, Kind::Params, &self.record);
+        self.close_record();
         emit_end(&mut self.out, Kind::Params);
         self.out
     }

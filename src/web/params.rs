@@ -4,6 +4,8 @@
 //! without CONTENT_LENGTH, which is known once the body is here. Must not: pass on a header that
 //! could pose as another one. Read first: RFC 3875 section 4.1; facts/web.md 1.4 and 1.5 (httpoxy).
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::fastcgi::Params;
@@ -48,16 +50,14 @@ pub fn build(
     let root = root.trim_end_matches('/').as_bytes();
     let file = [root, &script.name].concat();
     let request_uri = if head.target.starts_with('/') {
-        head.target.as_bytes().to_vec()
+        Cow::Borrowed(head.target.as_bytes())
     } else if head.query.is_empty() {
-        head.path.to_vec()
+        Cow::Borrowed(head.path)
     } else {
-        [head.path, b"?", head.query].concat()
+        Cow::Owned([head.path, b"?", head.query].concat())
     };
-    let client_address = ends.client.ip().to_string();
-    let client_port = ends.client.port().to_string();
-    let local_address = ends.local.ip().to_string();
-    let local_port = ends.local.port().to_string();
+    let (client_address, client_port) = texts(ends.client);
+    let (local_address, local_port) = texts(ends.local);
     let name = host_name(head.host);
     let server_name = if name.is_empty() { local_address.as_bytes() } else { name };
     let protocol: &[u8] = if head.is_http_10 { b"HTTP/1.0" } else { b"HTTP/1.1" };
@@ -102,12 +102,21 @@ pub fn build(
     Ok(params)
 }
 
+/// An address and its port, without an allocation: every request has four of them.
+fn texts(end: SocketAddr) -> (heapless::String<45>, heapless::String<5>) {
+    let (mut address, mut port) = (heapless::String::new(), heapless::String::new());
+    write!(address, "{}", end.ip()).expect("an address has at most 45 characters");
+    write!(port, "{}", end.port()).expect("a port has at most 5 digits");
+    (address, port)
+}
+
 fn add(params: &mut Params, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     if params.add(name, value) { Ok(()) } else { Err(Refusal::HEAD_TOO_LARGE) }
 }
 
 /// Each header once, as HTTP_NAME; repeats are joined (RFC 9110, 5.3; Cookie: RFC 6265, 5.4).
 fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
+    let mut name = Vec::with_capacity(32);
     for (index, header) in head.headers.iter().enumerate() {
         // An underscore, or another odd character, would collide with a name that has a hyphen.
         let is_plain = header.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -117,17 +126,21 @@ fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
         if !is_plain || is_dropped || is_repeat {
             continue;
         }
-        let name: Vec<u8> = b"HTTP_"
-            .iter()
-            .copied()
-            .chain(header.name.bytes().map(|byte| match byte {
-                b'-' => b'_',
-                byte => byte.to_ascii_uppercase(),
-            }))
-            .collect();
+        name.clear();
+        name.extend_from_slice(b"HTTP_");
+        name.extend(header.name.bytes().map(|byte| match byte {
+            b'-' => b'_',
+            byte => byte.to_ascii_uppercase(),
+        }));
+        let mut values = request::values(head.headers, header.name);
+        let (first, second) = (values.next().unwrap_or_default(), values.next());
+        let Some(second) = second else {
+            add(params, &name, first)?;
+            continue;
+        };
         let separator: &[u8] =
             if header.name.eq_ignore_ascii_case("cookie") { b"; " } else { b", " };
-        let values: Vec<&[u8]> = request::values(head.headers, header.name).collect();
+        let values: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
         add(params, &name, &values.join(separator))?;
     }
     Ok(())

@@ -122,8 +122,11 @@ impl Session {
             return;
         }
         let site = lookup.site();
-        let file = (lookup.plain(cx.sites), lookup.coding());
-        let document_path = lookup.path().to_vec();
+        let is_file = matches!(verdict, Verdict::Send(_));
+        let file = if is_file { lookup.plain(cx.sites) } else { Vec::new() };
+        let file = (file, lookup.coding());
+        let is_script = matches!(verdict, Verdict::Run(_));
+        let document_path = if is_script { lookup.path().to_vec() } else { Vec::new() };
         let mut inbound = mem::take(&mut self.inbound);
         {
             let mut room = request::header_room();
