@@ -19,8 +19,8 @@ fn php_killed_on_one_host_fails_no_request() {
         let load = pair.load()?;
         for number in [0, 1] {
             std::thread::sleep(BEFORE);
-            let at = Instant::now();
             php::kill(&pair.servers[number].host)?;
+            let at = Instant::now();
             std::thread::sleep(AFTER);
             let records = load.records();
             // What the killed worker was doing at that moment has died with it, and a page that
