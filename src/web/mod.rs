@@ -137,7 +137,7 @@ pub struct Config {
     /// Name of that cookie.
     pub sticky_cookie: String,
     /// Connections to this host's php-fpm that may wait for a next request (nginx: keepalive); 0:
-    /// a connection for each request. Together with the requests they stay below
+    /// a connection for each request, the default. Together with the requests they stay below
     /// `php_requests_max`; the other host's php-fpm is left to its own front.
     pub keepalive: usize,
     /// How long one may wait: it occupies a worker of php-fpm meanwhile (nginx: keepalive_timeout).
@@ -225,7 +225,7 @@ impl Default for Config {
             php_backup: String::new(),
             sticky: Sticky::Off,
             sticky_cookie: "srv_id".into(),
-            keepalive: 8,
+            keepalive: 0,
             keepalive_idle: Duration::from_millis(100),
             slow_start: Duration::from_secs(10),
             queue_limit: Duration::from_secs(10),

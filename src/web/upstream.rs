@@ -94,6 +94,8 @@ pub(super) struct Peer {
     heard_at: Option<Instant>,
     /// The last ping was late, and yet it lives.
     pub(super) is_busy: bool,
+    /// Its pool\'s status has answered once.
+    has_status: bool,
     /// Its pool's status told of connections that wait for a worker.
     is_crowded: bool,
     pub(super) requests: u64,
@@ -334,6 +336,7 @@ impl Upstream {
     pub fn pool_answered(&mut self, now: Instant, host: HostId, pool: Pool) {
         let peer = self.peer_mut(host);
         peer.heard_at = Some(now);
+        peer.has_status = true;
         // One worker is left for pings and for what comes past this front.
         peer.requests_max = pool
             .workers
@@ -351,9 +354,12 @@ impl Upstream {
         // Busy is not hung: a worker that answers a request proves the host.
         let is_busy = peer.heard_at.is_some_and(|heard_at| heard_at >= since);
         if evidence == Evidence::ProbeLate && is_busy {
-            // What was heard may have been its last: a reload lets requests end and takes no new.
             peer.is_busy = true;
-            peer.probe = Probe::Due(now);
+            if peer.has_status {
+                // What was heard may have been its last: a reload lets requests end and takes no
+                // new. Without a status, workers that all wait for a database look the same.
+                peer.probe = Probe::Due(now);
+            }
             self.close_excess();
             return;
         }
@@ -512,6 +518,7 @@ impl Peer {
             probe: Probe::Due(now),
             heard_at: None,
             is_busy: false,
+            has_status: false,
             is_crowded: false,
             requests: 0,
         }
@@ -647,7 +654,7 @@ mod tests {
         let mut upstream = upstream(9);
         upstream.expire(after(0));
         upstream.probe_answered(after(1), Second);
-        upstream.heard(after(150), First, ticket(0));
+        upstream.pool_answered(after(150), First, Pool { workers: None, waiting: 0 });
         for milliseconds in [200, 201, 401, 402, 602] {
             assert!(upstream.is_usable(First));
             upstream.expire(after(milliseconds));

@@ -15,6 +15,9 @@ use super::connection::{Connection, Socket};
 use super::ping::{connect_to, evidence_of};
 use super::{SIDE_UPSTREAM, ServeWeb, key, unread};
 
+/// The end of STDIN, which php-fpm leaves unread while it runs a script that has no body.
+const UNREAD_AT_MOST: u32 = 8;
+
 /// A connection to php-fpm.
 #[derive(Debug)]
 pub(super) struct Leg {
@@ -182,7 +185,7 @@ impl ServeWeb {
     /// Whether php-fpm has read what was written to it.
     pub(super) fn is_read(connection: &Connection) -> bool {
         connection.leg.as_ref().is_none_or(|leg| {
-            unread::unread_bytes(&leg.socket.descriptor).is_none_or(|bytes| bytes == 0)
+            unread::unread_bytes(&leg.socket.descriptor).is_none_or(|bytes| bytes <= UNREAD_AT_MOST)
         })
     }
 }
