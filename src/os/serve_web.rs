@@ -375,7 +375,7 @@ impl ServeWeb {
         while let Some(output) = connection.session.poll_output() {
             let answer = match output {
                 Output::Look => {
-                    let candidate = connection.session.candidate(&connection.settings.sites);
+                    let candidate = connection.session.candidate(&connection.settings.rules.sites);
                     let (site, path) = candidate.unwrap_or_default();
                     let (found, file) = connection
                         .settings
@@ -497,10 +497,7 @@ impl ServeWeb {
     ) -> Context<'a> {
         Context {
             now,
-            config: &settings.config,
-            sites: &settings.sites,
-            pages: &settings.pages,
-            users: &settings.users,
+            rules: &settings.rules,
             stamp: &self.stamp,
             is_draining: self.is_draining && is_virtual,
         }

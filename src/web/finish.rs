@@ -30,7 +30,7 @@ impl Session {
         } else {
             State::Head
         };
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
         if matches!(self.state, State::Head) {
             self.mark_head_due(cx);
         }
@@ -75,7 +75,11 @@ impl Session {
     /// Bytes of a next request are here already, or the connection is idle.
     pub(super) fn mark_head_due(&mut self, cx: Context<'_>) {
         self.is_head_due = !self.inbound.is_empty();
-        let limit = if self.is_head_due { cx.config.request_limit } else { cx.config.idle_limit };
+        let limit = if self.is_head_due {
+            cx.rules.config.request_limit
+        } else {
+            cx.rules.config.idle_limit
+        };
         self.deadline = Some(cx.now + limit);
     }
 }

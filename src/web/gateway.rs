@@ -82,7 +82,7 @@ impl Session {
     /// record is looked at, or a request could be taken back before it has its place.
     pub(super) fn receive_records(&mut self, cx: Context<'_>, bytes: &[u8]) {
         let mut rest = bytes;
-        let requests_max = cx.config.php_requests_max * HostId::ALL.len();
+        let requests_max = cx.rules.config.php_requests_max * HostId::ALL.len();
         while self.outputs.is_empty() {
             let Some(port) = &mut self.port else { return };
             match port.next(&mut rest, requests_max, &mut self.outbound) {
@@ -119,14 +119,14 @@ impl Session {
             hsts: None,
         };
         self.running = Some(Box::new(Running::new(cx.now, self.ends, terms, Words::default())));
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
     }
 
     /// The parameters are whole.
     fn open_request(&mut self, cx: Context<'_>) {
         let (Some(port), Some(running)) = (&mut self.port, &mut self.running) else { return };
         let request_id = port.request_id().unwrap_or_default();
-        let asked = match Asked::parse(&port.take_params(), cx.config) {
+        let asked = match Asked::parse(&port.take_params(), &cx.rules.config) {
             Ok(asked) => asked,
             Err(Refusal(status)) => {
                 self.refuse(cx, status);
@@ -137,10 +137,11 @@ impl Session {
         running.ends.client = asked.client.unwrap_or(running.ends.client);
         running.ends.is_https = asked.is_https;
         let client = running.ends.client.ip();
-        running.affinity = sticky::affinity(cx.config, [&*asked.cookie].into_iter(), client);
+        let cookies = std::iter::once(asked.cookie.as_slice());
+        running.affinity = sticky::affinity(&cx.rules.config, cookies, client);
         running.promised_bytes = asked.length;
         running.has_length = asked.length.is_some();
-        if asked.length.is_some_and(|length| length > cx.config.body_max.0) {
+        if asked.length.is_some_and(|length| length > cx.rules.config.body_max.0) {
             self.refuse(cx, 413);
             return;
         }
@@ -148,18 +149,18 @@ impl Session {
         let is_idempotent = asked.method.is_idempotent();
         let exchange = Exchange::new(asked.params, is_idempotent, asked.fingerprint, response);
         self.state = State::Php(Box::new(exchange));
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
     }
 
     fn collect(&mut self, cx: Context<'_>, piece: &[u8]) {
         let State::Php(exchange) = &mut self.state else { return };
         exchange.collect(piece);
-        if exchange.collected_bytes() > cx.config.body_max.0 {
+        if exchange.collected_bytes() > cx.rules.config.body_max.0 {
             self.refuse(cx, 413);
             return;
         }
         let is_due = exchange.is_spool_due(false, limits::WEB_BODY_MEMORY_BYTES);
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
         if is_due {
             self.order(Output::Spool);
         }
@@ -220,7 +221,7 @@ impl Session {
         let Some(running) = &mut self.running else { return };
         let mut text = Vec::new();
         running.status = status;
-        running.body_bytes = reply::script_page(&mut text, status, extra, cx.pages);
+        running.body_bytes = reply::script_page(&mut text, status, extra, &cx.rules.pages);
         fastcgi::emit_stream_of(&mut self.outbound, request_id, Kind::Stdout, &text);
         // nginx ignores every other protocol status (facts/web.md 7).
         let complete = ProtocolStatus::RequestComplete;
@@ -291,18 +292,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::web::access::UserFiles;
-    use crate::web::reply::{Pages, Stamp};
+    use crate::web::reply::Stamp;
+    use crate::web::rules::Rules;
     use crate::web::session::Input;
-    use crate::web::site::Sites;
     use HostId::{First, Second};
 
     /// A session at the port, with the hands played by the test.
     struct Desk {
-        config: Config,
-        sites: Sites,
-        pages: Pages,
-        users: UserFiles,
+        rules: Rules,
         stamp: Stamp,
         now: Instant,
         session: Session,
@@ -316,13 +313,10 @@ mod tests {
             let ends = Ends { client, local: client, is_https: false };
             Self {
                 session: Session::of_port(Instant::ZERO, &config, ends),
-                sites: Sites::new(&config),
-                pages: Pages::new(),
-                users: UserFiles::default(),
+                rules: Rules::new(config),
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
                 statuses: Vec::new(),
-                config,
             }
         }
 
@@ -330,10 +324,7 @@ mod tests {
         fn feed(&mut self, input: Input<'_>) -> Vec<Output> {
             let cx = Context {
                 now: self.now,
-                config: &self.config,
-                sites: &self.sites,
-                pages: &self.pages,
-                users: &self.users,
+                rules: &self.rules,
                 stamp: &self.stamp,
                 is_draining: false,
             };
@@ -401,7 +392,7 @@ mod tests {
         assert!(desk.session.pending().len() < limits::OUTBOUND_BYTES_MAX + piece.len() + 64);
         // It is the front who is slow, for which the peer is not to blame; then its time is over.
         assert_eq!(desk.feed(Input::Wrote(1)), []);
-        let orders = desk.pass(desk.config.request_limit);
+        let orders = desk.pass(desk.rules.config.request_limit);
         assert_eq!(orders, [Output::Release(First, None), Output::Close]);
     }
 
@@ -416,7 +407,7 @@ mod tests {
         let (bytes, orders) = desk.write();
         assert!(bytes.ends_with(END) && orders.is_empty());
         assert!(desk.session.wants_client() && !desk.session.is_in_flight());
-        assert_eq!(desk.pass(desk.config.idle_limit), [Output::Close]);
+        assert_eq!(desk.pass(desk.rules.config.idle_limit), [Output::Close]);
     }
 
     #[test]
@@ -477,10 +468,10 @@ mod tests {
     fn half_a_request_ends_in_time() {
         let mut desk = Desk::new();
         desk.receive(&begin());
-        assert_eq!(desk.pass(desk.config.request_limit), [Output::Close]);
+        assert_eq!(desk.pass(desk.rules.config.request_limit), [Output::Close]);
         let mut desk = Desk::new();
         desk.receive(&[begin(), record(4, b""), record(5, b"x")].concat());
-        desk.pass(desk.config.request_limit);
+        desk.pass(desk.rules.config.request_limit);
         assert!(String::from_utf8_lossy(&desk.write().0).contains("Status: 408 "));
     }
 

@@ -174,12 +174,11 @@ pub(super) fn hsts(config: &Config, is_https: bool) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::time::Instant;
-    use crate::web::access::UserFiles;
     use crate::web::params::Ends;
-    use crate::web::reply::{Pages, Stamp};
+    use crate::web::reply::Stamp;
     use crate::web::request::{header_room, parse};
+    use crate::web::rules::Rules;
     use crate::web::session::Output;
-    use crate::web::site::Sites;
 
     /// What a connection is found to be, given its first bytes in pieces of this length; whether
     /// the session closes it.
@@ -187,11 +186,8 @@ mod tests {
         let address = "10.0.0.1:1".parse().expect("an address");
         let ends = Ends { client: address, local: address, is_https: true };
         let mut session = Session::new(Instant::ZERO, config, ends);
-        let (sites, pages, stamp) = (Sites::new(config), Pages::new(), Stamp::new(0));
-        let (sites, pages, stamp) = (&sites, &pages, &stamp);
-        let now = Instant::ZERO;
-        let users = &UserFiles::default();
-        let cx = Context { now, config, sites, pages, users, stamp, is_draining: false };
+        let (rules, stamp) = (&Rules::new(config.clone()), &Stamp::new(0));
+        let cx = Context { now: Instant::ZERO, rules, stamp, is_draining: false };
         let mut opening = Opening::More;
         for piece in bytes.chunks(piece) {
             opening = session.open(cx, piece);

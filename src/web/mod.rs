@@ -33,6 +33,7 @@ mod relay;
 pub mod reply;
 pub mod request;
 pub mod response;
+pub mod rules;
 mod running;
 mod serve;
 pub mod session;

@@ -34,10 +34,10 @@ impl Session {
         if let State::Php(exchange) = &mut self.state {
             let running = self.running.as_ref();
             let line = running.map_or_else(Vec::new, |running| {
-                sticky::line(cx.config, running.affinity, host, running.ends.is_https)
+                sticky::line(&cx.rules.config, running.affinity, host, running.ends.is_https)
             });
             exchange.assigned(host, line);
-            self.deadline = Some(cx.now + cx.config.connect_limit);
+            self.deadline = Some(cx.now + cx.rules.config.connect_limit);
             self.order(Output::Connect(host));
         }
     }
@@ -47,9 +47,9 @@ impl Session {
         if let State::Php(exchange) = &mut self.state {
             change(exchange);
             let limit = if exchange.is_unread() {
-                cx.config.answer_limit.min(limits::WEB_UNREAD_LIMIT)
+                cx.rules.config.answer_limit.min(limits::WEB_UNREAD_LIMIT)
             } else {
-                cx.config.answer_limit
+                cx.rules.config.answer_limit
             };
             self.deadline = Some(cx.now + limit);
         }
@@ -58,7 +58,7 @@ impl Session {
     pub(super) fn found_read(&mut self, cx: Context<'_>, is_read: bool) {
         if let State::Php(exchange) = &mut self.state {
             let step = exchange.found_read(is_read);
-            self.deadline = Some(cx.now + cx.config.answer_limit);
+            self.deadline = Some(cx.now + cx.rules.config.answer_limit);
             self.step(cx, step, None);
         }
     }
@@ -70,7 +70,7 @@ impl Session {
         if cx.is_draining && !exchange.response().is_sent() {
             running.terms.is_keep_alive = false;
         }
-        self.deadline = Some(cx.now + cx.config.answer_limit);
+        self.deadline = Some(cx.now + cx.rules.config.answer_limit);
         let (terms, out) = (&mut running.terms, &mut self.outbound);
         let step = match bytes {
             Some((bytes, is_closing)) => exchange.answered(bytes, is_closing, terms, cx.stamp, out),
@@ -94,7 +94,7 @@ impl Session {
         }
         if step == Step::Again {
             exchange.again();
-            self.deadline = Some(cx.now + cx.config.connect_limit);
+            self.deadline = Some(cx.now + cx.rules.config.connect_limit);
             if let Some(host) = host {
                 self.order(Output::Connect(host));
             }
@@ -103,7 +103,7 @@ impl Session {
         if let Step::Retry(_) | Step::Move = step {
             exchange.requeue(if let Step::Retry(status) = step { status } else { 503 });
             let tried = exchange.tried();
-            self.deadline = Some(cx.now + cx.config.queue_limit);
+            self.deadline = Some(cx.now + cx.rules.config.queue_limit);
             self.release(host, evidence);
             self.order(Output::Acquire { tried, is_charged: step != Step::Move });
             return;
@@ -162,7 +162,7 @@ impl Session {
         let lookup = Lookup::new(running.site, path);
         self.inbound = inbound;
         self.state = State::Looking { lookup, head_bytes };
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
         self.order(Output::Look);
     }
 
@@ -202,7 +202,7 @@ impl Session {
             return;
         };
         exchange.queue(running.has_length);
-        self.deadline = Some(cx.now + cx.config.queue_limit);
+        self.deadline = Some(cx.now + cx.rules.config.queue_limit);
         self.order(Output::Acquire { tried: [false; 2], is_charged: false });
     }
 }

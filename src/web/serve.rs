@@ -69,7 +69,7 @@ impl Session {
                 self.inbound.drain(..length.min(self.inbound.len()));
                 if let Some((client, local)) = ends {
                     self.ends = Ends { client, local, is_https: self.ends.is_https };
-                    if cx.config.connections_max_per_client > 0 {
+                    if cx.rules.config.connections_max_per_client > 0 {
                         self.order(Output::Count);
                         return false;
                     }
@@ -116,14 +116,14 @@ impl Session {
     pub(super) fn looked(&mut self, cx: Context<'_>, found: Found) {
         let State::Looking { lookup, head_bytes } = &mut self.state else { return };
         let head_bytes = *head_bytes;
-        let verdict = lookup.handle(cx.sites, found);
+        let verdict = lookup.handle(&cx.rules.sites, found);
         if verdict == Verdict::Again {
             self.order(Output::Look);
             return;
         }
         let site = lookup.site();
         let is_file = matches!(verdict, Verdict::Send(_));
-        let file = if is_file { lookup.plain(cx.sites) } else { Vec::new() };
+        let file = if is_file { lookup.plain(&cx.rules.sites) } else { Vec::new() };
         let file = (file, lookup.coding());
         let is_script = matches!(verdict, Verdict::Run(_));
         let document_path = if is_script { lookup.path().to_vec() } else { Vec::new() };
@@ -196,7 +196,7 @@ impl Session {
         let kind = files::Kind {
             media_type: files::media_type(path),
             coding: *coding,
-            has_variants: cx.config.gzip_static,
+            has_variants: cx.rules.config.gzip_static,
             lines: &lines,
         };
         let (status, span) =
@@ -207,7 +207,7 @@ impl Session {
             self.finish(cx);
         } else {
             self.state = State::File(span);
-            self.deadline = Some(cx.now + cx.config.request_limit);
+            self.deadline = Some(cx.now + cx.rules.config.request_limit);
         }
     }
 
@@ -219,7 +219,7 @@ impl Session {
         script: &Script,
         document_path: &[u8],
     ) {
-        let root = &cx.sites.site(site).root;
+        let root = &cx.rules.sites.site(site).root;
         let ends = self.running.as_ref().map_or(self.ends, |running| running.ends);
         let user = self.running.as_ref().map_or(&[][..], |running| &running.user);
         let built = params::build(head, ends, user, root, script, document_path);
@@ -232,13 +232,13 @@ impl Session {
         };
         if let Some(running) = &mut self.running {
             let cookies = request::values(head.headers, "cookie");
-            running.affinity = sticky::affinity(cx.config, cookies, ends.client.ip());
+            running.affinity = sticky::affinity(&cx.rules.config, cookies, ends.client.ip());
         }
         let fingerprint = sticky::fingerprint(head.target.as_bytes());
         let is_idempotent = head.method.is_idempotent();
         let exchange = Exchange::new(params, is_idempotent, fingerprint, Response::http());
         self.state = State::Php(Box::new(exchange));
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
     }
 
     /// Puts back the bytes that followed a head, and lets the state that was reached use them.
@@ -286,7 +286,7 @@ impl Session {
             },
         };
         let running = self.running.as_ref();
-        let body_max = running.map_or(cx.config.body_max.0, |running| running.body_max);
+        let body_max = running.map_or(cx.rules.config.body_max.0, |running| running.body_max);
         let is_whole = loop {
             match decoder.next(&mut rest) {
                 Ok(body::Step::Piece(piece)) => {
@@ -306,7 +306,7 @@ impl Session {
                 }
             }
         };
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
         if let State::Php(exchange) = &self.state {
             spool_due = exchange.is_spool_due(is_whole, limits::WEB_BODY_MEMORY_BYTES);
         }
@@ -357,7 +357,7 @@ impl Session {
                 is_keep_alive: false,
                 gzip_min: None,
                 varies: false,
-                hsts: https::hsts(cx.config, ends.is_https),
+                hsts: https::hsts(&cx.rules.config, ends.is_https),
             };
             Box::new(Running::new(cx.now, ends, terms, Words { line, ..Words::default() }))
         });
@@ -377,8 +377,14 @@ impl Session {
         let Some(running) = &mut self.running else { return };
         running.terms.is_keep_alive &= !cx.is_draining && !running.is_continue_due;
         running.status = reply::told(status);
-        running.body_bytes =
-            reply::page(&mut self.outbound, status, cx.stamp, running.terms, extra, cx.pages);
+        running.body_bytes = reply::page(
+            &mut self.outbound,
+            status,
+            cx.stamp,
+            running.terms,
+            extra,
+            &cx.rules.pages,
+        );
         self.finish(cx);
     }
 }
@@ -390,17 +396,17 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     let mut room = request::header_room();
     let head = request::parse(bytes, &mut room).map_err(|refusal| (None, refusal))?;
     let accepted = Accepted::of(&head);
-    let ends = origin::origin(&head, ends, &cx.config.set_real_ip_from);
+    let ends = origin::origin(&head, ends, &cx.rules.config.set_real_ip_from);
     let terms = Terms {
         is_head: head.method == Method::Head,
         is_http_10: head.is_http_10,
         is_keep_alive: head.is_keep_alive && !cx.is_draining,
-        varies: cx.config.gzip,
-        gzip_min: Some(cx.config.gzip_min_length.0)
-            .filter(|_| cx.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
-        hsts: https::hsts(cx.config, ends.is_https),
+        varies: cx.rules.config.gzip,
+        gzip_min: Some(cx.rules.config.gzip_min_length.0)
+            .filter(|_| cx.rules.config.gzip && !head.is_http_10 && accepted.takes(Coding::Gzip)),
+        hsts: https::hsts(&cx.rules.config, ends.is_https),
     };
-    let words = if cx.config.access_log.is_empty() { Words::default() } else { words(&head) };
+    let words = if cx.rules.config.access_log.is_empty() { Words::default() } else { words(&head) };
     let mut running = Running::new(cx.now, ends, terms, words);
     running.rest = body::Decoder::new(head.framing);
     running.is_continue_due = head.expects_continue;
@@ -408,11 +414,11 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
     if head.method == Method::Forbidden {
         return Err((Some(Box::new(running)), Refusal(405)));
     }
-    let site = cx.sites.find(head.host);
+    let site = cx.rules.sites.find(head.host);
     let path = path::normalise(head.path);
-    let location = path.as_ref().and_then(|path| cx.sites.site(site).location(path));
+    let location = path.as_ref().and_then(|path| cx.rules.sites.site(site).location(path));
     let own_max = location.and_then(|location| location.client_max_body_size);
-    running.body_max = own_max.unwrap_or(cx.config.body_max).0;
+    running.body_max = own_max.unwrap_or(cx.rules.config.body_max).0;
     if matches!(head.framing, Framing::Length(length) if length > running.body_max) {
         return Err((Some(Box::new(running)), Refusal(413)));
     }
@@ -434,7 +440,7 @@ fn begin(cx: Context<'_>, ends: Ends, bytes: &[u8]) -> Begun {
 /// What the location of an open path says of the client.
 fn let_in(cx: Context<'_>, head: &Head<'_>, location: &Location, running: &mut Running) -> Gate {
     let client = running.ends.client.ip();
-    match location.judge(cx.now, client, head.header("authorization"), cx.users) {
+    match location.judge(cx.now, client, head.header("authorization"), &cx.rules.users) {
         Leave::Granted(user) => {
             running.words.user.clone_from(&user);
             running.user = user;
@@ -454,12 +460,12 @@ fn gate(
     site: usize,
     path: &[u8],
 ) -> Result<Gate, Refusal> {
-    let site = cx.sites.site(site);
+    let site = cx.rules.sites.site(site);
     if head.target == "*" {
         return Ok(Gate::Server);
     }
     if site.ssl_redirect && !ends.is_https {
-        let location = https::location(head, ends.local.ip(), cx.config.ssl_port)?;
+        let location = https::location(head, ends.local.ip(), cx.rules.config.ssl_port)?;
         return Ok(Gate::Redirect(301, location));
     }
     let mut gate = site.gate(path);

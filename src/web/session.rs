@@ -21,7 +21,6 @@ use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
-use super::access::UserFiles;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
@@ -29,7 +28,8 @@ use super::log::Entry;
 use super::lookup::{Found, Lookup};
 use super::params::Ends;
 use super::port::Port;
-use super::reply::{Pages, Stamp};
+use super::reply::Stamp;
+use super::rules::Rules;
 use super::running::Running;
 use super::site::Sites;
 use super::sticky::Affinity;
@@ -88,10 +88,7 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub now: Instant,
-    pub config: &'a Config,
-    pub sites: &'a Sites,
-    pub pages: &'a Pages,
-    pub users: &'a UserFiles,
+    pub rules: &'a Rules,
     pub stamp: &'a Stamp,
     /// The session's listener is draining: no keep-alive.
     pub is_draining: bool,
@@ -400,7 +397,7 @@ impl Session {
                 let was_empty = self.inbound.is_empty();
                 self.inbound.extend_from_slice(bytes);
                 if was_empty && self.has_served {
-                    self.deadline = Some(cx.now + cx.config.request_limit);
+                    self.deadline = Some(cx.now + cx.rules.config.request_limit);
                 }
                 self.try_head(cx);
             }
@@ -453,7 +450,7 @@ impl Session {
 
     /// How long the first request may take to come.
     const fn first_limit(&self, cx: Context<'_>) -> Duration {
-        if self.is_one_too_many { limits::WEB_LINGER_LIMIT } else { cx.config.request_limit }
+        if self.is_one_too_many { limits::WEB_LINGER_LIMIT } else { cx.rules.config.request_limit }
     }
 
     fn read_closed(&mut self, cx: Context<'_>) {
@@ -471,7 +468,7 @@ impl Session {
         self.written += count;
         if self.written < self.outbound.len() {
             if count > 0 || self.write_deadline.is_none() {
-                self.write_deadline = Some(cx.now + cx.config.request_limit);
+                self.write_deadline = Some(cx.now + cx.rules.config.request_limit);
             }
             return;
         }
@@ -500,7 +497,7 @@ impl Session {
         span.offset += count;
         span.length = span.length.saturating_sub(count);
         let is_done = span.length == 0;
-        self.deadline = Some(cx.now + cx.config.request_limit);
+        self.deadline = Some(cx.now + cx.rules.config.request_limit);
         if is_done {
             self.finish(cx);
         }
@@ -540,7 +537,7 @@ impl Session {
                 }
                 // It is the client who is slow; `write_deadline` watches it.
                 Phase::Talking(_) if is_blocked => {
-                    self.deadline = Some(cx.now + cx.config.answer_limit);
+                    self.deadline = Some(cx.now + cx.rules.config.answer_limit);
                 }
                 Phase::Talking(_) if exchange.is_unread() => self.order(Output::AskRead),
                 Phase::Talking(_) => self.consider(cx, None, |exchange| exchange.broken(504)),
@@ -571,10 +568,7 @@ mod tests {
 
     /// A session with the hands played by the test: files `/a.txt` and `/t.php` exist.
     struct Desk {
-        config: Config,
-        sites: Sites,
-        pages: Pages,
-        users: UserFiles,
+        rules: Rules,
         stamp: Stamp,
         now: Instant,
         is_draining: bool,
@@ -591,10 +585,7 @@ mod tests {
             let ends = Ends { client: address, local: address, is_https: false };
             Self {
                 session: Session::new(Instant::ZERO, &config, ends),
-                sites: Sites::new(&config),
-                pages: Pages::new(),
-                users: UserFiles::default(),
-                config,
+                rules: Rules::new(config),
                 stamp: Stamp::new(0),
                 now: Instant::ZERO,
                 is_draining: false,
@@ -607,10 +598,7 @@ mod tests {
         fn feed(&mut self, input: Input<'_>) {
             let cx = Context {
                 now: self.now,
-                config: &self.config,
-                sites: &self.sites,
-                pages: &self.pages,
-                users: &self.users,
+                rules: &self.rules,
                 stamp: &self.stamp,
                 is_draining: self.is_draining,
             };
@@ -618,7 +606,7 @@ mod tests {
             while let Some(output) = self.session.poll_output() {
                 match output {
                     Output::Look => {
-                        let candidate = self.session.candidate(&self.sites);
+                        let candidate = self.session.candidate(&self.rules.sites);
                         let (_, path) = candidate.expect("is looking");
                         let is_file = path == b"/a.txt" || path == b"/t.php";
                         let found = if is_file { Found::File(META) } else { Found::Missing };
@@ -715,7 +703,7 @@ mod tests {
         desk.receive(POST_PHP);
         desk.feed(Input::Assigned(First));
         desk.orders();
-        desk.pass(desk.config.connect_limit);
+        desk.pass(desk.rules.config.connect_limit);
         let late = Some(Evidence::ConnectLate);
         let acquire = Output::Acquire { tried: [true, false], is_charged: false };
         assert_eq!(desk.orders(), [Output::Release(First, late), acquire]);
@@ -731,16 +719,16 @@ mod tests {
         desk.receive(GET_PHP);
         desk.talk(First);
         desk.orders();
-        desk.pass(desk.config.answer_limit);
+        desk.pass(desk.rules.config.answer_limit);
         let acquire = Output::Acquire { tried: [true, false], is_charged: true };
         assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
         desk.talk(Second);
-        desk.pass(desk.config.answer_limit);
+        desk.pass(desk.rules.config.answer_limit);
         assert_eq!(desk.entries[0].status, 504);
         let mut desk = Desk::new();
         desk.receive(POST_PHP);
         desk.talk(First);
-        desk.pass(desk.config.answer_limit);
+        desk.pass(desk.rules.config.answer_limit);
         assert_eq!(desk.entries[0].status, 504);
         assert!(desk.write().starts_with("HTTP/1.1 504 "));
     }
@@ -789,7 +777,7 @@ mod tests {
             desk.feed(Input::FoundRead(is_read));
             if is_read {
                 assert_eq!(desk.orders(), []);
-                desk.pass(desk.config.answer_limit);
+                desk.pass(desk.rules.config.answer_limit);
                 let acquire = Output::Acquire { tried: [true, false], is_charged: true };
                 assert_eq!(desk.orders(), [Output::Release(First, None), acquire]);
             } else {
@@ -817,7 +805,7 @@ mod tests {
         let mut desk = Desk::new();
         desk.receive(GET_PHP);
         desk.orders();
-        desk.pass(desk.config.queue_limit);
+        desk.pass(desk.rules.config.queue_limit);
         assert_eq!(desk.orders(), [Output::LeaveQueue]);
         assert!(desk.write().contains("Retry-After: 1\r\n"));
         assert_eq!(desk.entries[0].status, 503);
@@ -861,11 +849,11 @@ mod tests {
     #[test]
     fn idle_and_half_sent_connections_end_in_time() {
         let mut desk = Desk::new();
-        desk.pass(desk.config.request_limit);
+        desk.pass(desk.rules.config.request_limit);
         assert_eq!(desk.orders(), [Output::Close]);
         let mut desk = Desk::new();
         desk.receive("GET / HT");
-        desk.pass(desk.config.request_limit);
+        desk.pass(desk.rules.config.request_limit);
         assert!(desk.write().starts_with("HTTP/1.1 408 "));
         assert_eq!(desk.orders(), [Output::Shutdown]);
         desk.pass(limits::WEB_LINGER_LIMIT);
@@ -880,7 +868,7 @@ mod tests {
         desk.orders();
         desk.answer(&HELLO[..15]);
         desk.feed(Input::Wrote(1));
-        desk.pass(desk.config.request_limit);
+        desk.pass(desk.rules.config.request_limit);
         assert_eq!(desk.orders(), [Output::Release(First, None), Output::Close]);
     }
 
@@ -913,7 +901,7 @@ mod tests {
         let head = "POST /a.txt HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         for body in ["5\r\n01234\r\n6\r\n567890\r\n", "x"] {
             let mut desk = Desk::new();
-            desk.config.body_max = crate::units::ByteCount(10);
+            desk.rules.config.body_max = crate::units::ByteCount(10);
             desk.receive(head);
             assert!(desk.write().starts_with("HTTP/1.1 405 "));
             body.as_bytes().iter().for_each(|&byte| desk.feed(Input::Received(&[byte])));

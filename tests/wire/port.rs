@@ -7,13 +7,12 @@ use std::net::Ipv4Addr;
 
 use tandem::time::Instant;
 use tandem::web::Config;
-use tandem::web::access::UserFiles;
 use tandem::web::exchange::Phase;
 use tandem::web::fastcgi::{Header, Kind, parse_pair};
 use tandem::web::params::Ends;
-use tandem::web::reply::{Pages, Stamp};
+use tandem::web::reply::Stamp;
+use tandem::web::rules::Rules;
 use tandem::web::session::{Context, Input, Output, Session};
-use tandem::web::site::Sites;
 use tandem::wire::{HostId, Reader};
 
 /// STDERR, then STDOUT with a header and a body, then END_REQUEST.
@@ -30,9 +29,7 @@ enum Luck {
 
 /// The hands, played.
 struct Hands {
-    config: Config,
-    sites: Sites,
-    pages: Pages,
+    rules: Rules,
     stamp: Stamp,
     session: Session,
     luck: Luck,
@@ -77,10 +74,8 @@ impl Hands {
         let ends = Ends { client, local: client, is_https: false };
         let mut hands = Self {
             session: Session::of_port(Instant::ZERO, &config, ends),
-            sites: Sites::new(&config),
-            pages: Pages::new(),
+            rules: Rules::new(config),
             stamp: Stamp::new(0),
-            config,
             luck,
             peer: None,
             is_waiting: false,
@@ -114,10 +109,8 @@ impl Hands {
     }
 
     fn feed(&mut self, input: Input<'_>) {
-        let Self { config, sites, pages, stamp, session, .. } = self;
-        let now = Instant::ZERO;
-        let users = &UserFiles::default();
-        let cx = Context { now, config, sites, pages, users, stamp, is_draining: false };
+        let Self { rules, stamp, session, .. } = self;
+        let cx = Context { now: Instant::ZERO, rules, stamp, is_draining: false };
         session.handle(cx, input);
         while let Some(output) = self.session.poll_output() {
             match output {

@@ -7,16 +7,15 @@ use std::net::SocketAddr;
 
 use tandem::time::Instant;
 use tandem::web::Config;
-use tandem::web::access::UserFiles;
 use tandem::web::body::{Decoder, Step};
 use tandem::web::fastcgi::{self, Event, Kind, Params};
 use tandem::web::log::Entry;
 use tandem::web::lookup::{Found, Meta};
 use tandem::web::params::Ends;
-use tandem::web::reply::{Pages, Stamp};
+use tandem::web::reply::Stamp;
 use tandem::web::request::Framing;
+use tandem::web::rules::Rules;
 use tandem::web::session::{Context, Input, Output, Session};
-use tandem::web::site::Sites;
 use tandem::wire::HostId;
 
 use super::Cut;
@@ -40,11 +39,8 @@ pub fn web_request(input: &[u8]) {
 /// A session whose hands find a file and three scripts, and whose PHP answers
 /// as soon as it was asked.
 struct Desk {
-    config: Config,
-    sites: Sites,
+    rules: Rules,
     stamp: Stamp,
-    pages: Pages,
-    users: UserFiles,
     session: Session,
     sent: Vec<u8>,
     entries: Vec<Entry>,
@@ -74,11 +70,8 @@ impl Desk {
         let ends = Ends { client: address, local: address, is_https: false };
         let mut desk = Self {
             session: Session::new(Instant::ZERO, &config, ends),
-            sites: Sites::new(&config),
+            rules: Rules::new(config),
             stamp: Stamp::new(1_700_000_000),
-            pages: Pages::new(),
-            users: UserFiles::default(),
-            config,
             sent: Vec::new(),
             entries: Vec::new(),
             asked: Vec::new(),
@@ -100,10 +93,7 @@ impl Desk {
     fn feed(&mut self, input: Input<'_>) {
         let cx = Context {
             now: Instant::ZERO,
-            config: &self.config,
-            sites: &self.sites,
-            pages: &self.pages,
-            users: &self.users,
+            rules: &self.rules,
             stamp: &self.stamp,
             is_draining: false,
         };
@@ -112,7 +102,8 @@ impl Desk {
             assert!(!self.is_closed, "{output:?} after the end");
             let answer = match output {
                 Output::Look => {
-                    let (_, path) = self.session.candidate(&self.sites).expect("it is looking");
+                    let (_, path) =
+                        self.session.candidate(&self.rules.sites).expect("it is looking");
                     let files = [&b"/a.txt"[..], b"/t.php", b"/in.php", b"/index.php"];
                     let meta = Meta { size_bytes: 10, modified_unix_seconds: 1_600_000_000 };
                     let is_file = files.contains(&path.as_slice());

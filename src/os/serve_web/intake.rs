@@ -57,7 +57,7 @@ impl ServeWeb {
         let is_port = speech == Speech::FastCgi;
         let is_strange = is_port && !listener.is_unix() && !self.may_use_port(client.ip());
         // Dropping the socket closes it: one too many, or nobody we know.
-        if self.open >= self.settings.config.connections_max || is_strange {
+        if self.open >= self.settings.rules.config.connections_max || is_strange {
             return;
         }
         if local.ip().is_unspecified() {
@@ -73,14 +73,14 @@ impl ServeWeb {
         let settings = Rc::clone(&self.settings);
         let ends = Ends { client, local, is_https: speech == Speech::Https };
         let session = if is_port {
-            Session::of_port(turn.now, &settings.config, ends)
+            Session::of_port(turn.now, &settings.rules.config, ends)
         } else {
-            Session::new(turn.now, &settings.config, ends)
+            Session::new(turn.now, &settings.rules.config, ends)
         };
         // Who serves many clients: a proxy names them one by one, a web server is known to us.
         let is_counted_here = !is_port
             && self.clients.is_on()
-            && !origin::is_trusted(client.ip(), &settings.config.set_real_ip_from);
+            && !origin::is_trusted(client.ip(), &settings.rules.config.set_real_ip_from);
         let security = self.security.as_ref().filter(|_| ends.is_https);
         let secure = security.map(|security| Box::new(Secure::new(security.acceptor())));
         let mut connection = Connection::new(session, settings, socket, secure, is_virtual);
@@ -126,7 +126,7 @@ impl ServeWeb {
 
     fn may_use_port(&self, client: IpAddr) -> bool {
         let is_allowed =
-            place::is_allowed(client, &self.site.inside, &self.settings.config.fastcgi_allow);
+            place::is_allowed(client, &self.site.inside, &self.settings.rules.config.fastcgi_allow);
         if !is_allowed {
             log::debug!("FastCGI port: {client} is not in fastcgi_allow");
         }

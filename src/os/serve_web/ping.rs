@@ -37,7 +37,7 @@ impl ServeWeb {
             },
         }
         if let Some(address) = self.site.php_status[host.index()] {
-            let request = probe::pool(&self.settings.config.php_status_path);
+            let request = probe::pool(&self.settings.rules.config.php_status_path);
             // A status that cannot be asked for says nothing: the ping decides.
             self.pools[host.index()] = self.begin(turn, SIDE_POOL, host, address, request).ok();
         }

@@ -12,6 +12,7 @@ use crate::os::plane::Turn;
 use crate::web::Config;
 use crate::web::access::UserFiles;
 use crate::web::reply::Pages;
+use crate::web::rules::Rules;
 use crate::web::site::Sites;
 use crate::web::upstream::Hosts;
 
@@ -23,22 +24,20 @@ use super::secure::{self, Security};
 /// What a reload replaces. A request ends under those that it began under.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) config: Config,
-    pub(super) sites: Sites,
-    pub(super) pages: Pages,
-    pub(super) users: UserFiles,
+    pub(super) rules: Rules,
     /// By the site's number.
     pub(super) roots: RefCell<Vec<Root>>,
 }
 
 impl Settings {
     pub(super) fn new(config: &Config) -> Result<Rc<Self>, String> {
-        let sites = Sites::new(config);
-        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / sites.roots().count().max(1);
-        let roots = sites.roots().map(|root| Root::new(root, cache_bytes)).collect::<Vec<Root>>();
-        let roots = RefCell::new(roots);
-        let (users, pages) = (users(&sites)?, pages(config));
-        Ok(Rc::new(Self { config: config.clone(), sites, pages, users, roots }))
+        let mut rules = Rules::new(config.clone());
+        rules.users = users(&rules.sites)?;
+        rules.pages = pages(config);
+        let cache_bytes = limits::WEB_CACHE_BYTES_MAX / rules.sites.roots().count().max(1);
+        let roots = rules.sites.roots().map(|root| Root::new(root, cache_bytes));
+        let roots = RefCell::new(roots.collect());
+        Ok(Rc::new(Self { rules, roots }))
     }
 }
 
@@ -46,7 +45,7 @@ impl ServeWeb {
     /// Takes another configuration for requests from now on. Refused, and nothing taken, where it
     /// has other ports, or files that cannot be used.
     pub fn reload(&mut self, turn: &mut Turn<'_>, config: &Config) -> Result<(), String> {
-        let old = &self.settings.config;
+        let old = &self.settings.rules.config;
         for (key, is_changed) in [
             ("port", old.port != config.port),
             ("ssl_port", old.ssl_port != config.ssl_port),
