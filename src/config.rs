@@ -4,7 +4,7 @@
 //! the digest that both hosts compare. Must not: read files (see `resolve`), know this host.
 //! Read first: example.toml beside this file, which `tandem example` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -55,12 +55,9 @@ impl Sections {
     /// The names of the sections that differ, or that only one of both has.
     #[must_use]
     pub fn differing(&self, other: &Self) -> Vec<String> {
-        let all = self.0.keys().chain(other.0.keys());
-        let mut names: Vec<String> =
-            all.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect();
-        names.sort();
-        names.dedup();
-        names
+        let all: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);
+        all.into_iter().filter(differs).cloned().collect()
     }
 }
 

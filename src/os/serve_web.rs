@@ -140,8 +140,9 @@ impl ServeWeb {
         }
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let unix_seconds = unix_seconds();
-        let hosts = Hosts { me: site.me, names: &site.server_names.clone() };
         let seed = unix_seconds ^ (u64::from(std::process::id()) << 32);
+        let hosts = Hosts { me: site.me, names: &site.server_names };
+        let upstream = Upstream::new(config, &hosts, Instant::ZERO, seed);
         Ok(Self {
             settings: Settings::new(config).map_err(invalid)?,
             journal: Journal::new(config.access_log.clone()),
@@ -153,7 +154,7 @@ impl ServeWeb {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            upstream: Upstream::new(config, &hosts, Instant::ZERO, seed),
+            upstream,
             clients: Connections::new(config.connections_max_per_client),
             rates: Requests::new(config.limit_req, config.limit_req_burst),
             legs: Legs::default(),
@@ -171,8 +172,8 @@ impl ServeWeb {
         })
     }
 
-    /// The addresses that are listened on, those of HTTPS last, with the ports that the kernel
-    /// chose.
+    /// The addresses that are listened on, with the ports that the kernel chose: those of HTTP, of
+    /// HTTPS, of FastCGI.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.address).collect()
@@ -521,6 +522,10 @@ impl ServeWeb {
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    fn connection(&self, slot: u32) -> Option<&Connection> {
+        self.slots.get(usize::try_from(slot).ok()?)?.connection.as_deref()
     }
 
     fn listener_mut(&mut self, slot: u32) -> Option<&mut Listener> {

@@ -92,13 +92,9 @@ impl Location {
 
 /// The location of a path: that with the longest prefix.
 pub(super) fn find<'a>(locations: &'a [Location], path: &[u8]) -> Option<&'a Location> {
-    let mut found: Option<&Location> = None;
-    for location in locations.iter().filter(|it| is_below(path, &it.prefix)) {
-        if found.is_none_or(|it| it.prefix.len() < location.prefix.len()) {
-            found = Some(location);
-        }
-    }
-    found
+    // Of two that are as long the first counts.
+    let above = locations.iter().rev().filter(|location| is_below(path, &location.prefix));
+    above.max_by_key(|location| location.prefix.len())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

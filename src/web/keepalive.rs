@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits;
-use crate::time::{Instant, earliest};
+use crate::time::Instant;
 use crate::wire::HostId;
 
 use super::upstream::{Order, Ticket, Upstream};
@@ -164,10 +164,6 @@ impl Upstream {
             && self.peer(self.keepalive.host).is_at_ease()
             && !self.keepalive.is_crowded(now)
     }
-
-    pub(super) fn deadline_with_idle(&self, other: Option<Instant>) -> Option<Instant> {
-        earliest(other, self.keepalive.deadline())
-    }
 }
 
 #[cfg(test)]
@@ -230,7 +226,7 @@ mod tests {
         acquire(&mut upstream, at(50), 7);
         assert_eq!(upstream.reuse(at(50), First), Some(2));
         assert!(upstream.keep(at(60), First, ticket(7), 2, at(0)));
-        assert_eq!(upstream.deadline_with_idle(None), Some(at(100)));
+        assert_eq!(upstream.keepalive.deadline(), Some(at(100)));
         upstream.expire_idle(at(101));
         assert_eq!(closed(&mut upstream), [0, 1]);
         assert_eq!(upstream.peer_status(First).idle, 1);
@@ -251,7 +247,7 @@ mod tests {
         assert!(!upstream.keep(at(250), First, TICKET, 0, at(0)), "too old");
         acquire(&mut upstream, at(0), 0);
         assert!(upstream.keep(at(249), First, TICKET, 0, at(0)));
-        assert_eq!(upstream.deadline_with_idle(None), Some(at(250)), "its age ends it too");
+        assert_eq!(upstream.keepalive.deadline(), Some(at(250)), "its age ends it too");
         assert_eq!(upstream.reuse(at(250), First), None);
         assert_eq!(closed(&mut upstream), [0]);
     }

@@ -94,7 +94,7 @@ pub(super) struct Peer {
     heard_at: Option<Instant>,
     /// The last ping was late, and yet it lives.
     pub(super) is_busy: bool,
-    /// Its pool\'s status has answered once.
+    /// Its pool's status has answered once.
     has_status: bool,
     /// Its pool's status told of connections that wait for a worker.
     is_crowded: bool,
@@ -417,7 +417,7 @@ impl Upstream {
             Probe::Due(at) => at,
             Probe::Running { since } => since + limits::WEB_PROBE_LIMIT,
         });
-        self.deadline_with_idle(earliest(Some(first), Some(second)))
+        earliest(earliest(Some(first), Some(second)), self.keepalive.deadline())
     }
 
     #[must_use]

@@ -153,18 +153,12 @@ impl ServeWeb {
         self.accept_all(turn);
         for index in 0..self.slots.len() {
             let Ok(slot) = u32::try_from(index) else { return };
-            let is_virtual = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| connection.is_virtual)
-            });
-            if !is_virtual {
+            if !self.connection(slot).is_some_and(|connection| connection.is_virtual) {
                 continue;
             }
             self.pump(turn, slot);
             // Half a record may be a request, which is answered, and then the connection ends.
-            let is_amid_record = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| connection.is_amid_record())
-            });
-            if !is_amid_record {
+            if !self.connection(slot).is_some_and(Connection::is_amid_record) {
                 self.feed(turn.now, slot, Input::Drain);
                 self.pump(turn, slot);
             }

@@ -65,12 +65,8 @@ impl ServeWeb {
         log::info!("php-fpm of {} is out", self.site.server_names[host.index()]);
         for index in 0..self.slots.len() {
             let Ok(slot) = u32::try_from(index) else { return };
-            let is_there = self.slot_mut(slot).is_some_and(|entry| {
-                entry.connection.as_ref().is_some_and(|connection| {
-                    connection.leg.as_ref().is_some_and(|leg| leg.host == host)
-                })
-            });
-            if is_there {
+            let leg = self.connection(slot).and_then(|connection| connection.leg.as_ref());
+            if leg.is_some_and(|leg| leg.host == host) {
                 self.feed(turn.now, slot, Input::HostLost(host));
                 self.pump(turn, slot);
             }
