@@ -26,6 +26,8 @@ mod exhaustion;
 mod failover;
 #[path = "web/front.rs"]
 mod front;
+#[path = "web/group.rs"]
+mod group;
 #[path = "web/https.rs"]
 mod https;
 #[path = "web/https_files.rs"]

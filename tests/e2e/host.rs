@@ -294,13 +294,7 @@ impl Host {
 
     /// Runs `job` on a thread of its own in the host's network namespace.
     pub fn on_network<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Outcome<T> {
-        let network = self.network()?;
-        std::thread::scope(|scope| {
-            scope
-                .spawn(move || enter(&network).map(|()| job()))
-                .join()
-                .unwrap_or_else(|_| Err("the thread in the namespace panicked".into()))
-        })
+        inside(&self.network()?, job)
     }
 
     /// The network namespace, for threads that move into it.
@@ -397,6 +391,16 @@ impl Drop for Host {
             let _ = child.try_wait();
         }
     }
+}
+
+/// Runs `job` on a thread of its own in a network namespace.
+pub fn inside<T: Send>(network: &File, job: impl FnOnce() -> T + Send) -> Outcome<T> {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(move || enter(network).map(|()| job()))
+            .join()
+            .unwrap_or_else(|_| Err("the thread in the namespace panicked".into()))
+    })
 }
 
 /// Moves the calling thread into a network namespace; its sockets are made there from now on.

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use crate::host::{Host, text, wait_for_port};
 use crate::world::Outcome;
 
+const CONFIG_FILE: &str = "/etc/php-fpm.conf";
 pub const PID_FILE: &str = "/run/php/fpm.pid";
 const LOG: &str = "php-fpm";
 
@@ -49,7 +50,7 @@ catch_workers_output = yes
 
 /// Writes the application and the configuration to the host's disk.
 pub fn install(host: &Host) -> Outcome<()> {
-    fs::write(host.path("/etc/php-fpm.conf"), CONFIG).map_err(text)?;
+    fs::write(host.path(CONFIG_FILE), CONFIG).map_err(text)?;
     let root = host.path("/var/www/html");
     for (name, content) in FILES {
         fs::write(root.join(name), content).map_err(text)?;
@@ -58,15 +59,39 @@ pub fn install(host: &Host) -> Outcome<()> {
 }
 
 pub fn start(host: &mut Host) -> Outcome<()> {
-    host.start(LOG, &["php-fpm8.2", "-F", "-O", "-y", "/etc/php-fpm.conf"])?;
+    start_from(host, CONFIG_FILE)
+}
+
+/// The same with another configuration.
+pub fn start_from(host: &mut Host, config: &str) -> Outcome<()> {
+    host.start(LOG, &["php-fpm8.2", "-F", "-O", "-y", config])?;
     wait_for_port(host, 9000, Duration::from_secs(10)).map(drop)
+}
+
+/// Which processes of php-fpm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    Master,
+    Workers,
+    All,
+}
+
+/// Sends a signal to them all in one go.
+pub fn signal(host: &Host, signal: Signal, whom: Whom) -> Outcome<()> {
+    let whom = match whom {
+        Whom::Master => "$p",
+        Whom::Workers => "$kids",
+        Whom::All => "$p $kids",
+    };
+    let script = "p=$(cat \"$0\"); kids=$(cat /proc/$p/task/$p/children); kill -$1 WHOM";
+    let number = (signal as i32).to_string();
+    host.read(&["bash", "-c", &script.replace("WHOM", whom), PID_FILE, &number]).map(drop)
 }
 
 /// Kills the master and the workers: the port refuses from now on.
 pub fn kill(host: &Host) -> Outcome<()> {
     // The workers are the master's children; they end by themselves only when asked.
-    let script = "p=$(cat \"$0\"); kids=$(cat /proc/$p/task/$p/children); kill -9 $p $kids";
-    host.read(&["bash", "-c", script, PID_FILE]).map(drop)
+    signal(host, Signal::SIGKILL, Whom::All)
 }
 
 /// Stops the master in order.

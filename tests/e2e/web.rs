@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::pair::{EXAMPLE, OUTSIDE_VIP, Pair, SETTLE_LIMIT};
+use crate::php::{self, Whom};
 use crate::world::{Link, Outcome, wait_until};
 use crate::{check, flavour};
 
@@ -59,38 +62,45 @@ fn start_again(pair: &mut Pair) -> Outcome<()> {
     pools::start(&mut pair.servers[1].host, 0)
 }
 
-fn send(pair: &Pair, signal: &str, whom: &str) -> Outcome<()> {
-    pools::signal(&pair.servers[1].host, signal, whom)
+fn send(pair: &Pair, signal: Signal, whom: Whom) -> Outcome<()> {
+    php::signal(&pair.servers[1].host, signal, whom)
 }
 
 /// The rest of the machine stands still for two seconds while the second host is out: the first
 /// one's pool is the last, and must not be given up.
 fn hung_and_the_other_hiccups(pair: &mut Pair) -> Outcome<()> {
-    send(pair, "STOP", "all")?;
+    send(pair, Signal::SIGSTOP, Whom::All)?;
     std::thread::sleep(Duration::from_millis(1500));
-    pools::signal(&pair.servers[0].host, "STOP", "all")?;
+    php::signal(&pair.servers[0].host, Signal::SIGSTOP, Whom::All)?;
     std::thread::sleep(HICCUP);
-    pools::signal(&pair.servers[0].host, "CONT", "all")
+    php::signal(&pair.servers[0].host, Signal::SIGCONT, Whom::All)
 }
 
 const MATRIX: &[Fault] = &[
     Fault::new("none", nothing),
-    Fault::new("SIGKILL all", |pair| send(pair, "KILL", "all")).mended(start_again),
-    Fault::new("SIGTERM (stop)", |pair| send(pair, "TERM", "master")).mended(start_again),
-    Fault::new("SIGQUIT (graceful)", |pair| send(pair, "QUIT", "master")).mended(start_again),
-    Fault::new("SIGUSR2 reload, control timeout 0", |pair| send(pair, "USR2", "master")),
-    Fault::new("reload, control timeout 4 s", |pair| send(pair, "USR2", "master"))
+    Fault::new("SIGKILL all", |pair| send(pair, Signal::SIGKILL, Whom::All)).mended(start_again),
+    Fault::new("SIGTERM (stop)", |pair| send(pair, Signal::SIGTERM, Whom::Master))
+        .mended(start_again),
+    Fault::new("SIGQUIT (graceful)", |pair| send(pair, Signal::SIGQUIT, Whom::Master))
+        .mended(start_again),
+    Fault::new("SIGUSR2 reload, control timeout 0", |pair| {
+        send(pair, Signal::SIGUSR2, Whom::Master)
+    }),
+    Fault::new("reload, control timeout 4 s", |pair| send(pair, Signal::SIGUSR2, Whom::Master))
         .with_control_timeout(4),
-    Fault::new("workers SIGKILLed, master lives", |pair| send(pair, "KILL", "workers")),
-    Fault::new("SIGSTOP (hung)", |pair| send(pair, "STOP", "all"))
-        .mended(|pair| send(pair, "CONT", "all")),
+    Fault::new("workers SIGKILLed, master lives", |pair| {
+        send(pair, Signal::SIGKILL, Whom::Workers)
+    }),
+    Fault::new("SIGSTOP (hung)", |pair| send(pair, Signal::SIGSTOP, Whom::All))
+        .mended(|pair| send(pair, Signal::SIGCONT, Whom::All)),
     Fault::new("link down", |pair| pair.pull(1, &[Link::Inside]))
         .mended(|pair| pair.replug(1, &[Link::Inside])),
     Fault::new("silent host (packets dropped)", |pair| {
         pair.world.mute("server2", Link::Inside, true)
     })
     .mended(|pair| pair.world.mute("server2", Link::Inside, false)),
-    Fault::new(HICCUP_ROW, hung_and_the_other_hiccups).mended(|pair| send(pair, "CONT", "all")),
+    Fault::new(HICCUP_ROW, hung_and_the_other_hiccups)
+        .mended(|pair| send(pair, Signal::SIGCONT, Whom::All)),
 ];
 
 const HICCUP_ROW: &str = "hung, and a hiccup of the other";
@@ -162,7 +172,7 @@ fn the_fault_matrix_costs_no_get_and_repeats_no_post() {
 fn run(pair: &mut Pair, fault: &Fault, first_id: u64) -> Outcome<(Vec<Shot>, Instant)> {
     let host = &mut pair.servers[1].host;
     if pools::control_timeout_s(host)? != fault.control_timeout_s {
-        pools::signal(host, "KILL", "all")?;
+        php::signal(host, Signal::SIGKILL, Whom::All)?;
         pools::start(host, fault.control_timeout_s)?;
     }
     wait_both_up(pair)?;

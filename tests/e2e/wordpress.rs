@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::database;
-use crate::host::{Host, enter, text};
+use crate::host::{Host, inside, text};
 use crate::load::{Answer, exchange};
 use crate::pair::{EXAMPLE, OUTSIDE_VIP, Pair, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
@@ -79,9 +79,7 @@ impl Browser {
         );
         let target = SocketAddr::from((OUTSIDE_VIP, 80));
         let limit = Instant::now() + Duration::from_secs(30);
-        let ask = || enter(&self.network).and_then(|()| exchange(target, &request, limit));
-        let answer = std::thread::scope(|scope| scope.spawn(ask).join());
-        let answer = answer.map_err(|_| "a thread panicked".to_owned())?;
+        let answer = inside(&self.network, || exchange(target, &request, limit))?;
         let answer = answer.map_err(|why| format!("{path}: {why}"))?;
         for cookie in answer.header("set-cookie") {
             let pair = cookie.split(';').next().unwrap_or(cookie);

@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::records;
+
 /// What the backend does with a client's request. Pings are answered by all but `Hang`.
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
@@ -60,18 +62,7 @@ pub(crate) fn record(kind: u8, content: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn padded(kind: u8, content: &[u8], padding: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut pieces: Vec<&[u8]> = content.chunks(65_000).collect();
-    if pieces.is_empty() {
-        pieces.push(&[]);
-    }
-    for piece in pieces {
-        let [high, low] = u16::try_from(piece.len()).unwrap().to_be_bytes();
-        out.extend_from_slice(&[1, kind, 0, 1, high, low, padding, 0xAA]);
-        out.extend_from_slice(piece);
-        out.extend(std::iter::repeat_n(0x55, padding.into()));
-    }
-    out
+    records::padded(kind, 1, content, padding)
 }
 
 pub(crate) fn stdout(text: &str) -> Vec<u8> {

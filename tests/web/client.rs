@@ -67,6 +67,16 @@ impl<S: Read + Write> Client<S> {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// A body in chunks of so many bytes (RFC 9112, 7.1).
+    pub(crate) fn send_chunked(&mut self, body: &[u8], chunk_bytes: usize) {
+        for chunk in body.chunks(chunk_bytes) {
+            self.send(format!("{:X}\r\n", chunk.len()));
+            self.send(chunk);
+            self.send("\r\n");
+        }
+        self.send("0\r\n\r\n");
+    }
+
     /// Sends a request for `target` with these further header lines.
     pub(crate) fn request(&mut self, method: &str, target: &str, lines: &str) {
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n"));

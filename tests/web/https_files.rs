@@ -58,12 +58,7 @@ fn a_large_upload_reaches_the_script() {
     client.send(&body);
     assert_eq!(client.answer().status, 200);
     client.request("POST", "/t.php", "Transfer-Encoding: chunked\r\n");
-    for piece in body.chunks(100_000) {
-        client.send(format!("{:x}\r\n", piece.len()));
-        client.send(piece);
-        client.send("\r\n");
-    }
-    client.send("0\r\n\r\n");
+    client.send_chunked(&body, 100_000);
     assert_eq!(client.answer().status, 200);
     let seen: Vec<_> = backends.iter().flat_map(Backend::seen).collect();
     assert_eq!(seen.len(), 2);

@@ -2,21 +2,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::client::{Client, get};
 use crate::front::Front;
+use crate::group::Group;
 use crate::php_fpm::{Fpm, a_million_bytes_arrive, under_load};
 
-/// A web server in a process group of its own, ended with it.
 struct WebServer {
     address: SocketAddr,
-    child: Child,
+    _group: Group,
 }
 
 /// All that stands in a request's way: web server, port, two pools.
@@ -83,37 +80,8 @@ impl WebServer {
             }
         };
         std::fs::write(&path, config).unwrap();
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let spawned = Command::new(words[0])
-            .args(&words[1..])
-            .env("PATH", path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                println!("skipped: {} cannot be started: {error}", words[0]);
-                return None;
-            }
-        };
-        let server = Self { address, child };
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < end, "{kind:?} did not come up: see {base}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(server)
-    }
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.child.wait();
+        let group = Group::start(&words, address, Duration::from_secs(20))?;
+        Some(Self { address, _group: group })
     }
 }
 

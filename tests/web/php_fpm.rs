@@ -2,26 +2,24 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill};
 use tandem::web::fastcgi::{self, Kind, Params};
 
 use crate::client::{Client, get};
 use crate::front::{Front, Tree};
+use crate::group::Group;
 use crate::records::{Caller, request};
 
-/// One php-fpm in a process group of its own, ended with it.
+/// One php-fpm.
 pub(crate) struct Fpm {
     pub(crate) address: SocketAddr,
     /// pm.status_listen.
     pub(crate) status: SocketAddr,
-    child: Child,
+    group: Group,
     _tree: Tree,
 }
 
@@ -46,28 +44,9 @@ impl Fpm {
         );
         let path = tree.base.join("fpm.conf");
         std::fs::write(&path, config).unwrap();
-        let spawned = Command::new("php-fpm8.2")
-            .args(["-n", "-F", "-R", "-y"])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                println!("skipped: php-fpm8.2 cannot be started: {error}");
-                return None;
-            }
-        };
-        let fpm = Self { address, status, child, _tree: tree };
-        let end = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < end, "php-fpm did not come up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(fpm)
+        let words = ["php-fpm8.2", "-n", "-F", "-R", "-y", path.to_str().unwrap()];
+        let group = Group::start(&words, address, Duration::from_secs(10))?;
+        Some(Self { address, status, group, _tree: tree })
     }
 
     /// A number of the pool's status; whoever answers it is no worker.
@@ -101,8 +80,7 @@ impl Fpm {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        killpg(group, signal).unwrap();
+        self.group.signal(signal);
     }
 }
 
@@ -113,14 +91,6 @@ impl Fpm {
             [("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/ping"), ("SCRIPT_FILENAME", "/ping")];
         let mut caller = Caller::connect(self.address);
         caller.ask(request(1, &params, b""), 1).text().ends_with("pong")
-    }
-}
-
-impl Drop for Fpm {
-    fn drop(&mut self) {
-        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 
@@ -176,12 +146,7 @@ pub(crate) fn a_million_bytes_arrive(client: &mut Client) {
     let expected = "POST 1000000 7707d6ae4e027c70eea2a935c2296f21 ";
     assert_eq!(client.answer().text(), expected);
     client.request("POST", "/info.php", "Transfer-Encoding: chunked\r\n");
-    for chunk in body.chunks(99_999) {
-        client.send(format!("{:X}\r\n", chunk.len()));
-        client.send(chunk);
-        client.send("\r\n");
-    }
-    client.send("0\r\n\r\n");
+    client.send_chunked(&body, 99_999);
     assert_eq!(client.answer().text(), expected);
 }
 
@@ -324,8 +289,7 @@ fn a_reload_is_not_held_up_by_kept_connections() {
         let load = scope.spawn(|| short_gets(&front, 3));
         for _ in 0..2 {
             std::thread::sleep(Duration::from_millis(700));
-            let master = Pid::from_raw(i32::try_from(pools[0].child.id()).unwrap());
-            nix::sys::signal::kill(master, Signal::SIGUSR2).unwrap();
+            kill(pools[0].group.leader(), Signal::SIGUSR2).unwrap();
         }
         let (count, failed, slow) = load.join().unwrap();
         println!("two reloads: {count} GETs, {failed} failed, slowest {slow:?}");

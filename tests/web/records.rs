@@ -32,6 +32,11 @@ impl Reply {
 }
 
 pub(crate) fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
+    padded(kind, id, content, 3)
+}
+
+/// As many records as the content needs, one at least, with garbage where a receiver looks away.
+pub(crate) fn padded(kind: u8, id: u16, content: &[u8], padding: u8) -> Vec<u8> {
     let mut out = Vec::new();
     let mut pieces: Vec<&[u8]> = content.chunks(65_000).collect();
     if pieces.is_empty() {
@@ -40,9 +45,9 @@ pub(crate) fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
     for piece in pieces {
         let [id_high, id_low] = id.to_be_bytes();
         let [high, low] = u16::try_from(piece.len()).unwrap().to_be_bytes();
-        out.extend_from_slice(&[1, kind, id_high, id_low, high, low, 3, 0xAA]);
+        out.extend_from_slice(&[1, kind, id_high, id_low, high, low, padding, 0xAA]);
         out.extend_from_slice(piece);
-        out.extend_from_slice(&[0x55; 3]);
+        out.extend(std::iter::repeat_n(0x55, padding.into()));
     }
     out
 }

@@ -1,12 +1,12 @@
-//! The php-fpm pools of the fault matrix: 24 workers on each host, and what befalls them.
+//! The php-fpm pools of the fault matrix: 24 workers on each host, and what their scripts left.
 //!
-//! In: a host, orders. Out: signals to its php-fpm, its cable cut. Must not: touch tandem.
+//! In: a host, orders. Out: a pool, what was executed. Must not: touch tandem.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::host::{Host, text, wait_for_port};
+use crate::host::{Host, text};
 use crate::php::{self, PID_FILE};
 use crate::world::{Outcome, wait_until};
 
@@ -40,8 +40,7 @@ pub fn start(host: &mut Host, control_timeout_s: u8) -> Outcome<()> {
     wait_until("the port is free", Duration::from_secs(5), || {
         host.read(&["bash", "-c", "! : </dev/tcp/127.0.0.1/9000"]).is_ok()
     })?;
-    host.start("php-fpm", &["php-fpm8.2", "-F", "-O", "-y", CONF])?;
-    wait_for_port(host, 9000, Duration::from_secs(10)).map(drop)
+    php::start_from(host, CONF)
 }
 
 /// What the pool was started with.
@@ -49,18 +48,6 @@ pub fn control_timeout_s(host: &Host) -> Outcome<u8> {
     let conf = fs::read_to_string(host.path(CONF)).map_err(text)?;
     let line = conf.lines().find_map(|line| line.strip_prefix("process_control_timeout = "));
     line.and_then(|value| value.trim_end_matches('s').parse().ok()).ok_or_else(|| conf.clone())
-}
-
-/// Sends a signal to the master, to its workers, or to both in one go.
-pub fn signal(host: &Host, signal: &str, whom: &str) -> Outcome<()> {
-    let script = "p=$(cat \"$0\"); kids=$(cat /proc/$p/task/$p/children); kill -$1 $2";
-    let whom = match whom {
-        "master" => "$p",
-        "workers" => "$kids",
-        _ => "$p $kids",
-    };
-    let script = script.replace("$2", whom);
-    host.read(&["bash", "-c", &script, PID_FILE, signal]).map(drop)
 }
 
 /// The numbers of all POSTs that began on a host, in order.
