@@ -3,8 +3,18 @@
 //!
 //! In: section `[web]`. Out: the machines below, which `os::serve_web` drives.
 //! Must not: touch sockets, files or clocks. Read first: facts/web.md, "The ten facts"; `session`
-//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it; `port`
-//! and `gateway` for the FastCGI port.
+//! for a connection, `exchange` for the life of a PHP request, `upstream` for who gets it.
+//!
+//! Where a request goes:
+//! ```text
+//!  HTTP     https, proxy -> session -> request -> serve -> site, access, path, lookup
+//!                                                  |-> files, coding, reply      a file, a page
+//!                                                  \-> body, params, exchange    a PHP request
+//!  FastCGI  place -> session -> port -> gateway -----------> exchange            the same
+//!  whose    limit -> upstream -> sticky, balance, keepalive; probe tells who is up
+//!  answer   fastcgi -> exchange -> response: answer (HTTP), forward (records) -> relay
+//!  the end  finish -> log, and the next request; `rules` is what all of it goes by
+//! ```
 
 pub mod access;
 pub mod answer;
