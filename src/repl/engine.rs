@@ -823,6 +823,24 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_with_transactions_of_its_own_stands_still_when_they_are_told() {
+        let mut bench = Bench::new();
+        bench.executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7";
+        bench.replica = Some(("10.0.0.2", true, ""));
+        bench.handle(Input::Job(Job::Follow { peer_position: Some(format!("{U}:1-5")) }));
+        assert!(bench.run_until("STOP REPLICA"));
+        bench.answer(Ok(Rows::default()));
+        // What was applied meanwhile is the peer's, and was received from it.
+        bench.executed = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-8";
+        bench.replica = Some(("10.0.0.2", false, "3e11fa47-71ca-11e1-9e33-c80aa9429562:8"));
+        let (extra, known) = (format!("{U}:6-7"), format!("{U}:1-5:8"));
+        assert_eq!(bench.run(), &Err(Failure::Diverged { extra, transactions: 2, known }));
+        // It stays so, and is not asked again and again.
+        bench.handle(Input::Job(Job::Follow { peer_position: Some(format!("{U}:1-5")) }));
+        assert!(!bench.run_until("STOP REPLICA"));
+    }
+
+    #[test]
     fn follow_refuses_a_replica_of_a_stranger() {
         let mut bench = Bench::new();
         bench.replica = Some(("10.9.9.9", true, ""));

@@ -30,6 +30,7 @@ pub(super) struct Follow {
     has_changed_source: bool,
     has_set_halves: bool,
     has_counted: bool,
+    has_settled: bool,
     /// Looks in a row at which nothing more came, with older transactions missing.
     looks_at_skipped: u32,
 }
@@ -44,6 +45,8 @@ enum Phase {
     Stopping,
     /// Looking what was executed in the end.
     Stopped,
+    /// It has more than the peer: what it applies meanwhile would be taken for its own, too.
+    Settling,
     AdoptingPosition,
     ChangingSource,
     Starting,
@@ -63,6 +66,7 @@ impl Follow {
             has_changed_source: false,
             has_set_halves: false,
             has_counted: false,
+            has_settled: false,
             looks_at_skipped: 0,
         }
     }
@@ -77,6 +81,7 @@ impl Follow {
             | Phase::Closing
             | Phase::SettingHalves
             | Phase::Stopping
+            | Phase::Settling
             | Phase::AdoptingPosition
             | Phase::ChangingSource
             | Phase::Starting => out_of_step(),
@@ -84,8 +89,13 @@ impl Follow {
     }
 
     fn begin(&mut self, context: &mut Context<'_>, facts: &Facts) -> Act {
-        if let Some(failure) = self.obstacle(context, facts) {
-            return Act::Finish(Err(failure));
+        match self.obstacle(context, facts) {
+            Some(Failure::Diverged { .. }) if !self.has_settled && applies(facts) => {
+                self.has_settled = true;
+                return self.stop(context, Phase::Settling);
+            }
+            Some(failure) => return Act::Finish(Err(failure)),
+            None => {}
         }
         if facts.position.is_empty() && facts.replica.is_none() && !self.has_counted {
             self.phase = Phase::CountingTables;
@@ -144,13 +154,13 @@ impl Follow {
         }
         match &facts.replica {
             Some(replica) if is_well_pointed(context, replica) => self.start(context),
-            Some(_) => self.stop(context),
+            Some(_) => self.stop(context, Phase::Stopping),
             None => self.adopt_position(context, facts),
         }
     }
 
-    fn stop(&mut self, context: &Context<'_>) -> Act {
-        self.phase = Phase::Stopping;
+    fn stop(&mut self, context: &Context<'_>, phase: Phase) -> Act {
+        self.phase = phase;
         Act::Ask(Ask::new(
             "stopping replication",
             context.dialect.statements().stop,
@@ -205,7 +215,7 @@ impl Follow {
                 job.phase = Phase::Looking;
                 Act::Look
             },
-            Phase::Closing | Phase::SettingHalves => |job, _| {
+            Phase::Closing | Phase::Settling | Phase::SettingHalves => |job, _| {
                 job.phase = Phase::Looking;
                 Act::Look
             },
@@ -269,7 +279,7 @@ impl Follow {
         let may_change = replica.io_errno == ACCESS_DENIED && replica.sql_errno == 0;
         if may_change && !self.has_changed_source {
             self.deadline = context.now + limits::FOLLOW_LIMIT;
-            return self.stop(context);
+            return self.stop(context, Phase::Stopping);
         }
         if is_hopeless || context.now >= self.deadline {
             // What comes after a transaction that was skipped often does not apply.
@@ -323,6 +333,10 @@ const fn is_well_pointed(context: &Context<'_>, replica: &ReplicaStatus) -> bool
 
 fn is_running(replica: &ReplicaStatus) -> bool {
     replica.io == ThreadState::Running && replica.sql == ThreadState::Running
+}
+
+fn applies(facts: &Facts) -> bool {
+    facts.replica.as_ref().is_some_and(|replica| replica.sql != ThreadState::Stopped)
 }
 
 /// What a replica has to say about why it does not run.
