@@ -71,6 +71,10 @@ const DATABASE_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long the replica may trail the position at which its source closed.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a wish for the roles to be exchanged waits for a replica that is far behind: one whose
+/// server was just started counts from what it last had.
+const LAG_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A planned handover, or a leave, on the giving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -177,6 +181,8 @@ struct Operator {
     /// The peer is to begin an exchange of the roles; the number tells two wishes apart.
     wish: Option<u64>,
     handled_wish: Option<u64>,
+    /// The peer's wish that waits for its database, and since when.
+    wish_behind: Option<(u64, Instant)>,
     /// The peer's wish that could not be met.
     declined: Option<u64>,
     /// This host is to take no role, once it has given its own away.

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, Node, RETRY_INTERVAL, Stage};
+use super::{
+    DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, LAG_PATIENCE, Node, RETRY_INTERVAL, Stage,
+};
 use crate::console::note::Note;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
@@ -24,6 +26,11 @@ const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a peer with a newer epoch must be seen to have more than we have.
 const RANK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// More than can be caught up with while the roles are exchanged.
+fn is_far_behind(peer: &Report) -> bool {
+    peer.database.lag_seconds.is_some_and(|lag| lag > HANDOVER_LIMIT.as_secs() / 2)
+}
 
 /// Whether a peer serves, and says at which position: without it nobody attaches by guess.
 pub(super) fn is_open(peer: &Report) -> bool {
@@ -455,8 +462,16 @@ impl Node {
         if let Some(wish) = peer.wish
             && self.operator.handled_wish != Some(wish)
         {
+            let obstacle = self.why_no_handover(now);
+            if obstacle.is_some() && peer.database.is_replicating && is_far_behind(peer) {
+                let begun = self.operator.wish_behind.filter(|(number, _)| *number == wish);
+                let (_, since) = *self.operator.wish_behind.insert(begun.unwrap_or((wish, now)));
+                if now.since(since) < LAG_PATIENCE {
+                    return None;
+                }
+            }
             self.operator.handled_wish = Some(wish);
-            return match self.why_no_handover(now) {
+            return match obstacle {
                 Some(why) => {
                     self.operator.declined = Some(wish);
                     self.peer.hurry(now);
@@ -501,7 +516,7 @@ impl Node {
             return Some(format!("the database of {name} does not replicate"));
         }
         match peer.database.lag_seconds {
-            Some(lag) if lag <= HANDOVER_LIMIT.as_secs() / 2 => None,
+            Some(_) if !is_far_behind(peer) => None,
             Some(lag) => Some(format!("the database of {name} is {lag} s behind")),
             None => Some(format!("how far the database of {name} is behind is not known")),
         }
