@@ -107,6 +107,7 @@ impl Front {
             body_max: tandem::units::ByteCount(2 << 20),
             queue_limit: Duration::from_secs(2),
             answer_limit: Duration::from_secs(5),
+            keepalive: 8, // Off unless asked for, and more to go wrong with it.
             ..Config::default()
         };
         adjust(&mut config);

@@ -10,9 +10,7 @@ use crate::records::{self, Caller, get};
 /// `one` is this host, whose connections are kept.
 fn front() -> (Front, [Backend; 2]) {
     let backends = Backend::pair();
-    let front = Front::start_with(backends.each_ref().map(|backend| backend.address), |config| {
-        config.keepalive = 8
-    });
+    let front = Front::start(backends.each_ref().map(|backend| backend.address));
     (front, backends)
 }
 

@@ -341,6 +341,28 @@ fn a_client_that_leaves_frees_its_php_worker() {
     assert!(by_front < Duration::from_millis(250), "{by_front:?}");
 }
 
+/// php-fpm leaves the end of STDIN unread while it runs a script that has no body: on a connection
+/// that was kept it looks as if the request had not begun.
+#[test]
+fn a_slow_page_on_a_kept_connection_runs_once() {
+    let Some((front, _pools)) = pair() else { return };
+    let marks = front.root().with_file_name("marks");
+    let page = format!(
+        "<?php file_put_contents('{}', \"x\\n\", FILE_APPEND); usleep(400000); echo 'slow';",
+        marks.display()
+    );
+    front.tree.write("slow.php", &page);
+    let mut client = Client::connect(front.address);
+    for round in 1..=4 {
+        for _ in 0..2 {
+            assert_eq!(client.get("/t.php").status, 200);
+        }
+        assert_eq!(client.get("/slow.php").text(), "slow");
+        let runs = std::fs::read_to_string(&marks).unwrap().lines().count();
+        assert_eq!(runs, round, "it was asked {round} times");
+    }
+}
+
 #[test]
 fn workers_that_end_after_five_requests_fail_nothing() {
     let Some((front, pools)) = pair_with("pm.max_requests = 5") else { return };
