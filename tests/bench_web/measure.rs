@@ -50,7 +50,7 @@ pub(crate) fn run(
     let unwell = text.contains("Non-2xx") || text.contains("Socket errors");
     let (Some(rate), Some(p99_ms), Some(requests), false) = (
         after(&text, "Requests/sec:").and_then(|word| word.parse::<f64>().ok()),
-        after(&text, "99%").and_then(milliseconds),
+        after(&text, " 99%").and_then(milliseconds),
         before_words(&text, " requests in ").and_then(|word| word.parse::<f64>().ok()),
         unwell,
     ) else {
