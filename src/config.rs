@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::units::{Cidr, IpCidr, Secret};
 use crate::vrrp::packet::Version;
 use crate::wire::{DeviceId, HostId, LinkId};
-use crate::{peer, repl, sql, vrrp, web};
+use crate::{console, peer, repl, sql, vrrp, web};
 
 /// Each is asked several times a second while the peer is silent.
 const WITNESSES_MAX: usize = 16;
@@ -35,11 +35,15 @@ pub struct Config {
     pub repl: repl::Config,
     pub sql: sql::Config,
     pub web: web::Config,
+    pub console: console::Config,
     /// The first 8 bytes of the SHA-256 of the text: equal on both hosts, or somebody edited one.
     pub digest: [u8; 8],
     /// Tells which sections another text changes.
     pub sections: Sections,
 }
+
+/// Every section, in the order of the file; beacons carry a digest of each in this order.
+pub const SECTIONS: [&str; 8] = ["host", "link", "vrrp", "peer", "repl", "sql", "web", "console"];
 
 /// A digest of every section of a text, without its comments and its order of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,15 @@ impl Sections {
         Ok(Self(pairs.collect()))
     }
 
+    /// By `SECTIONS`: the first 4 bytes of each digest; 0 for one that is not there.
+    #[must_use]
+    pub fn digests(&self) -> [u32; SECTIONS.len()] {
+        SECTIONS.map(|name| {
+            let digest = self.0.get(name).and_then(|digest| digest.first_chunk());
+            digest.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        })
+    }
+
     /// The names of the sections that differ, or that only one of both has.
     #[must_use]
     pub fn differing(&self, other: &Self) -> Vec<String> {
@@ -62,7 +75,7 @@ impl Sections {
 }
 
 /// Section `[[host]]`: one of the two.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
     pub name: String,
@@ -73,7 +86,7 @@ pub struct Host {
 }
 
 /// Section `[link.outside]` or `[link.inside]`: a network that both hosts are on.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     pub device: String,
@@ -93,6 +106,22 @@ pub struct Vip {
     pub device: Option<String>,
     /// Name for ip(8) and ifconfig(8), IPv4 only (keepalived: `label`).
     pub label: Option<String>,
+}
+
+/// The short form where it says all.
+impl Serialize for Vip {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Table<'a> {
+            address: IpCidr,
+            device: Option<&'a str>,
+            label: Option<&'a str>,
+        }
+        match (self.device.as_deref(), self.label.as_deref()) {
+            (None, None) => serializer.collect_str(&self.address),
+            (device, label) => Table { address: self.address, device, label }.serialize(serializer),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Vip {
@@ -145,6 +174,8 @@ struct Written {
     sql: sql::Config,
     #[serde(default)]
     web: web::Config,
+    #[serde(default)]
+    console: console::Config,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +213,7 @@ impl Config {
             repl: written.repl,
             sql: written.sql,
             web: written.web,
+            console: written.console,
             digest: digest(text),
             sections: Sections::of(text).map_err(invalid)?,
         };
@@ -199,6 +231,7 @@ impl Config {
             .chain([&mut self.repl.replication_password])
             .chain(self.vrrp.password.as_mut())
             .chain(self.sql.admin_password.as_mut())
+            .chain(self.console.password.as_mut())
             .chain(self.sql.users.iter_mut().map(|user| &mut user.password));
         for secret in secrets {
             if let Secret::File(path) = secret {
@@ -207,6 +240,32 @@ impl Config {
             }
         }
         self.check_secrets()
+    }
+
+    /// What is in use, as a text that could be written: defaults and all, secrets hidden.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        #[derive(Serialize)]
+        struct Links<'a> {
+            outside: &'a Link,
+            inside: &'a Link,
+        }
+        #[derive(Serialize)]
+        struct Effective<'a> {
+            host: &'a [Host; 2],
+            link: Links<'a>,
+            vrrp: &'a vrrp::Config,
+            peer: &'a peer::Config,
+            repl: &'a repl::Config,
+            sql: &'a sql::Config,
+            web: &'a web::Config,
+            console: &'a console::Config,
+        }
+        let Self { hosts, links: [outside, inside], vrrp, peer, repl, sql, web, console, .. } =
+            self;
+        let link = Links { outside, inside };
+        let effective = Effective { host: hosts, link, vrrp, peer, repl, sql, web, console };
+        toml::to_string(&effective).unwrap_or_else(|error| format!("# {error}\n"))
     }
 
     /// The host of that name.
@@ -354,7 +413,8 @@ impl Config {
         let names = HostId::ALL.map(|host| self.host(host).name.as_str());
         self.web.check_hosts(names).map_err(Error)?;
         let inside = self.hosts.each_ref().map(|host| host.inside_address().into());
-        self.web.check(&inside).map_err(Error)
+        self.web.check(&inside).map_err(Error)?;
+        self.console.check().map_err(Error)
     }
 
     fn check_witnesses(&self) -> Result<(), String> {

@@ -18,7 +18,7 @@
 //!          /  |  \   \
 //!      pair vrrp peer net repl                        (siblings never import each other)
 //!          \  |  /   /
-//!       wire, time, limits, units, routes             (these import nothing above them)
+//!       wire, time, limits, units, crypt, routes      (these import nothing above them)
 //! ```
 //!
 //! 1. [`pair`]: the two-host policy, one total table of roles and events.
@@ -36,7 +36,8 @@
 //! 6. [`console`]: what operators ask and are told; [`cli`]: the applets; [`config`]:
 //!    `tandem.toml`, one section a module.
 //! 7. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every
-//!    bound with its reason), [`units`] (values as people write them).
+//!    bound with its reason), [`units`] (values as people write them), [`crypt`]
+//!    (hashes of passwords).
 //!
 //! # One contract for every machine
 //!
@@ -60,6 +61,7 @@
 //! - *upstream*: both hosts' php-fpm; a *peer* is one of them.
 //! - *front*: what clients speak HTTP to: ours, or a web server that asks us by the *FastCGI port*.
 
+pub mod crypt;
 pub mod limits;
 pub mod routes;
 pub mod time;

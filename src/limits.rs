@@ -39,7 +39,10 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
 
 /// Notes kept in memory for `tandem status` and the log verb; the oldest is dropped.
-pub const NOTES_KEPT: usize = 256;
+pub const NOTES_KEPT: usize = 1000;
+
+/// Characters of a note; what a server complains of may be longer.
+pub const NOTE_CHARS_MAX: usize = 600;
 
 /// Bytes of one control request or response frame; a longer one closes the connection.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 64 * 1024;

@@ -5,7 +5,8 @@
 //! Read first: `pair` (the table), `seam` (inputs and outputs); then `hear` (what comes in),
 //! `judge` (which event holds; `foreign` beside a keepalived, `silence` before a takeover, `orders`
 //! against it), `act` (how an order is carried out; `announce` to the links), `report` (what the
-//! peer, the data plane and operators are told), `find` (what is wrong with the network).
+//! peer, the data plane and operators are told; `status`, `trace`), `find` (what is wrong with the
+//! network).
 //!
 //! ```text
 //!  datagrams, kernel, answers, verbs -> machines -> judge -> pair::next -> act -> outputs
@@ -25,8 +26,10 @@ mod orders;
 mod report;
 mod seam;
 mod silence;
+mod status;
 mod succession;
 pub mod survey;
+mod trace;
 mod witness;
 
 use std::collections::VecDeque;
@@ -164,7 +167,7 @@ pub struct Node {
     /// A second claimant is answered no sooner.
     reclaim_at: Instant,
     routes: Routes,
-    notes: VecDeque<String>,
+    tracers: heapless::Vec<trace::Tracer, { trace::TRACERS_MAX }>,
     guard: durable::Guard,
     ills: ills::Ills,
     succession: succession::Succession,
@@ -278,7 +281,7 @@ impl Node {
             announce_at: heapless::Vec::new(),
             reclaim_at: Instant::ZERO,
             routes: Routes::unknown(),
-            notes: VecDeque::new(),
+            tracers: heapless::Vec::new(),
             guard: durable::Guard::default(),
             ills: ills::Ills::default(),
             succession: succession::Succession::default(),
@@ -301,6 +304,7 @@ impl Node {
             self.role_since = now;
             self.jobs.push_back(repl::Job::Fence);
         }
+        self.trace_input(now, &input);
         match input {
             Input::Vrrp { link, datagram } => self.handle_vrrp(now, link, &datagram),
             Input::Frame { device, frame } => self.handle_frame(now, device, &frame),
@@ -322,8 +326,8 @@ impl Node {
                 self.config.digest = data.saved_digest.unwrap_or(self.config.digest);
                 self.data = data;
             }
-            Input::Control { client, request, sql, web } => {
-                self.handle_request(now, client, &request, sql, web);
+            Input::Control { client, request, glance } => {
+                self.handle_request(now, client, &request, *glance);
             }
             Input::Terminate => {
                 self.is_terminating = true;
@@ -338,6 +342,7 @@ impl Node {
         self.run_machines(now);
         self.find(now);
         self.speak(now);
+        self.trace_outputs(now);
         self.troubles.due(self.deadline());
     }
 
@@ -445,10 +450,6 @@ impl Node {
     }
 
     fn note(&mut self, note: Note) {
-        if self.notes.len() == limits::NOTES_KEPT {
-            self.notes.pop_front();
-        }
-        self.notes.push_back(note.to_string());
         self.outputs.push_back(Output::Note(note));
     }
 }

@@ -22,7 +22,7 @@ use crate::units::{self, Secret};
 use crate::wire::{self, Hold, HostId, LinkId, Orders, Role};
 
 /// Section `[peer]`: the conversation of the two daemons.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Key of the message authentication code; the same on both hosts, at least 16 characters.
@@ -31,7 +31,7 @@ pub struct Config {
     #[serde(default = "default_port")]
     pub port: u16,
     /// Time between two beacons on each link.
-    #[serde(default = "default_interval", deserialize_with = "units::duration")]
+    #[serde(default = "default_interval", with = "units::duration")]
     pub interval: Duration,
     /// What runs on the other host.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 /// What the other host runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     #[default]
@@ -94,6 +94,8 @@ pub struct Report {
     pub declined: Option<u64>,
     /// By host: whether its php-fpm is spared.
     pub php_drain: [Hold; 2],
+    /// A digest of each section of the configuration (`config::SECTIONS`).
+    pub sections: [u32; 8],
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -341,6 +343,7 @@ mod tests {
             is_ill: false,
             declined: None,
             php_drain: [Hold::default(); 2],
+            sections: [0; 8],
         }
     }
 

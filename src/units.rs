@@ -9,24 +9,62 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `#[serde(deserialize_with = "units::duration")]`: "200ms", "1s", "5m", "8h". A bare number is
-/// refused, since nobody can tell what unit was meant.
-pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer).map_err(|error| {
-        D::Error::custom(format!(
-            "{error}: write a duration as \"200ms\", \"1s\", \"5m\" or \"8h\""
-        ))
-    })?;
-    parse_duration(&text).map_err(D::Error::custom)
+/// `#[serde(with = "units::duration")]`: "200ms", "1s", "5m", "8h". A bare number is refused, since
+/// nobody can tell what unit was meant.
+pub mod duration {
+    use super::{
+        Deserialize as _, Deserializer, Duration, Serializer, parse_duration, written_duration,
+    };
+
+    use serde::de::Error as _;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer).map_err(|error| {
+            D::Error::custom(format!(
+                "{error}: write a duration as \"200ms\", \"1s\", \"5m\" or \"8h\""
+            ))
+        })?;
+        parse_duration(&text).map_err(D::Error::custom)
+    }
+
+    pub fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&written_duration(*span))
+    }
 }
 
 /// `duration` where none is a value too.
-pub fn some_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
+pub mod some_duration {
+    use super::{Deserializer, Duration, Serializer, duration};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+
+    pub fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match span {
+            Some(span) => duration::serialize(span, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
+/// In the largest unit that leaves nothing over.
+fn written_duration(span: Duration) -> String {
+    let ms = span.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let fitting = units.into_iter().find(|(length, _)| ms > 0 && ms.is_multiple_of(*length));
+    match fitting {
+        Some((length, unit)) => format!("{}{unit}", ms / length),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -86,6 +124,17 @@ impl<'de> Deserialize<'de> for ByteCount {
                     "size {text:?}: {number:?} is not a whole number that fits"
                 ))
             })
+    }
+}
+
+/// In the largest unit that leaves nothing over.
+impl Serialize for ByteCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let fitting =
+            units.into_iter().find(|(size, _)| self.0 > 0 && self.0.is_multiple_of(*size));
+        let (size, unit) = fitting.unwrap_or((1, ""));
+        serializer.collect_str(&format_args!("{}{unit}", self.0 / size))
     }
 }
 
@@ -164,6 +213,18 @@ impl FromStr for IpCidr {
     }
 }
 
+impl Serialize for IpCidr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Cidr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for IpCidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
@@ -211,6 +272,13 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+/// Never the secret: "(hidden)".
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(hidden)")
     }
 }
 

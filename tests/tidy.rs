@@ -43,12 +43,13 @@ const TRAPS: usize = 68;
 const DEFECTS: usize = 15;
 
 /// What a module may import of this crate. The ground is open to all.
-const GROUND: &[&str] = &["wire", "time", "limits", "units", "routes"];
+const GROUND: &[&str] = &["wire", "time", "limits", "units", "crypt", "routes"];
 const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("time", &[]),
     ("limits", &[]),
     ("units", &[]),
+    ("crypt", &["limits"]),
     ("routes", &[]),
     ("pair", &[]),
     ("vrrp", &[]),
@@ -58,7 +59,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sql", &[]),
     ("web", &[]),
     ("console", &[]),
-    ("config", &["vrrp", "peer", "repl", "sql", "web"]),
+    ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];
 

@@ -485,6 +485,7 @@ fn report() -> Report {
         is_ill: false,
         declined: None,
         php_drain: [tandem::wire::Hold::default(); 2],
+        sections: [0; 8],
     }
 }
 

@@ -1,13 +1,17 @@
 //! The applets: one file each. They read arguments and files and end with an exit code.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 no daemon runs here.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod act;
 mod applet;
 mod check;
 mod connection;
+mod console;
 mod discover;
 mod encrypt;
+mod hash;
+mod look;
 mod mysqlreplicate;
 mod mysqlrpladmin;
 mod mysqlrplcheck;
@@ -18,50 +22,21 @@ mod run;
 mod say;
 mod servers;
 mod status;
+mod support;
 mod turn;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
-use crate::console::message::{Request, Response};
-use crate::os::{control, file, serve_sql, serve_web};
+use crate::console::message::{RELEASE, Request};
+use crate::console::verbs::{self, Group};
+use crate::os::{file, serve_sql, serve_web, terminal};
 use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
 pub const CONFIG_PATH: &str = "/etc/tandem/tandem.toml";
-
-const USAGE: &str = "\
-tandem: two hosts, one dependable web-and-database service
-
-usage: tandem APPLET [ARGUMENTS]
-
-  run [--config FILE] [--host NAME]   the daemon, in the foreground
-  status [--json]                     what is true now, on one screen
-  switchover                          exchange the roles of both hosts, losing nothing
-  failover --force                    serve on this host, whatever the other one has
-  hold on|off                         whether roles stay where they are, on both hosts, whatever
-                                      happens
-  maintenance on|off                  whether this host takes no role; on: gives away the one it has
-  php drain|on HOST                   whether a host's php-fpm gets nothing new, from either front;
-                                      what it has goes on
-  rejoin [--discard]                  why this host does not follow; --discard: take back what only
-                                      its database has (it is saved before)
-  reseed --yes                        replace this host's database by a copy of the other one's
-                                      (MySQL 8.0.17 and later)
-  reload                              read the configuration again; requests go on
-  check [--live] [--host NAME] [FILE] validate a configuration; --live: look at the network too
-  encrypt PASSWORD                    Atlas's form of a password, for `password_encrypted`
-  example                             print a commented configuration
-  version
-
-Of mysql-utilities, also by links of these names; each has --help:
-
-  mysqlreplicate                      make a server the replica of another
-  mysqlrplcheck                       whether two servers fit each other
-  mysqlrplshow                        draw who replicates from whom
-  mysqlrpladmin COMMAND               elect, failover, gtid, health, reset, start, stop, switchover
-";
 
 /// Runs the applet that the arguments name: the first one, or the name of a link to the binary.
 pub fn run(arguments: Vec<String>) -> ExitCode {
@@ -72,54 +47,102 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     if let Some(code) = utility(name, &rest) {
         return code;
     }
-    let (applet, rest) = match rest.split_first() {
-        Some((applet, rest)) => (applet.as_str(), rest.to_vec()),
+    let (name, mut rest) = match rest.split_first() {
+        Some((name, rest)) => (name.as_str(), rest.to_vec()),
         None => ("", Vec::new()),
     };
-    if let Some(code) = utility(applet, &rest) {
+    if let Some(code) = utility(name, &rest) {
         return code;
     }
-    match applet {
+    if name != "run" {
+        terminal::heed_signals();
+    }
+    let asks_help = rest.iter().any(|argument| argument == "--help" || argument == "-h");
+    if let Some(verb) = verbs::find(name).filter(|_| asks_help) {
+        put(&verb.help());
+        return ExitCode::SUCCESS;
+    }
+    if verbs::find(name).is_some_and(|verb| verb.group == Group::Act) {
+        let is_sure = act::take_yes(&mut rest);
+        return acting(name, &rest, is_sure);
+    }
+    if let Some(code) = status::section(name, &rest) {
+        return code;
+    }
+    match name {
         "run" => run::run(&rest),
         "status" => status::run(&rest),
-        "switchover" if rest.is_empty() => act(&Request::Switchover),
-        "failover" if rest == ["--force"] => act(&Request::FailoverForce),
-        "failover" => usage(
-            "failover needs --force: it serves with what this host has, and transactions that only \
-             the other host has are lost; `tandem switchover` loses nothing",
-        ),
-        "hold" => order(Request::Hold, "hold", &rest),
-        "maintenance" => order(Request::Maintenance, "maintenance", &rest),
-        "php" => match rest.as_slice() {
-            [verb, host] if verb == "drain" || verb == "on" => {
-                act(&Request::PhpDrain { host: host.clone(), is_on: verb == "drain" })
-            }
-            [..] => usage("php takes drain or on, and the name of a host"),
-        },
-        "rejoin" => rejoin::run(&rest),
-        "reseed" if rest == ["--yes"] => act(&Request::Reseed),
-        "reseed" => usage(
-            "reseed needs --yes: it replaces everything in this host's database by a copy of the \
-             other one's",
-        ),
-        "reload" if rest.is_empty() => act(&Request::Reload),
+        "log" => look::log(&rest),
+        "config" => look::config(&rest),
+        "trace" => look::trace(&rest),
+        "support" => support::run(&rest),
+        "console" => console::run(&rest),
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),
-        "example" if rest.is_empty() => {
-            print!("{EXAMPLE}");
-            ExitCode::SUCCESS
-        }
-        "version" | "--version" => {
-            println!("tandem {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        "help" | "--help" | "-h" => {
-            print!("{USAGE}");
-            ExitCode::SUCCESS
-        }
-        "" => usage("an applet is missing"),
-        other => usage(&format!("unknown applet or arguments: {other} {}", rest.join(" "))),
+        "hash" => hash::run(&rest),
+        "example" | "man" | "version" | "--version" => match rest.is_empty() {
+            true => tell(name),
+            false => wrong(name, "takes no arguments"),
+        },
+        "completion" => match rest.as_slice() {
+            [shell] if shell == "bash" => tell(name),
+            [..] => wrong(name, "takes the name of a shell: bash"),
+        },
+        "help" | "--help" | "-h" => help(&rest),
+        "" => usage("a verb is missing"),
+        other => usage(&format!("there is no verb {other}")),
     }
+}
+
+/// What only prints.
+fn tell(name: &str) -> ExitCode {
+    put(&match name {
+        "example" => EXAMPLE.to_owned(),
+        "man" => verbs::manual(RELEASE),
+        "completion" => verbs::completion(),
+        _ => format!("tandem {RELEASE}\n"),
+    });
+    ExitCode::SUCCESS
+}
+
+fn help(arguments: &[String]) -> ExitCode {
+    match arguments {
+        [] => put(&verbs::overview(false)),
+        [name] => match verbs::find(name) {
+            Some(verb) => put(&verb.help()),
+            None => return usage(&format!("there is no verb {name}")),
+        },
+        [..] => return wrong("help", "takes one verb"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The verbs that change something; `is_sure`: they do not ask.
+fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let request = match (name, words.as_slice()) {
+        ("switchover", []) => Request::Switchover,
+        ("failover", ["--force"]) => Request::FailoverForce,
+        ("failover", _) => {
+            return wrong(
+                name,
+                "needs --force: it serves with what this host has, and transactions that only the \
+                 other host has are lost; `tandem switchover` loses nothing",
+            );
+        }
+        ("hold", [word @ ("on" | "off")]) => Request::Hold(*word == "on"),
+        ("maintenance", [word @ ("on" | "off")]) => Request::Maintenance(*word == "on"),
+        ("hold" | "maintenance", _) => return wrong(name, "takes on or off"),
+        ("php", [verb @ ("drain" | "on"), host]) => {
+            Request::PhpDrain { host: (*host).to_owned(), is_on: *verb == "drain" }
+        }
+        ("php", _) => return wrong(name, "takes drain or on, and the name of a host"),
+        ("rejoin", _) => return rejoin::run(arguments, is_sure),
+        ("reseed", []) => Request::Reseed,
+        ("reload", []) => Request::Reload,
+        (_, _) => return wrong(name, "takes no arguments"),
+    };
+    act::act(&request, is_sure)
 }
 
 /// The applets in the manner of mysql-utilities. `None`: it is none of them.
@@ -134,18 +157,35 @@ fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
     }
 }
 
-/// `hold` and `maintenance`: one of two words.
-fn order(request: fn(bool) -> Request, name: &str, arguments: &[String]) -> ExitCode {
-    match arguments {
-        [word] if word == "on" => act(&request(true)),
-        [word] if word == "off" => act(&request(false)),
-        [..] => usage(&format!("{name} takes on or off")),
-    }
+/// There is no such verb.
+fn usage(what: &str) -> ExitCode {
+    eprintln!("tandem: {what}\n\n{}", verbs::overview(false));
+    ExitCode::from(2)
 }
 
-fn usage(what: &str) -> ExitCode {
-    eprintln!("tandem: {what}\n\n{USAGE}");
+/// A verb's arguments are not right.
+fn wrong(name: &str, what: &str) -> ExitCode {
+    eprintln!("tandem: {name} {what}");
+    if let Some(verb) = verbs::find(name) {
+        eprint!("{}", verb.help());
+    }
     ExitCode::from(2)
+}
+
+fn failed(why: &str) -> ExitCode {
+    eprintln!("tandem: {why}");
+    ExitCode::FAILURE
+}
+
+/// To standard output, which a pager may have closed: then there is nobody to tell.
+fn put(text: &str) {
+    let _closed = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// As the kernel has it.
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Which configuration, and which host of it: `--config FILE` and `--host NAME`.
@@ -208,25 +248,4 @@ fn this_host(config: &Config, given: Option<&str>) -> Result<HostId, String> {
             .into_owned(),
     };
     config.find_host(&name).map_err(|error| error.to_string())
-}
-
-/// Sends a request that acts, prints its steps as they come, ends with what is true then.
-fn act(request: &Request) -> ExitCode {
-    let mut code = ExitCode::FAILURE;
-    let asked = control::ask(request, |response| match response {
-        Response::Progress(step) => println!("{step}"),
-        Response::Done(what) => {
-            println!("{what}");
-            code = ExitCode::SUCCESS;
-        }
-        Response::Refused(why) => eprintln!("tandem: refused: {why}"),
-        Response::Status(_) => {}
-    });
-    match asked {
-        Ok(()) => code,
-        Err(error) => {
-            eprintln!("tandem: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use super::status::fetch;
 use super::{Place, value_of};
-use crate::console::message::{ErrantStatus, Request};
+use crate::console::message::Request;
+use crate::console::render;
+use crate::console::status::ErrantStatus;
 use crate::os::errant::{self, DIRECTORY, Step};
 use crate::os::mysql::LocalServer;
 use crate::repl::errant::Saved;
@@ -21,23 +23,20 @@ struct Arguments {
     save: Option<String>,
 }
 
-pub(super) fn run(arguments: &[String]) -> ExitCode {
+pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
     let arguments = match parse(arguments) {
         Ok(arguments) => arguments,
-        Err(what) => return super::usage(&what),
+        Err(what) => return super::wrong("rejoin", &what),
     };
     let ended = match &arguments.save {
-        Some(known) => save(&arguments.place, known),
-        None if arguments.discard => discard(&arguments.place),
+        Some(known) => save(&arguments.place, known).map_err(|why| super::failed(&why)),
+        None if arguments.discard => discard(&arguments.place, is_sure),
         None => Ok(()),
     };
     match ended {
         Ok(()) if arguments.save.is_some() => ExitCode::SUCCESS,
-        Ok(()) => super::act(&Request::Rejoin),
-        Err(why) => {
-            eprintln!("tandem: {why}");
-            ExitCode::FAILURE
-        }
+        Ok(()) => super::act::act(&Request::Rejoin, is_sure),
+        Err(code) => code,
     }
 }
 
@@ -67,20 +66,31 @@ fn save(place: &Place, known: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn discard(place: &Place) -> Result<(), String> {
-    let server = local_server(place)?;
+/// Whoever interrupts it finds it finished by the next one.
+fn discard(place: &Place, is_sure: bool) -> Result<(), ExitCode> {
+    let failed = |why: String| super::failed(&why);
+    let server = local_server(place).map_err(failed)?;
     // One that was cut off is finished whatever the daemon thinks of this host by now.
     if let Some(saved) = errant::unfinished(Path::new(DIRECTORY)) {
         println!("finishing what was begun with {}", saved.directory);
-        return take_back(&server, &saved);
+        return take_back(&server, &saved).map_err(failed);
     }
-    let status = fetch()?;
-    match (status.role, status.database.errant) {
-        (Role::Refused, Some(ErrantStatus { known, .. })) => {
-            take_back(&server, &errant::save(&server, &known, Path::new(DIRECTORY))?)
-        }
-        (role, _) => Err(format!("this host is {role}: there is nothing to take back")),
+    let status = fetch().map_err(failed)?;
+    let (Role::Refused, Some(ErrantStatus { known, .. })) = (status.role, status.database.errant)
+    else {
+        let why = format!("this host is {}: there is nothing to take back", status.role);
+        return Err(super::failed(&why));
+    };
+    let saved = errant::save(&server, &known, Path::new(DIRECTORY)).map_err(failed)?;
+    if !is_sure {
+        let text = format!(
+            "What {} transactions did to {} rows here, and nowhere else, is taken back: {}. It \
+             stays in {}/events.sql.",
+            saved.transactions, saved.rows, saved.extra, saved.directory
+        );
+        super::act::confirm(&render::fold(&text, ""))?;
     }
+    take_back(&server, &saved).map_err(failed)
 }
 
 fn take_back(server: &LocalServer, saved: &Saved) -> Result<(), String> {

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::Place;
+use super::{Place, value_of};
 use crate::os::{guard, run};
 
 struct Arguments {
     place: Place,
     is_node: bool,
+    /// How often the node died before.
+    restarts: u32,
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
@@ -31,11 +33,17 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         }
     };
     let ended = if arguments.is_node {
-        run::run(config, &arguments.place.config, me)
+        run::run(config, &arguments.place.config, me, arguments.restarts)
     } else {
         let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.place.config];
         node.extend(["--host".to_owned(), config.host(me).name.clone(), "--as-node".to_owned()]);
-        guard::run(&node)
+        let line = |tty: &String| {
+            let words = ["console", "--tty", tty, "--speed", &config.console.speed.to_string()];
+            let place = ["--config", &node[2], "--host", &config.host(me).name];
+            words.into_iter().chain(place).map(str::to_owned).collect()
+        };
+        let consoles = config.console.tty.iter().map(line).collect();
+        guard::run(&node, consoles)
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,12 +55,13 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed = Arguments { place: Place::default(), is_node: false };
+    let mut parsed = Arguments { place: Place::default(), is_node: false, restarts: 0 };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             option if parsed.place.take(option, &mut rest)? => {}
             "--as-node" => parsed.is_node = true,
+            "--restarts" => parsed.restarts = value_of(argument, &mut rest)?.parse().unwrap_or(0),
             other => return Err(format!("run does not know {other}")),
         }
     }

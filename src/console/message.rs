@@ -1,12 +1,21 @@
 //! Control messages: requests of operators and what the daemon answers.
 //!
-//! In, out: postcard in COBS frames, each ended by a zero byte, over `/run/tandem.sock`.
+//! In, out: postcard in COBS frames, each ended by a zero byte, over `/run/tandem.sock`. A frame
+//! begins with who speaks: protocol and release, so that two releases can say that they differ.
 //! Must not: change the place of a variant (append-only; the place is the wire form).
 
+use std::fmt;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::note::Record;
+use super::status::Status;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
-use crate::wire::Role;
+
+/// Raised when what a message holds changes its shape; a new variant at the end is no change.
+pub const PROTOCOL: u16 = 1;
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -29,6 +38,53 @@ pub enum Request {
         host: String,
         is_on: bool,
     },
+    /// The notes that there are, the last `count` of them; with `follow`, those to come too.
+    Log {
+        count: u32,
+        /// At least so bad.
+        level: Level,
+        follow: bool,
+    },
+    /// The configuration in use, without secrets.
+    Config,
+    /// Packets as they come and go.
+    Trace {
+        seconds: u32,
+        kinds: TraceKinds,
+    },
+    /// A console's word that somebody logged in, or was refused.
+    ConsoleLogin {
+        tty: String,
+        is_in: bool,
+    },
+}
+
+/// How bad a note is (syslog(3): err, warning, info).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+}
+
+impl Level {
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// Which packets a trace shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TraceKinds {
+    pub vrrp: bool,
+    pub beacon: bool,
+    pub arp: bool,
 }
 
 impl Request {
@@ -36,9 +92,10 @@ impl Request {
     #[must_use]
     pub const fn is_acting(&self) -> bool {
         match self {
-            Self::Status => false,
+            Self::Status | Self::Log { .. } | Self::Config | Self::Trace { .. } => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
             Self::Hold(_) | Self::Maintenance(_) | Self::Reload | Self::PhpDrain { .. } => true,
+            Self::ConsoleLogin { .. } => true,
         }
     }
 }
@@ -50,134 +107,94 @@ pub enum Response {
     Progress(String),
     Done(String),
     Refused(String),
+    /// Some notes; more follows.
+    Notes(Vec<Record>),
 }
 
-/// Everything on the status screen, and the shape of `tandem status --json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
-    pub host: String,
-    pub role: Role,
-    pub epoch: u64,
-    pub role_seconds: u64,
-    pub vips: Vec<String>,
-    pub peer: PeerStatus,
-    pub witnesses: Vec<WitnessStatus>,
-    pub links: LinksStatus,
-    pub database: DatabaseStatus,
-    pub sql: SqlStatus,
-    pub web: WebStatus,
-    pub notes: Vec<String>,
-    pub findings: Vec<String>,
+impl Response {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Done(_) | Self::Refused(_) => true,
+            Self::Progress(_) | Self::Notes(_) => false,
+        }
+    }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PeerStatus {
-    pub name: String,
-    /// How its VRRP version 3 advertisements are summed, once one was heard.
-    pub vrrp_checksum: Option<String>,
-    /// `None` when it was not heard lately.
-    pub role: Option<Role>,
-    pub epoch: u64,
-    pub heard: ByLink,
-}
-
-/// An address that tells a host whether it is itself cut off.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WitnessStatus {
-    pub address: String,
-    pub answers: bool,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct ByLink {
-    pub outside: bool,
-    pub inside: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LinksStatus {
-    pub outside: LinkStatus,
-    pub inside: LinkStatus,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LinkStatus {
-    pub device: String,
-    pub carrier: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DatabaseStatus {
-    /// "source", "replica", "closed" or "unreachable".
-    pub state: String,
-    pub version: String,
-    pub position: Option<String>,
-    pub lag_seconds: Option<u64>,
-    /// By whom a write is acknowledged, on the source: "by both hosts", "by this host alone for
-    /// 7 s", "by this host alone, as configured", "once server2 is back, for 7 s by now".
-    pub durability: Option<String>,
-    pub error: Option<String>,
-    /// Transactions that keep this host from following.
-    pub errant: Option<ErrantStatus>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ErrantStatus {
-    pub gtids: String,
-    pub transactions: u64,
-    /// What the peer has.
-    pub known: String,
-    /// Where they are saved.
-    pub directory: Option<String>,
-    /// Why they cannot be taken back, or saved.
-    pub obstacle: Option<String>,
-}
-
-/// The splitter at a glance; counts since the daemon started.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct SqlStatus {
-    pub sessions: usize,
-    pub held: usize,
-    pub queries_to_source: u64,
-    pub queries_to_replica: u64,
-    pub pooled: usize,
-}
-
-/// The web front at a glance; counts since the daemon started.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct WebStatus {
-    pub connections: usize,
-    pub requests: u64,
-    pub in_flight: usize,
-    pub queued: usize,
-    pub php: Vec<PhpStatus>,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct PhpStatus {
-    pub host: String,
-    pub is_up: bool,
-    pub reason: String,
-    /// Spared by an operator: it gets nothing new.
-    pub is_draining: bool,
-    /// Requests there from this front.
-    pub in_flight: usize,
+/// What a frame holds; the message itself as postcard, so that its head is read without it.
+#[derive(Serialize, Deserialize)]
+struct Frame<'a> {
+    protocol: u16,
+    release: &'a str,
+    message: &'a [u8],
 }
 
 /// One frame: COBS, ended by its zero byte.
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    postcard::to_stdvec_cobs(message).expect("messages are plain data")
+    encode_as(PROTOCOL, RELEASE, message)
+}
+
+fn encode_as<T: Serialize>(protocol: u16, release: &str, message: &T) -> Vec<u8> {
+    let message = postcard::to_stdvec(message).expect("messages are plain data");
+    postcard::to_stdvec_cobs(&Frame { protocol, release, message: &message })
+        .expect("messages are plain data")
+}
+
+/// Why a frame is no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Garbled {
+    TooLong {
+        bytes: usize,
+    },
+    NoFrame,
+    /// It is one, of a program that speaks otherwise.
+    Protocol {
+        protocol: u16,
+        release: String,
+    },
+    /// It says something that only a newer or older release knows.
+    Unknown {
+        release: String,
+    },
+}
+
+impl fmt::Display for Garbled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice = "run one release on this host: a new program needs `tandem run` started again";
+        match self {
+            Self::TooLong { bytes } => {
+                write!(f, "a message of {bytes} bytes: {CONTROL_FRAME_BYTES_MAX} are allowed")
+            }
+            Self::NoFrame => f.write_str("that is no message of tandem's"),
+            Self::Protocol { protocol, release } => write!(
+                f,
+                "the other side is tandem {release} with protocol {protocol}, this one is tandem \
+                 {RELEASE} with protocol {PROTOCOL}: {advice}"
+            ),
+            Self::Unknown { release } => write!(
+                f,
+                "the other side is tandem {release} and says what tandem {RELEASE} does not know: \
+                 {advice}"
+            ),
+        }
+    }
 }
 
 /// A frame, with its zero byte or without, as a message.
-pub fn decode<T: for<'de> Deserialize<'de>>(frame: &[u8]) -> Result<T, String> {
+pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Garbled> {
     if frame.len() > CONTROL_FRAME_BYTES_MAX {
-        return Err(format!("a frame of {} bytes is too long", frame.len()));
+        return Err(Garbled::TooLong { bytes: frame.len() });
     }
     let mut frame = frame.to_vec();
-    postcard::from_bytes_cobs(&mut frame)
-        .map_err(|_| "a message that is not understood: the daemon and this program differ".into())
+    let Frame { protocol, release, message } =
+        postcard::from_bytes_cobs(&mut frame).map_err(|_| Garbled::NoFrame)?;
+    let release: String = release.chars().filter(|c| !c.is_control()).take(20).collect();
+    if protocol != PROTOCOL {
+        return Err(Garbled::Protocol { protocol, release });
+    }
+    postcard::from_bytes(message).map_err(|_| Garbled::Unknown { release })
 }
 
 #[cfg(test)]
@@ -186,9 +203,8 @@ mod tests {
 
     #[test]
     fn a_request_survives_its_frame() {
-        for request in
-            [Request::Status, Request::Switchover, Request::FailoverForce, Request::Rejoin]
-        {
+        let log = Request::Log { count: 20, level: Level::Warn, follow: true };
+        for request in [Request::Status, Request::FailoverForce, Request::Hold(true), log] {
             let frame = encode(&request);
             assert_eq!(frame.iter().filter(|byte| **byte == 0).count(), 1, "one zero, at the end");
             assert_eq!(decode::<Request>(&frame), Ok(request));
@@ -198,7 +214,23 @@ mod tests {
     #[test]
     fn refuses_what_is_no_request() {
         for wrong in [&b""[..], b"\0", b"\xff\xff\xff\0", b"GET / HTTP/1.1\r\n\0"] {
-            assert!(decode::<Request>(wrong).is_err(), "{wrong:?}");
+            assert_eq!(decode::<Request>(wrong), Err(Garbled::NoFrame), "{wrong:?}");
         }
+        let long = vec![1; CONTROL_FRAME_BYTES_MAX + 1];
+        assert!(matches!(decode::<Request>(&long), Err(Garbled::TooLong { .. })));
+    }
+
+    #[test]
+    fn two_releases_say_that_they_differ() {
+        let frame = encode_as(PROTOCOL + 1, "9.1.0", &Request::Status);
+        let why = decode::<Request>(&frame).expect_err("another protocol").to_string();
+        assert!(why.contains("tandem 9.1.0 with protocol 2"), "{why}");
+        // A variant of a later release.
+        let frame = encode_as(PROTOCOL, "9.0.1", &200u8);
+        let why = decode::<Request>(&frame).expect_err("an unknown verb").to_string();
+        assert!(why.contains("tandem 9.0.1") && why.contains("started again"), "{why}");
+        let frame = encode_as(PROTOCOL + 1, "9\x1b[2J", &Request::Status);
+        let why = decode::<Request>(&frame).expect_err("another protocol").to_string();
+        assert!(!why.contains('\x1b'), "{why:?}");
     }
 }

@@ -4,13 +4,16 @@
 //! Must not: carry passwords, query text or user data.
 //! `error`: an operator must act; `warn`: degraded; `info`: a role, address or child changed.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::Level;
+use crate::limits;
 use crate::wire::{LinkId, Role};
 
-/// Append-only: the place in the list is the stable id.
+/// `name` is the stable id; the place in the list is nothing's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     Started {
@@ -79,11 +82,54 @@ pub enum Note {
     },
     /// It could not be closed, and must not write.
     DatabaseEnded,
+    DatabaseProcessEnded {
+        what: String,
+    },
+    Reloaded {
+        what: String,
+    },
+    ReloadRefused {
+        why: String,
+    },
+    StateUnwritable {
+        why: String,
+    },
+    PhpOut {
+        host: String,
+    },
+    Front {
+        what: String,
+    },
+    Certificate {
+        what: String,
+    },
+    CertificateTrouble {
+        what: String,
+    },
+    SplitterOrder {
+        what: String,
+    },
+    SplitterTrouble {
+        what: String,
+    },
+    /// Not kept: a hundred of them would push out what happened.
+    SlowStatement {
+        what: String,
+    },
+    Guard {
+        what: String,
+    },
+    ConsoleLogin {
+        what: String,
+    },
+    ConsoleRefused {
+        what: String,
+    },
 }
 
 impl Note {
     #[must_use]
-    pub const fn level(&self) -> log::Level {
+    pub const fn level(&self) -> Level {
         match self {
             Self::Started { .. }
             | Self::RoleChanged { .. }
@@ -94,7 +140,12 @@ impl Note {
             | Self::Database { .. }
             | Self::ReplicationSteps { .. }
             | Self::Handover { .. }
-            | Self::Leaving => log::Level::Info,
+            | Self::Reloaded { .. }
+            | Self::PhpOut { .. }
+            | Self::Certificate { .. }
+            | Self::SplitterOrder { .. }
+            | Self::ConsoleLogin { .. }
+            | Self::Leaving => Level::Info,
             Self::CarrierLost { .. }
             | Self::PeerLost { .. }
             | Self::TakeoverHeld { .. }
@@ -103,12 +154,72 @@ impl Note {
             | Self::HandoverFailed { .. }
             | Self::SocketTrouble { .. }
             | Self::Network { .. }
-            | Self::Durability { .. } => log::Level::Warn,
+            | Self::DatabaseProcessEnded { .. }
+            | Self::Front { .. }
+            | Self::CertificateTrouble { .. }
+            | Self::SplitterTrouble { .. }
+            | Self::SlowStatement { .. }
+            | Self::ConsoleRefused { .. }
+            | Self::Durability { .. } => Level::Warn,
             Self::DatabaseTrouble { .. }
             | Self::Diverged { .. }
             | Self::NodeDied { .. }
-            | Self::DatabaseEnded => log::Level::Error,
+            | Self::ReloadRefused { .. }
+            | Self::StateUnwritable { .. }
+            | Self::Guard { .. }
+            | Self::DatabaseEnded => Level::Error,
         }
+    }
+
+    /// For programs and for people who search: it stays when the sentence changes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::RoleChanged { .. } => "role-changed",
+            Self::VipsTaken => "vips-taken",
+            Self::VipsDropped => "vips-dropped",
+            Self::CarrierLost { .. } => "carrier-lost",
+            Self::CarrierFound { .. } => "carrier-found",
+            Self::PeerHeard { .. } => "peer-heard",
+            Self::PeerLost { .. } => "peer-lost",
+            Self::TakeoverHeld { .. } => "takeover-held",
+            Self::Stalled { .. } => "stalled",
+            Self::Database { .. } => "database",
+            Self::DatabaseTrouble { .. } => "database-trouble",
+            Self::ReplicationSteps { .. } => "replication",
+            Self::Diverged { .. } => "diverged",
+            Self::Waiting { .. } => "waiting",
+            Self::Handover { .. } => "handover",
+            Self::HandoverFailed { .. } => "handover-failed",
+            Self::NodeDied { .. } => "node-died",
+            Self::Leaving => "leaving",
+            Self::SocketTrouble { .. } => "socket-trouble",
+            Self::Network { .. } => "network",
+            Self::Durability { .. } => "durability",
+            Self::DatabaseEnded => "database-ended",
+            Self::DatabaseProcessEnded { .. } => "database-process-ended",
+            Self::Reloaded { .. } => "reloaded",
+            Self::ReloadRefused { .. } => "reload-refused",
+            Self::StateUnwritable { .. } => "state-unwritable",
+            Self::PhpOut { .. } => "php-out",
+            Self::Front { .. } => "front-trouble",
+            Self::Certificate { .. } => "certificate",
+            Self::CertificateTrouble { .. } => "certificate-trouble",
+            Self::SplitterOrder { .. } => "splitter-order",
+            Self::SplitterTrouble { .. } => "splitter-trouble",
+            Self::SlowStatement { .. } => "slow-statement",
+            Self::Guard { .. } => "guard-trouble",
+            Self::ConsoleLogin { .. } => "console-login",
+            Self::ConsoleRefused { .. } => "console-refused",
+        }
+    }
+
+    /// Whether the ring has it. A statement is told to the log alone: whoever may look at a status
+    /// need not be one who may read statements.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        !matches!(self, Self::SlowStatement { .. })
     }
 }
 
@@ -147,6 +258,150 @@ impl fmt::Display for Note {
             Self::DatabaseEnded => f.write_str(
                 "database: it cannot be closed, and the peer may serve: ending what is left of it",
             ),
+            Self::DatabaseProcessEnded { what } => f.write_str(what),
+            Self::Reloaded { what } => write!(f, "reload: {what}"),
+            Self::ReloadRefused { why } => write!(f, "reload: {why}"),
+            Self::StateUnwritable { why } => write!(f, "cannot write the state: {why}"),
+            Self::PhpOut { host } => write!(f, "php-fpm of {host} is out"),
+            Self::Front { what } => f.write_str(what),
+            Self::Certificate { what } | Self::CertificateTrouble { what } => f.write_str(what),
+            Self::SplitterOrder { what }
+            | Self::SplitterTrouble { what }
+            | Self::SlowStatement { what } => write!(f, "sql: {what}"),
+            Self::Guard { what } => write!(f, "guard: {what}"),
+            Self::ConsoleLogin { what } | Self::ConsoleRefused { what } => {
+                write!(f, "console: {what}")
+            }
         }
+    }
+}
+
+/// A note as it is kept and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Rises by one with every note; goes on over a crash of the daemon.
+    pub number: u64,
+    /// Milliseconds since 1970, by the wall clock.
+    pub at_ms: u64,
+    pub level: Level,
+    pub name: String,
+    pub text: String,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:<5} {}", timestamp(self.at_ms), self.level.word(), self.text)
+    }
+}
+
+/// The last notes, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    records: VecDeque<Record>,
+    last: u64,
+}
+
+impl Ring {
+    /// What an earlier run left; of too many the last ones.
+    #[must_use]
+    pub fn of(records: Vec<Record>) -> Self {
+        let mut ring = Self::default();
+        records.into_iter().for_each(|record| ring.keep(record));
+        ring
+    }
+
+    /// Numbers a note and keeps it.
+    pub fn push(&mut self, at_ms: u64, note: &Note) -> Record {
+        let text = one_line(&note.to_string());
+        let name = note.name().to_owned();
+        let record = Record { number: self.last + 1, at_ms, level: note.level(), name, text };
+        if note.is_kept() {
+            self.keep(record.clone());
+        }
+        record
+    }
+
+    /// Keeps one that was numbered elsewhere.
+    pub fn keep(&mut self, record: Record) {
+        if self.records.len() == limits::NOTES_KEPT {
+            self.records.pop_front();
+        }
+        self.last = self.last.max(record.number);
+        self.records.push_back(record);
+    }
+
+    /// The last `count` that are at least so bad, oldest first.
+    #[must_use]
+    pub fn last(&self, count: usize, level: Level) -> Vec<Record> {
+        let bad = self.records.iter().filter(|record| record.level <= level);
+        let skipped = bad.clone().count().saturating_sub(count);
+        bad.skip(skipped).cloned().collect()
+    }
+}
+
+/// On one line and bounded, whatever a server or a file name had in it.
+fn one_line(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(limits::NOTE_CHARS_MAX).collect()
+}
+
+/// RFC 3339 in UTC, to the millisecond: "2026-11-27T20:43:35.120Z".
+#[must_use]
+pub fn timestamp(at_ms: u64) -> String {
+    let (days, in_day) = (at_ms / 86_400_000, at_ms % 86_400_000);
+    let (seconds, ms) = (in_day / 1000, in_day % 1000);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Days since 1970 as year, month, day (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", civil_from_days), from the first of March of the year 0.
+const fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = year_of_era + era * 400;
+    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_those_of_date() {
+        // date -u -d @N +%FT%TZ
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_764_275_015, "2025-11-27T20:23:35.000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(seconds * 1000), text);
+        }
+    }
+
+    #[test]
+    fn the_ring_keeps_the_last_ones_and_numbers_go_on() {
+        let mut ring = Ring::default();
+        for count in 0..limits::NOTES_KEPT + 7 {
+            ring.push(0, &Note::Network { what: format!("{count}\n\x1b[2J") });
+        }
+        let kept = ring.last(usize::MAX, Level::Info);
+        assert_eq!(kept.len(), limits::NOTES_KEPT);
+        assert_eq!((kept[0].number, kept[0].text.as_str()), (8, "7  [2J"));
+        let mut next = Ring::of(kept);
+        assert_eq!(next.push(0, &Note::Leaving).number, limits::NOTES_KEPT as u64 + 8);
+        assert_eq!(next.last(1, Level::Info)[0].name, "leaving");
+        assert_eq!(next.last(1, Level::Warn)[0].name, "network");
+        let slow = Note::SlowStatement { what: "SELECT 1".into() };
+        next.push(0, &slow);
+        assert_eq!(next.last(1, Level::Info)[0].name, "leaving");
     }
 }

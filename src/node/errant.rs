@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::judge::is_open;
 use super::{Node, Output};
-use crate::console::message::{ErrantStatus, Response};
+use crate::console::message::Response;
 use crate::console::note::Note;
+use crate::console::status::ErrantStatus;
 use crate::pair::{Event, Role};
 use crate::repl::Job;
 use crate::repl::errant::Saved;

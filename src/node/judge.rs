@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use super::{
-    DATABASE_PATIENCE, ELECTION_PATIENCE, HANDOVER_LIMIT, LAG_PATIENCE, Node, RETRY_INTERVAL, Stage,
-};
+use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, Node, RETRY_INTERVAL, Stage};
 use crate::console::note::Note;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
@@ -26,11 +24,6 @@ const REFUSED_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a peer with a newer epoch must be seen to have more than we have.
 const RANK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// More than can be caught up with while the roles are exchanged.
-fn is_far_behind(peer: &Report) -> bool {
-    peer.database.lag_seconds.is_some_and(|lag| lag > HANDOVER_LIMIT.as_secs() / 2)
-}
 
 /// Whether a peer serves, and says at which position: without it nobody attaches by guess.
 pub(super) fn is_open(peer: &Report) -> bool {
@@ -458,32 +451,6 @@ impl Node {
         None
     }
 
-    fn judge_wish(&mut self, now: Instant, peer: &Report) -> Option<Found> {
-        if let Some(wish) = peer.wish
-            && self.operator.handled_wish != Some(wish)
-        {
-            let obstacle = self.why_no_handover(now);
-            if obstacle.is_some() && peer.database.is_replicating && is_far_behind(peer) {
-                let begun = self.operator.wish_behind.filter(|(number, _)| *number == wish);
-                let (_, since) = *self.operator.wish_behind.insert(begun.unwrap_or((wish, now)));
-                if now.since(since) < LAG_PATIENCE {
-                    return None;
-                }
-            }
-            self.operator.handled_wish = Some(wish);
-            return match obstacle {
-                Some(why) => {
-                    self.operator.declined = Some(wish);
-                    self.peer.hurry(now);
-                    self.note(Note::HandoverFailed { why });
-                    None
-                }
-                None => Some((Event::SwitchoverAsked, format!("asked on {}", self.peer_name()))),
-            };
-        }
-        None
-    }
-
     pub(super) fn has_shipped_all(&self, peer: &Report) -> bool {
         let mine = self.engine.observation().position.as_deref();
         let theirs = peer.database.position.as_deref();
@@ -491,35 +458,6 @@ impl Node {
             Relation::Equal | Relation::TheirsHasMore => true,
             Relation::MineHasMore | Relation::Diverged => false,
         })
-    }
-
-    /// Why this host, as Active, does not begin a planned handover.
-    pub(super) fn why_no_handover(&self, now: Instant) -> Option<String> {
-        if self.has_foreign_peer() {
-            return Some(format!(
-                "{} runs keepalived, whose database is not ours to promote: promote it, then end \
-                 tandem here",
-                self.peer_name()
-            ));
-        }
-        let name = self.peer_name();
-        let Some(peer) = self.fresh(now) else {
-            return Some(format!("{name} is silent"));
-        };
-        if peer.role != Role::Standby {
-            return Some(format!("{name} is {}, not standby", peer.role));
-        }
-        if peer.orders.in_maintenance {
-            return Some(format!("{name} is in maintenance"));
-        }
-        if !peer.database.is_replicating {
-            return Some(format!("the database of {name} does not replicate"));
-        }
-        match peer.database.lag_seconds {
-            Some(_) if !is_far_behind(peer) => None,
-            Some(lag) => Some(format!("the database of {name} is {lag} s behind")),
-            None => Some(format!("how far the database of {name} is behind is not known")),
-        }
     }
 
     fn judge_isolation(&self, now: Instant) -> Option<Found> {

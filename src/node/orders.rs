@@ -8,10 +8,12 @@
 use std::time::Duration;
 
 use super::judge::Found;
-use super::{Node, Persistent};
+use super::{HANDOVER_LIMIT, LAG_PATIENCE, Node, Persistent};
 use crate::console::finding::HostTrouble;
 use crate::console::message::Response;
+use crate::console::note::Note;
 use crate::pair::{Event, Role};
+use crate::peer::Report;
 use crate::time::Instant;
 use crate::wire::{Hold, HostId, Orders};
 
@@ -195,4 +197,65 @@ impl Node {
         let maintenance = maintenance.map(|name| HostTrouble::Maintenance { name: name.clone() });
         hold.into_iter().chain(maintenance).collect()
     }
+
+    /// The peer's operator asked for the roles to be exchanged.
+    pub(super) fn judge_wish(&mut self, now: Instant, peer: &Report) -> Option<Found> {
+        if let Some(wish) = peer.wish
+            && self.operator.handled_wish != Some(wish)
+        {
+            let obstacle = self.why_no_handover(now);
+            if obstacle.is_some() && peer.database.is_replicating && is_far_behind(peer) {
+                let begun = self.operator.wish_behind.filter(|(number, _)| *number == wish);
+                let (_, since) = *self.operator.wish_behind.insert(begun.unwrap_or((wish, now)));
+                if now.since(since) < LAG_PATIENCE {
+                    return None;
+                }
+            }
+            self.operator.handled_wish = Some(wish);
+            return match obstacle {
+                Some(why) => {
+                    self.operator.declined = Some(wish);
+                    self.peer.hurry(now);
+                    self.note(Note::HandoverFailed { why });
+                    None
+                }
+                None => Some((Event::SwitchoverAsked, format!("asked on {}", self.peer_name()))),
+            };
+        }
+        None
+    }
+
+    /// Why this host, as Active, does not begin a planned handover.
+    pub(super) fn why_no_handover(&self, now: Instant) -> Option<String> {
+        if self.has_foreign_peer() {
+            return Some(format!(
+                "{} runs keepalived, whose database is not ours to promote: promote it, then end \
+                 tandem here",
+                self.peer_name()
+            ));
+        }
+        let name = self.peer_name();
+        let Some(peer) = self.fresh(now) else {
+            return Some(format!("{name} is silent"));
+        };
+        if peer.role != Role::Standby {
+            return Some(format!("{name} is {}, not standby", peer.role));
+        }
+        if peer.orders.in_maintenance {
+            return Some(format!("{name} is in maintenance"));
+        }
+        if !peer.database.is_replicating {
+            return Some(format!("the database of {name} does not replicate"));
+        }
+        match peer.database.lag_seconds {
+            Some(_) if !is_far_behind(peer) => None,
+            Some(lag) => Some(format!("the database of {name} is {lag} s behind")),
+            None => Some(format!("how far the database of {name} is behind is not known")),
+        }
+    }
+}
+
+/// More than can be caught up with while the roles are exchanged.
+fn is_far_behind(peer: &Report) -> bool {
+    peer.database.lag_seconds.is_some_and(|lag| lag > HANDOVER_LIMIT.as_secs() / 2)
 }

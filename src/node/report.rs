@@ -1,19 +1,16 @@
 //! Telling: what the peer, the data plane and the operator are told of this host.
 //!
 //! In: the node's state. Out: beacons, `Routes`, replies. Must not: change the role.
-//! Read first: `peer::Report`, `routes::Routes`, `console::message::Status`.
+//! Read first: `peer::Report`, `routes::Routes`, `console::message`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::orders::IN_MAINTENANCE;
-use super::{Findings, Handover, Node, Output, QUIET_LIMIT, Stage};
-use crate::console::finding::Finding;
-use crate::console::message::{
-    ByLink, DatabaseStatus, LinkStatus, LinksStatus, PeerStatus, Request, Response, SqlStatus,
-    Status, WebStatus,
-};
+use super::{Handover, Node, Output, QUIET_LIMIT, Stage};
+use crate::console::message::{Request, Response};
 use crate::console::note::Note;
+use crate::console::status::Glance;
 use crate::pair::{Event, Role};
 use crate::peer::{DatabaseReport, Report};
 use crate::repl;
@@ -103,6 +100,7 @@ impl Node {
             is_ill: self.ills.since.is_some(),
             declined: self.operator.declined,
             php_drain: self.persistent.php_drain,
+            sections: self.config.sections.digests(),
         }
     }
 
@@ -187,12 +185,11 @@ impl Node {
         now: Instant,
         client: u64,
         request: &Request,
-        sql: SqlStatus,
-        web: WebStatus,
+        glance: Glance,
     ) {
         match request {
             Request::Status => {
-                let response = Response::Status(Box::new(self.status(now, sql, web)));
+                let response = Response::Status(Box::new(self.status(now, glance)));
                 self.reply(client, response);
             }
             Request::Switchover => self.ask_switchover(now, client),
@@ -201,6 +198,9 @@ impl Node {
             Request::Hold(is_on) => self.ask_hold(now, client, *is_on),
             Request::Maintenance(is_on) => self.ask_maintenance(now, client, *is_on),
             Request::PhpDrain { host, is_on } => self.ask_php_drain(now, client, host, *is_on),
+            Request::Trace { seconds, kinds } => self.begin_trace(now, client, *seconds, *kinds),
+            // The hands have what is asked for, and answer themselves.
+            Request::Log { .. } | Request::Config | Request::ConsoleLogin { .. } => {}
             Request::Reload => self.outputs.push_back(Output::Reload { client }),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);
@@ -281,74 +281,5 @@ impl Node {
                 format!("not done in {} s; this host is {}", OPERATOR_LIMIT.as_secs(), self.role);
             self.tell_operators(Response::Refused(what), true);
         }
-    }
-
-    fn status(&self, now: Instant, sql: SqlStatus, web: WebStatus) -> Status {
-        let link = |link: LinkId| LinkStatus {
-            device: self.devices[link.index()].name.clone(),
-            carrier: self.group.has_carrier(link),
-        };
-        Status {
-            host: self.config.host(self.me).name.clone(),
-            role: self.role,
-            epoch: self.persistent.epoch,
-            role_seconds: now.since(self.role_since).as_secs(),
-            vips: self.addresses.held().map(|vip| vip.address.to_string()).collect(),
-            peer: PeerStatus {
-                name: self.peer_name(),
-                vrrp_checksum: self.group.heard_form().map(|form| form.to_string()),
-                role: self.fresh(now).map(|peer| peer.role),
-                epoch: self.peer.report().map_or(0, |peer| peer.epoch),
-                heard: ByLink {
-                    outside: self.peer.is_heard(now, LinkId::Outside),
-                    inside: self.peer.is_heard(now, LinkId::Inside),
-                },
-            },
-            witnesses: self.witness_status(now),
-            links: LinksStatus { outside: link(LinkId::Outside), inside: link(LinkId::Inside) },
-            database: self.database_status(now),
-            sql,
-            web,
-            notes: self.notes.iter().rev().take(20).rev().cloned().collect(),
-            findings: self.findings(),
-        }
-    }
-
-    fn database_status(&self, now: Instant) -> DatabaseStatus {
-        let observation = self.engine.observation();
-        let replica = observation.replica.as_ref();
-        let state = match (&observation.state, self.role, replica) {
-            (repl::State::Unreachable(_) | repl::State::Denied(_), ..) => "unreachable",
-            (repl::State::Up, Role::Active, _) if !self.is_fenced => "source",
-            (repl::State::Up, _, Some(_)) => "replica",
-            (repl::State::Up, _, None) => "closed",
-        };
-        let error = replica.and_then(|replica| {
-            [&replica.sql_error, &replica.io_error]
-                .into_iter()
-                .find(|error| !error.is_empty())
-                .cloned()
-        });
-        DatabaseStatus {
-            state: state.to_owned(),
-            version: observation.version.clone(),
-            position: observation.position.clone(),
-            lag_seconds: replica.and_then(|replica| replica.lag_seconds),
-            durability: self.durability(now),
-            error: error
-                .or_else(|| self.findings.database.clone())
-                .or_else(|| self.findings.job.clone()),
-            errant: self.errant_status(),
-        }
-    }
-
-    fn findings(&self) -> Vec<String> {
-        let Findings { waiting, database, job, diverged, held, network } = &self.findings;
-        [waiting, database, job, diverged]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .chain(held.iter().chain(network).map(Finding::to_string))
-            .collect()
     }
 }

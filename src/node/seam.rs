@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::console::message::{Request, Response, SqlStatus, WebStatus};
+use crate::console::message::{Request, Response};
 use crate::console::note::Note;
+use crate::console::status::Glance;
 use crate::repl;
 use crate::repl::errant::Saved;
 use crate::routes::Routes;
@@ -61,8 +62,7 @@ pub enum Input {
     Control {
         client: u64,
         request: Request,
-        sql: SqlStatus,
-        web: WebStatus,
+        glance: Box<Glance>,
     },
     Terminate,
     /// The deadline passed.

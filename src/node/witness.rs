@@ -7,7 +7,7 @@
 use super::{Node, Output, Probes};
 use crate::config::Config;
 use crate::console::finding::{Finding, Trouble};
-use crate::console::message::WitnessStatus;
+use crate::console::status::WitnessStatus;
 use crate::net::witness::{Question, Sight, Way, Witness, Witnesses};
 use crate::time::Instant;
 use crate::wire::{HostId, LinkId};

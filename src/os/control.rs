@@ -6,24 +6,30 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::Group;
 use smol::LocalExecutor;
-use smol::channel::{self, Receiver, Sender};
+use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use super::file;
-use crate::console::message::{self, Request, Response};
+use crate::console::message::{self, Level, Request, Response};
+use crate::console::note::Record;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 
 /// Operators at once; one more is told to come later.
-const CLIENTS_MAX: usize = 32;
+const CLIENTS_MAX: usize = 128;
 /// Time limit of a request's frame, and of a client that does not read.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
-/// Responses that wait for one client; a client that does not read them is dropped.
+/// Responses that wait for one client; steps beyond them are left out, and a client that reads
+/// nothing is dropped when `FRAME_LIMIT` is over.
 const RESPONSES_QUEUED: usize = 64;
 
 /// A request and who to answer.
@@ -41,17 +47,24 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Hands a response to its client; one that has gone, or does not read, is forgotten.
-    pub fn reply(&self, client: u64, response: Response) {
-        let is_last = !matches!(response, Response::Progress(_));
+    /// Hands a response to its client; one that has gone is forgotten. Whether it is there.
+    pub fn reply(&self, client: u64, response: Response) -> bool {
+        let is_last = response.is_last();
         let mut waiting = self.waiting.borrow_mut();
-        let is_gone = waiting.get(&client).is_some_and(|sender| sender.try_send(response).is_err());
+        let Some(sender) = waiting.get(&client) else { return false };
+        let is_gone = match sender.try_send(response) {
+            Ok(()) => false,
+            Err(TrySendError::Full(_)) => is_last,
+            Err(TrySendError::Closed(_)) => true,
+        };
         if is_last || is_gone {
             waiting.remove(&client);
         }
+        !is_gone
     }
 
-    fn add(&self) -> Option<(u64, Receiver<Response>)> {
+    /// One more, unless there are too many.
+    pub fn add(&self) -> Option<(u64, Receiver<Response>)> {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|_, sender| !sender.is_closed());
         if waiting.len() >= CLIENTS_MAX {
@@ -70,10 +83,15 @@ pub async fn serve(
     executor: Rc<LocalExecutor<'static>>,
     clients: Rc<Clients>,
     asked: Sender<Asked>,
+    group: String,
 ) -> io::Result<()> {
     let _stale_or_absent = std::fs::remove_file(file::SOCKET);
     let listener = UnixListener::bind(file::SOCKET)?;
     std::fs::set_permissions(file::SOCKET, std::fs::Permissions::from_mode(0o660))?;
+    // Without the group it is root's alone.
+    if let Ok(Some(group)) = Group::from_name(&group) {
+        std::os::unix::fs::chown(file::SOCKET, None, Some(group.gid.as_raw()))?;
+    }
     let listener = Async::new(listener)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -83,11 +101,7 @@ pub async fn serve(
         let (clients, asked) = (clients.clone(), asked.clone());
         executor
             .spawn(async move {
-                let limit = async {
-                    Timer::after(Duration::from_secs(120)).await;
-                    Ok(())
-                };
-                let _broken = smol::future::or(converse(stream, &clients, &asked), limit).await;
+                let _broken = converse(stream, &clients, &asked).await;
             })
             .detach();
     }
@@ -112,17 +126,31 @@ async fn converse(
     if asked.send(Asked { client, request }).await.is_err() {
         return Ok(());
     }
-    while let Ok(response) = responses.recv().await {
-        write_frame(&stream, &response).await?;
+    let answer = async {
+        while let Ok(response) = responses.recv().await {
+            write_frame(&stream, &response).await?;
+        }
+        Ok(())
+    };
+    smol::future::or(answer, gone(&stream)).await
+}
+
+/// Until the client closes its end: whoever follows may never be told anything more.
+async fn gone(stream: &Async<UnixStream>) -> io::Result<()> {
+    loop {
+        let count = stream.read_with(|mut socket| socket.read(&mut [0; 64])).await?;
+        if count == 0 {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Acting requests are root's.
 fn authorize(stream: &Async<UnixStream>, request: &Request) -> Result<(), String> {
-    let credentials = rustix::net::sockopt::socket_peercred(stream)
+    // Whoever asks from another PID namespace has no process here: rustix takes that for an error.
+    let credentials = getsockopt(stream, PeerCredentials)
         .map_err(|error| format!("who asks is not known: {error}"))?;
-    if request.is_acting() && !credentials.uid.is_root() {
+    if request.is_acting() && credentials.uid() != 0 {
         return Err("only root may do this".into());
     }
     Ok(())
@@ -142,7 +170,7 @@ async fn read_frame(stream: &Async<UnixStream>) -> io::Result<Result<Request, St
         }
     };
     limited(read).await?;
-    Ok(message::decode(&frame))
+    Ok(message::decode(&frame).map_err(|garbled| garbled.to_string()))
 }
 
 async fn write_frame(stream: &Async<UnixStream>, response: &Response) -> io::Result<()> {
@@ -166,23 +194,83 @@ async fn limited(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     .await
 }
 
+/// How long an applet waits for a byte of an answer: a daemon that is stopped answers nothing, and
+/// the node's own limit for a long request is half of it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+fn connect() -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(file::SOCKET).map_err(|error| {
+        let why = if error.kind() == io::ErrorKind::PermissionDenied {
+            "ask as root, or as a member of the group that [console] names"
+        } else {
+            "is `tandem run` running on this host?"
+        };
+        io::Error::new(error.kind(), format!("{}: {error}: {why}", file::SOCKET))
+    })?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    Ok(stream)
+}
+
+/// The daemon's notes from now on, for whoever waits for other things too.
+#[derive(Debug)]
+pub struct Following {
+    stream: UnixStream,
+    received: Vec<u8>,
+}
+
+pub fn follow(level: Level) -> io::Result<Following> {
+    let mut stream = connect()?;
+    stream.write_all(&message::encode(&Request::Log { count: 0, level, follow: true }))?;
+    stream.set_nonblocking(true)?;
+    Ok(Following { stream, received: Vec::new() })
+}
+
+impl AsFd for Following {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Following {
+    /// What has come by now; an error when the daemon is gone.
+    pub fn take(&mut self) -> io::Result<Vec<Record>> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.received.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut records = Vec::new();
+        while let Some(end) = self.received.iter().position(|byte| *byte == 0) {
+            let frame: Vec<u8> = self.received.drain(..=end).collect();
+            match message::decode(&frame) {
+                Ok(Response::Notes(some)) => records.extend(some),
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(garbled) => return Err(io::Error::other(garbled.to_string())),
+            }
+        }
+        Ok(records)
+    }
+}
+
 /// The asking side, for the applets: sends a request and passes every response to `on_response`
 /// until it was the last.
 pub fn ask(request: &Request, mut on_response: impl FnMut(Response)) -> io::Result<()> {
-    let mut stream = UnixStream::connect(file::SOCKET).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("{}: {error}: is `tandem run` running on this host?", file::SOCKET),
-        )
-    })?;
+    let mut stream = connect()?;
     stream.write_all(&message::encode(request))?;
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         while let Some(end) = received.iter().position(|byte| *byte == 0) {
             let frame: Vec<u8> = received.drain(..=end).collect();
-            let response: Response = message::decode(&frame).map_err(io::Error::other)?;
-            let is_last = !matches!(response, Response::Progress(_));
+            let response: Response =
+                message::decode(&frame).map_err(|garbled| io::Error::other(garbled.to_string()))?;
+            let is_last = response.is_last();
             on_response(response);
             if is_last {
                 return Ok(());

@@ -14,9 +14,11 @@ use super::serve_sql::{self, ServeSql};
 use super::serve_web::{self, ServeWeb};
 use super::{clock, file};
 use crate::config::{Config, is_link_local};
-use crate::console::message::{PhpStatus, SqlStatus, WebStatus};
+use crate::console::note::Note;
+use crate::console::status::{PhpStatus, SqlStatus, WebStatus};
 use crate::limits;
 use crate::node::DataPlane;
+use crate::os::notes;
 use crate::routes::{Flow, Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::wire::{HostId, LinkId};
@@ -29,6 +31,40 @@ pub struct Data {
     buffer: Vec<u8>,
     ready: Vec<Ready>,
     routes: Routes,
+    rates: Rates,
+    /// The configuration in use, as `tandem config` shows it.
+    effective: String,
+}
+
+/// How many of each a second.
+#[derive(Debug)]
+struct Rates {
+    since: Instant,
+    counts: [u64; 2],
+    last: [u64; 2],
+}
+
+impl Rates {
+    const SPAN: Duration = Duration::from_secs(1);
+
+    fn roll(&mut self, now: Instant, counts: [u64; 2]) {
+        if now.since(self.since) >= Self::SPAN {
+            *self = Self { since: now, counts, last: self.until(now, counts) };
+        }
+    }
+
+    /// In the last whole second; over a longer time if nothing turned since.
+    fn per_second(&self, now: Instant, counts: [u64; 2]) -> [u64; 2] {
+        let is_old = now.since(self.since) >= 2 * Self::SPAN;
+        if is_old { self.until(now, counts) } else { self.last }
+    }
+
+    fn until(&self, now: Instant, counts: [u64; 2]) -> [u64; 2] {
+        let ms = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX).max(1);
+        let [a, b] = counts;
+        let [a_before, b_before] = self.counts;
+        [(a - a_before) * 1000 / ms, (b - b_before) * 1000 / ms]
+    }
 }
 
 /// What one turn left behind.
@@ -87,6 +123,8 @@ impl Data {
             buffer: vec![0; limits::READ_BUFFER_BYTES],
             ready: Vec::with_capacity(limits::PLANE_EVENTS_PER_TURN),
             routes: Routes::unknown(),
+            rates: Rates { since: clock::now(), counts: [0; 2], last: [0; 2] },
+            effective: config.effective(),
         })
     }
 
@@ -121,17 +159,25 @@ impl Data {
         let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
         self.web.reload(&mut turn, &config.web).map_err(|why| format!("{path}: {why}"))?;
         self.sql.set_source(serve_sql::Source::new(path.as_str(), &config));
+        self.effective = config.effective();
         Ok(format!("{path} is in use here: both hosts must have one text"))
+    }
+
+    /// The configuration in use, without secrets.
+    #[must_use]
+    pub fn effective(&self) -> &str {
+        &self.effective
     }
 
     /// Waits for something, no longer than `limit`; serves what is ready, a bounded amount.
     pub fn turn(&mut self, limit: Duration) -> Turned {
         let mut has_more = self.plane.wait(limit, &mut self.ready).unwrap_or_else(|error| {
-            log::error!("epoll: {error}");
+            notes::tell(&Note::SocketTrouble { what: format!("epoll: {error}") });
             false
         });
         let now = clock::now();
         let is_busy = !self.ready.is_empty();
+        self.rates.roll(now, self.counts());
         let mut turn = Turn { now, plane: &self.plane, buffer: &mut self.buffer };
         for ready in &self.ready {
             match ready.key.service {
@@ -159,6 +205,7 @@ impl Data {
     #[must_use]
     pub fn status(&self) -> (SqlStatus, WebStatus) {
         let (sql, web) = (self.sql.status(), self.web.status());
+        let [statements, requests] = self.rates.per_second(clock::now(), self.counts());
         let php = web
             .peers
             .into_iter()
@@ -168,6 +215,8 @@ impl Data {
                 reason: peer.reason,
                 is_draining: peer.is_draining,
                 in_flight: peer.in_flight,
+                requests: peer.requests,
+                idle: peer.idle,
             })
             .collect();
         let sql = SqlStatus {
@@ -176,15 +225,30 @@ impl Data {
             queries_to_source: sql.queries_to_source,
             queries_to_replica: sql.queries_to_replica,
             pooled: sql.pooled,
+            per_second: statements,
+            logins: sql.logins,
+            held_total: sql.held_total,
+            retried: sql.retried,
+            blocked: sql.blocked,
+            slow: sql.slow,
+            errors: sql.errors,
+            refused: sql.refused,
         };
         let web = WebStatus {
             connections: web.connections,
             requests: web.requests,
+            per_second: requests,
+            by_class: web.by_class,
             in_flight: web.in_flight,
             queued: web.queued,
             php,
         };
         (sql, web)
+    }
+
+    /// Statements and requests since the start.
+    const fn counts(&self) -> [u64; 2] {
+        [self.sql.statements(), self.web.requests()]
     }
 
     fn facts(&self) -> DataPlane {

@@ -102,6 +102,14 @@ pub fn lock() -> io::Result<Lock> {
     }
 }
 
+/// The process of a pid file, if it runs.
+#[must_use]
+pub fn running(name: &str) -> Option<u32> {
+    let text = fs::read_to_string(Path::new(RUN_DIR).join(name)).ok()?;
+    let process: u32 = text.trim().parse().ok()?;
+    Path::new("/proc").join(process.to_string()).exists().then_some(process)
+}
+
 pub fn write_pid(name: &str) -> io::Result<()> {
     fs::create_dir_all(RUN_DIR)?;
     fs::write(Path::new(RUN_DIR).join(name), format!("{}\n", std::process::id()))

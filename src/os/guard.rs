@@ -17,6 +17,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::consoles::Consoles;
+use super::notes::{self, ToGuard};
 use super::{clock, file, link, route};
 use crate::console::message;
 use crate::console::note::Note;
@@ -50,25 +52,35 @@ pub fn block_signals() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// Runs until told to end. `arguments` start the node.
-pub fn run(arguments: &[String]) -> io::Result<()> {
+/// Runs until told to end. `arguments` start the node, `consoles` one console each.
+pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
     let _only_one = file::lock()?;
     file::write_pid("guard.pid")?;
     let signals = block_signals()?;
+    notes::open(false);
+    let mut consoles = Consoles::new(consoles);
     let mut delay = RESTART_DELAY_MIN;
+    let mut restarts: u32 = 0;
     loop {
         let started_at = clock::now();
-        let mut watch = Watch::start(arguments, &signals)?;
-        let status = watch.until_ended()?;
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--restarts".to_owned(), restarts.to_string()]);
+        let mut watch = Watch::start(&arguments, &signals)?;
+        let status = watch.until_ended(&mut consoles)?;
         if watch.end_asked_at.is_some() {
+            consoles.end();
+            notes::save();
             return Ok(());
         }
         carry_out(&watch.will);
-        log::error!("{}", Note::NodeDied { status });
+        notes::tell(&Note::NodeDied { status });
+        notes::save();
+        restarts = restarts.saturating_add(1);
         if clock::now().since(started_at) > STEADY_TIME {
             delay = RESTART_DELAY_MIN;
         }
         if wait_for_end(&signals, delay)? {
+            consoles.end();
             return Ok(());
         }
         delay = (delay * 2).min(RESTART_DELAY_MAX);
@@ -108,8 +120,9 @@ impl<'a> Watch<'a> {
     }
 
     /// How the node ended.
-    fn until_ended(&mut self) -> io::Result<String> {
+    fn until_ended(&mut self, consoles: &mut Consoles) -> io::Result<String> {
         loop {
+            consoles.tend(clock::now());
             let mut sources = vec![PollFd::new(self.signals, PollFlags::IN)];
             if self.is_stdout_open {
                 sources.push(PollFd::new(&self.stdout, PollFlags::IN));
@@ -130,7 +143,7 @@ impl<'a> Watch<'a> {
                 Woken::EndAsked | Woken::ChildMaybeEnded | Woken::Nothing => {}
             }
             self.read_will();
-            if let Some(status) = self.reap() {
+            if let Some(status) = self.reap(consoles) {
                 self.read_will();
                 return Ok(status);
             }
@@ -141,7 +154,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Reaps every child that ended; returns how the node did.
-    fn reap(&self) -> Option<String> {
+    fn reap(&self, consoles: &mut Consoles) -> Option<String> {
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
@@ -153,6 +166,7 @@ impl<'a> Watch<'a> {
             if status.0 == self.node {
                 return Some(status.1);
             }
+            consoles.reaped(status.0);
         }
     }
 
@@ -171,8 +185,12 @@ impl<'a> Watch<'a> {
         while let Some(end) = self.received.iter().position(|byte| *byte == 0) {
             let frame: Vec<u8> = self.received.drain(..=end).collect();
             match message::decode(&frame) {
-                Ok(will) => self.will = will,
-                Err(why) => log::error!("guard: the node's will: {why}"),
+                Ok(ToGuard::Will(will)) => self.will = will,
+                Ok(ToGuard::Note(record)) => notes::keep(record),
+                Err(garbled) => {
+                    let what = format!("the node's will: {garbled}");
+                    notes::tell(&Note::Guard { what });
+                }
             }
         }
         self.received.truncate(CONTROL_FRAME_BYTES_MAX);
@@ -185,11 +203,12 @@ fn carry_out(will: &Will) {
         will.removals.iter().try_for_each(|request| route::send(socket.as_fd(), request))
     });
     if let Err(error) = removed {
-        log::error!("guard: cannot take the addresses off: {error}");
+        let what = format!("cannot take the addresses off: {error}");
+        notes::tell(&Note::Guard { what });
     }
     for (device, datagram) in &will.resignations {
         if let Err(error) = link::Senders::new(device).send(datagram) {
-            log::warn!("guard: cannot resign on {device}: {error}");
+            notes::tell(&Note::Guard { what: format!("cannot resign on {device}: {error}") });
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, TcpListener};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,9 +18,12 @@ use super::control::{Asked, Clients};
 use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
-use super::{clock, control, file, listener};
+use super::notes::{self, ToGuard};
+use super::{clock, control, file, listener, metrics};
 use crate::config::Config;
-use crate::console::message::{self, Response};
+use crate::console::message::{self, Level, Request, Response};
+use crate::console::note::Note;
+use crate::console::status::{ChildStatus, Glance};
 use crate::limits;
 use crate::node::{DataPlane, Input, Output};
 use crate::wire::HostId;
@@ -43,7 +46,21 @@ pub struct Hands {
     /// Ends the data plane's wait when it was given other routes.
     rerouted: (Sender<()>, Receiver<()>),
     clients: Rc<Clients>,
+    children: Vec<Child>,
 }
+
+/// A process that the status names.
+#[derive(Debug)]
+struct Child {
+    name: &'static str,
+    pid: u32,
+    since: crate::time::Instant,
+    restarts: u32,
+}
+
+/// Notes on the status screen, and in one answer to `log`.
+const NOTES_IN_STATUS: usize = 20;
+const NOTES_PER_FRAME: usize = 40;
 
 /// The node asked to end.
 #[derive(Debug)]
@@ -57,6 +74,7 @@ impl Hands {
         me: HostId,
         executor: Executor,
         inputs: Sender<Input>,
+        restarts: u32,
     ) -> io::Result<Self> {
         let network = Network::open(config, me)?;
         let database_address =
@@ -79,10 +97,18 @@ impl Hands {
             facts: Rc::default(),
             rerouted: smol::channel::bounded(1),
             clients: Rc::default(),
+            children: vec![Child {
+                name: "node",
+                pid: std::process::id(),
+                since: clock::now(),
+                restarts,
+            }],
         };
         hands.network.start_readers(&hands.executor, &hands.inputs);
         hands.start_clock_watch();
-        hands.start_control();
+        if let Some(place) = &config.console.syslog {
+            notes::send_to(place, &config.host(me).name);
+        }
         Ok(hands)
     }
 
@@ -122,24 +148,26 @@ impl Hands {
             Output::Persist(state) => {
                 if let Err(error) = file::save_state(&state) {
                     // Serving with an epoch that is not on disk could make two sources.
-                    log::error!("cannot write the state: {error}");
+                    notes::tell(&Note::StateUnwritable { why: error.to_string() });
                     return Err(Exit);
                 }
             }
             Output::Will(will) => {
                 let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(&message::encode(&will));
+                let written = stdout.write_all(&message::encode(&ToGuard::Will(will)));
                 log_failure("will", written.and_then(|()| stdout.flush()));
             }
-            Output::Reply { client, response } => self.clients.reply(client, response),
+            Output::Reply { client, response } => {
+                let _gone = self.clients.reply(client, response);
+            }
             Output::Reload { client } => {
                 let response = match self.reload() {
                     Ok(done) => Response::Done(done),
                     Err(why) => Response::Refused(why),
                 };
-                self.clients.reply(client, response);
+                let _gone = self.clients.reply(client, response);
             }
-            Output::Note(note) => log::log!(note.level(), "{note}"),
+            Output::Note(note) => notes::tell(&note),
             Output::Exit => return Err(Exit),
         }
         Ok(())
@@ -149,8 +177,8 @@ impl Hands {
     fn reload(&self) -> Result<String, String> {
         let result = self.data.borrow_mut().reload(clock::now());
         match &result {
-            Ok(done) => log::info!("reload: {done}"),
-            Err(why) => log::error!("reload: {why}"),
+            Ok(what) => notes::tell(&Note::Reloaded { what: what.clone() }),
+            Err(why) => notes::tell(&Note::ReloadRefused { why: why.clone() }),
         }
         result
     }
@@ -183,11 +211,12 @@ impl Hands {
     }
 
     fn end_database(&self) {
-        match listener::end(self.database_address) {
-            Ok(ended) if ended.is_empty() => log::info!("no database process is left to end"),
-            Ok(ended) => log::warn!("ended database process {ended:?}"),
-            Err(error) => log::error!("cannot end the database process: {error}"),
-        }
+        let what = match listener::end(self.database_address) {
+            Ok(ended) if ended.is_empty() => "no database process is left to end".to_owned(),
+            Ok(ended) => format!("ended database process {ended:?}"),
+            Err(error) => format!("cannot end the database process: {error}"),
+        };
+        notes::tell(&Note::DatabaseProcessEnded { what });
     }
 
     /// The wall clock's jumps, where the kernel tells them.
@@ -231,23 +260,105 @@ impl Hands {
         Ok(())
     }
 
-    fn start_control(&self) {
+    /// Takes what operators ask: what the node alone can answer goes to it.
+    pub fn start_control(self: &Rc<Self>, config: &Config) -> io::Result<()> {
         let (asked_in, asked) = smol::channel::bounded::<Asked>(16);
-        let serve = control::serve(self.executor.clone(), self.clients.clone(), asked_in);
+        if let Some(address) = config.console.metrics {
+            let listener = Async::<TcpListener>::bind(address).map_err(|error| {
+                io::Error::new(error.kind(), format!("console.metrics: {address}: {error}"))
+            })?;
+            let (executor, clients) = (self.executor.clone(), self.clients.clone());
+            let serve = metrics::serve(executor, listener, clients, asked_in.clone());
+            self.executor.spawn(serve).detach();
+        }
+        let group = config.console.group.clone();
+        let serve = control::serve(self.executor.clone(), self.clients.clone(), asked_in, group);
         self.executor
             .spawn(async move {
                 if let Err(error) = serve.await {
-                    log::error!("{}: {error}", file::SOCKET);
+                    let what = format!("{}: {error}", file::SOCKET);
+                    notes::tell(&Note::SocketTrouble { what });
                 }
             })
             .detach();
-        let (inputs, data) = (self.inputs.clone(), self.data.clone());
+        let hands = Rc::clone(self);
         self.executor
             .spawn(async move {
                 while let Ok(Asked { client, request }) = asked.recv().await {
-                    let (sql, web) = data.borrow().status();
-                    let input = Input::Control { client, request, sql, web };
-                    if inputs.send(input).await.is_err() {
+                    if hands.answer(client, &request) {
+                        continue;
+                    }
+                    let input =
+                        Input::Control { client, request, glance: Box::new(hands.glance()) };
+                    if hands.inputs.send(input).await.is_err() {
+                        return;
+                    }
+                }
+            })
+            .detach();
+        Ok(())
+    }
+
+    fn glance(&self) -> Glance {
+        let (sql, web) = self.data.borrow().status();
+        let status = |child: &Child| ChildStatus {
+            name: child.name.to_owned(),
+            pid: child.pid,
+            seconds: clock::now().since(child.since).as_secs(),
+            restarts: child.restarts,
+        };
+        let children = self.children.iter().map(status).collect();
+        Glance { sql, web, children, notes: notes::last(NOTES_IN_STATUS, Level::Info) }
+    }
+
+    /// Answers what is nothing of the node's. Whether it was that.
+    fn answer(&self, client: u64, request: &Request) -> bool {
+        match *request {
+            Request::Config => {
+                let text = self.data.borrow().effective().to_owned();
+                self.clients.reply(client, Response::Done(text))
+            }
+            Request::ConsoleLogin { ref tty, is_in } => {
+                let note = if is_in {
+                    Note::ConsoleLogin { what: format!("{tty}: logged in") }
+                } else {
+                    Note::ConsoleRefused { what: format!("{tty}: a wrong password") }
+                };
+                notes::tell(&note);
+                self.clients.reply(client, Response::Done(String::new()))
+            }
+            Request::Log { count, level, follow } => {
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                for some in notes::last(count, level).chunks(NOTES_PER_FRAME) {
+                    self.clients.reply(client, Response::Notes(some.to_vec()));
+                }
+                if follow {
+                    self.follow(client, level);
+                } else {
+                    self.clients.reply(client, Response::Done(String::new()));
+                }
+                true
+            }
+            Request::Status
+            | Request::Switchover
+            | Request::FailoverForce
+            | Request::Rejoin
+            | Request::Reseed
+            | Request::Hold(_)
+            | Request::Maintenance(_)
+            | Request::Reload
+            | Request::PhpDrain { .. }
+            | Request::Trace { .. } => return false,
+        };
+        true
+    }
+
+    fn follow(&self, client: u64, level: Level) {
+        let (notes, clients) = (notes::follow(level), Rc::clone(&self.clients));
+        self.executor
+            .spawn(async move {
+                while let Ok(note) = notes.recv().await {
+                    if !clients.reply(client, Response::Notes(vec![note])) {
                         return;
                     }
                 }

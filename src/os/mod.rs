@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clock;
+mod consoles;
 pub mod control;
 pub mod data;
 pub mod errant;
@@ -13,8 +14,10 @@ pub mod guard;
 pub mod hands;
 pub mod link;
 pub mod listener;
+pub mod metrics;
 pub mod mysql;
 pub mod network;
+pub mod notes;
 pub mod plane;
 pub mod route;
 pub mod run;
@@ -22,4 +25,5 @@ pub mod serve_sql;
 pub mod serve_web;
 pub mod survey;
 mod sys;
+pub mod terminal;
 pub mod tls;

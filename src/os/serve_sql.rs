@@ -314,6 +314,12 @@ impl ServeSql {
         }
     }
 
+    /// Statements since the start.
+    #[must_use]
+    pub const fn statements(&self) -> u64 {
+        self.status.queries_to_source + self.status.queries_to_replica
+    }
+
     fn accept(&mut self, turn: &mut Turn<'_>, slot: u32) {
         for _ in 0..ACCEPTS_PER_TURN {
             let at = usize::try_from(slot).unwrap_or(usize::MAX);

@@ -14,7 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::routes::{Routes, WebIntake};
 use crate::time::{Instant, earliest};
 use crate::web::limit::{Connections, Requests};
@@ -189,7 +191,8 @@ impl ServeWeb {
             for listener in self.listeners.iter().filter(|listener| listener.is_virtual) {
                 let done = if is_draining { listener.drop_new() } else { listener.take_new() };
                 if let Err(error) = done {
-                    log::warn!("listener {}: filter: {error}", listener.address);
+                    let what = format!("listener {}: filter: {error}", listener.address);
+                    notes::tell(&Note::Front { what });
                 }
             }
             if is_draining {
@@ -296,6 +299,12 @@ impl ServeWeb {
             connections: self.open,
             peers,
         }
+    }
+
+    /// Requests since the start.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// Does what can be done for one connection within its budget.

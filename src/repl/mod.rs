@@ -33,7 +33,7 @@ pub mod topology;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use dialect::{Dialect, Statements, quote, quote_name};
 pub use engine::{Engine, Input, Output};
@@ -47,7 +47,7 @@ use crate::units::{self, Secret};
 use crate::wire::HostId;
 
 /// Section `[repl]`: the databases of the pair.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// TCP port of the database on both hosts' inside addresses.
@@ -60,10 +60,10 @@ pub struct Config {
     pub replication_user: String,
     pub replication_password: Secret,
     /// How long a promotion may apply received transactions before it reports and retries.
-    #[serde(default = "default_drain_limit", deserialize_with = "units::duration")]
+    #[serde(default = "default_drain_limit", with = "units::duration")]
     pub drain_limit: Duration,
     /// How long closing the source may wait for running writes, which are then ended.
-    #[serde(default = "default_close_limit", deserialize_with = "units::duration")]
+    #[serde(default = "default_close_limit", with = "units::duration")]
     pub close_limit: Duration,
     /// What an acknowledged write is worth.
     #[serde(default)]
@@ -76,12 +76,12 @@ pub struct Config {
     #[serde(skip, default = "default_is_of_a_pair")]
     pub is_of_a_pair: bool,
     /// How often the local database is looked at.
-    #[serde(default = "default_probe_interval", deserialize_with = "units::duration")]
+    #[serde(default = "default_probe_interval", with = "units::duration")]
     pub probe_interval: Duration,
 }
 
 /// What an acknowledged write is worth, and what happens when the replica is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// A write is acknowledged when both hosts have it. When the replica is away, writes wait for

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::Cidr;
 
 /// An address or a network, "192.168.3.7" or "192.168.3.0/24".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Network(Cidr);
 
 impl TryFrom<String> for Network {
@@ -36,6 +36,12 @@ impl Network {
             _ => text.to_owned(),
         };
         Self::try_from(whole).or_else(|_| Self::try_from(text.to_owned()))
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
     }
 }
 

@@ -35,14 +35,14 @@ pub mod words;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::{self, Secret};
 
 pub use status::Status;
 
 /// Section `[sql]`: the splitter that replaces Atlas.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where clients connect (Atlas: proxy-address).
@@ -70,18 +70,18 @@ pub struct Config {
     #[serde(rename = "user")]
     pub users: Vec<User>,
     /// How long a statement waits for a source before it gets an error.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub hold_limit: Duration,
     /// A session that wrote reads from the source until the replica has got what it wrote.
     pub read_own_writes: bool,
     /// Replication lag above which a replica gets no reads.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub lag_limit: Duration,
     /// Time limit of a connection to a database, log-in included.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub connect_limit: Duration,
     /// An idle client is closed after this (Atlas: wait-timeout).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub idle_limit: Duration,
     /// Client sessions at once; one more gets error 1040.
     pub sessions_max: usize,
@@ -92,7 +92,7 @@ pub struct Config {
     /// Relay LOAD DATA LOCAL: the server then asks the client for the file that it names.
     pub local_infile: bool,
     /// Statements that take this long are logged; none when not written.
-    #[serde(deserialize_with = "units::some_duration")]
+    #[serde(with = "units::some_duration")]
     pub slow_limit: Option<Duration>,
     /// Sum up statements for SHOW DIGESTS.
     pub digests: bool,
@@ -104,7 +104,7 @@ pub struct Config {
 }
 
 /// How much TLS the connections to the databases must have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServerTls {
     Off,
@@ -165,7 +165,7 @@ impl Config {
 }
 
 /// One user of the splitter: `name`, and `password` or Atlas's form of it, `password_encrypted`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenUser")]
 pub struct User {
     pub name: String,

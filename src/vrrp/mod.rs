@@ -9,21 +9,21 @@ pub mod router;
 use std::time::Duration;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::{self, Secret};
 use packet::Version;
 
 /// Section `[vrrp]`: what both virtual routers share. A plain keepalived peer needs the same.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// 2 (keepalived's default) or 3.
-    #[serde(deserialize_with = "version")]
+    #[serde(deserialize_with = "version", serialize_with = "version_number")]
     pub version: Version,
     /// Time between two advertisements; whole seconds in version 2, centiseconds in version 3
     /// (keepalived: advert_int).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub interval: Duration,
     /// Version 2 authentication type PASS: at most 8 characters; none when absent.
     pub password: Option<Secret>,
@@ -32,12 +32,12 @@ pub struct Config {
     /// The host of higher priority takes the role back by itself, `preempt_delay` after it is ready
     /// to (keepalived: the lack of `nopreempt`). Between two tandems it is a planned switchover.
     pub preempt: bool,
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub preempt_delay: Duration,
 }
 
 /// Where advertisements go. Both kinds are taken, whatever is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// To the group, as keepalived does without more words.
@@ -54,6 +54,13 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Err
         3 => Ok(Version::V3),
         other => Err(D::Error::custom(format!("version {other}: write 2 or 3"))),
     }
+}
+
+fn version_number<S: Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(match version {
+        Version::V2 => 2,
+        Version::V3 => 3,
+    })
 }
 
 impl Config {

@@ -406,8 +406,15 @@ pub fn password_data(password: &str) -> [u8; 8] {
 /// Who sent a datagram of protocol 112 and about which virtual router, whatever else is wrong.
 #[must_use]
 pub fn source_and_vrid(datagram: &[u8]) -> Option<(IpAddr, u8)> {
+    let (source, message) = source_and_message(datagram)?;
+    Some((source, *message.get(1)?))
+}
+
+/// Who sent a datagram of VRRP, and what is in it, whatever else is wrong with it.
+#[must_use]
+pub fn source_and_message(datagram: &[u8]) -> Option<(IpAddr, &[u8])> {
     let ip = Ip::parse(datagram).ok()?;
-    Some((ip.source, *ip.payload.get(1)?))
+    Some((ip.source, ip.payload))
 }
 
 /// What of an IP datagram matters here.

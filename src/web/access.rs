@@ -10,10 +10,10 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use sha_crypt::{Sha256Params, Sha512Params, sha256_crypt_b64, sha512_crypt_b64};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::crypt::Hash;
 use crate::limits;
 use crate::time::Instant;
 use crate::units::{ByteCount, IpCidr};
@@ -22,7 +22,7 @@ use super::site::is_below;
 
 /// `[[web.location]]`: what holds at and below a path (nginx: location). The longest prefix wins,
 /// alone.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Location {
     /// "/admin" or "/admin/": this path and all below it.
@@ -133,14 +133,6 @@ pub struct UserFiles {
 /// Credentials that are remembered.
 const KNOWN_MAX: usize = 64;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Hash {
-    is_512: bool,
-    rounds: usize,
-    salt: String,
-    value: String,
-}
-
 impl UserFiles {
     /// Takes the text of a file.
     pub fn add(&mut self, path: &str, text: &str) -> Result<(), String> {
@@ -198,39 +190,6 @@ impl UserFiles {
             let _has_room = known.push_back(digest);
         }
         Some(is_good)
-    }
-}
-
-impl Hash {
-    /// `$5$` or `$6$`, perhaps `rounds=N$`, salt, `$`, hash.
-    fn parse(text: &str) -> Option<Self> {
-        let (is_512, rest) = match text.split_at_checked(3)? {
-            ("$5$", rest) => (false, rest),
-            ("$6$", rest) => (true, rest),
-            _ => return None,
-        };
-        let (rounds, rest) = match rest.strip_prefix("rounds=") {
-            Some(rest) => {
-                let (rounds, rest) = rest.split_once('$')?;
-                (rounds.parse().ok()?, rest)
-            }
-            None => (sha_crypt::ROUNDS_DEFAULT, rest),
-        };
-        let (salt, value) = rest.split_once('$')?;
-        let length = if is_512 { 86 } else { 43 };
-        let is_sane = rounds <= limits::WEB_PASSWORD_ROUNDS_MAX && value.len() == length;
-        is_sane.then(|| Self { is_512, rounds, salt: salt.into(), value: value.into() })
-    }
-
-    fn fits(&self, password: &[u8]) -> bool {
-        let salt = self.salt.as_bytes();
-        let made = if self.is_512 {
-            Sha512Params::new(self.rounds).and_then(|it| sha512_crypt_b64(password, salt, &it))
-        } else {
-            Sha256Params::new(self.rounds).and_then(|it| sha256_crypt_b64(password, salt, &it))
-        };
-        // What was hashed tells nothing of how far two hashes agree.
-        made.is_ok_and(|made| made == self.value)
     }
 }
 

@@ -6,7 +6,7 @@
 //! is not of a session there, unless nobody else is left.
 //! Read first: facts/web.md 2.1; nginx: ngx_http_upstream_get_peer, ngx_http_upstream_least_conn.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
 use crate::wire::HostId;
@@ -15,7 +15,7 @@ use super::sticky::Affinity;
 use super::upstream::Upstream;
 
 /// How peers take turns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// By weight (nginx: the default).

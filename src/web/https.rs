@@ -8,7 +8,7 @@ use std::mem;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::request::{Head, Refusal};
@@ -16,7 +16,7 @@ use super::session::{Context, Session};
 use super::site::host_name;
 
 /// A version of TLS (nginx: ssl_protocols).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     #[serde(rename = "TLSv1.2")]
     Tls12,

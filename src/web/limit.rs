@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
 use crate::time::Instant;
@@ -154,6 +154,12 @@ impl Rate {
         };
         let number = number.parse::<u32>().ok().filter(|&number| number > 0)?;
         Some(Self { milli_per_second: (u64::from(number) * ONE / seconds).max(1) })
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -69,7 +69,7 @@ use sticky::Sticky;
 const PEER: &str = "peer";
 
 /// Section `[web]`: the front that replaces nginx.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// TCP port on the outside address of the host and on every outside VIP.
@@ -88,7 +88,7 @@ pub struct Config {
     pub ssl_redirect: bool,
     /// How long browsers shall come in HTTPS only (nginx: add_header Strict-Transport-Security);
     /// "0s" makes them forget it, and without it they are told nothing.
-    #[serde(deserialize_with = "units::some_duration")]
+    #[serde(with = "units::some_duration")]
     pub hsts_max_age: Option<Duration>,
     /// Document root, the same path on both hosts (nginx: root).
     pub root: String,
@@ -152,27 +152,27 @@ pub struct Config {
     /// `php_requests_max`; the other host's php-fpm is left to its own front.
     pub keepalive: usize,
     /// How long one may wait: it occupies a worker of php-fpm meanwhile (nginx: keepalive_timeout).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub keepalive_idle: Duration,
     /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
     /// caches are cold (nginx: slow_start).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub slow_start: Duration,
     /// How long a request may wait for a free php-fpm worker before it gets 503.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub queue_limit: Duration,
     /// Time limit of a connection to php-fpm, before the other host is tried (nginx:
     /// fastcgi_connect_timeout).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub connect_limit: Duration,
     /// Time limit between two reads of php-fpm's answer (nginx: fastcgi_read_timeout).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub answer_limit: Duration,
     /// Time limit for a request's header, and between two reads of its body.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub request_limit: Duration,
     /// An idle kept-alive client is closed after this (nginx: keepalive_timeout).
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub idle_limit: Duration,
     /// Largest request body; larger gets 413 (nginx: client_max_body_size).
     pub body_max: ByteCount,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
@@ -14,7 +14,7 @@ use super::access::{self, Location};
 use super::path;
 
 /// Section `[[web.site]]`: a virtual host (nginx: server).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Names: "www.example.org", "*.example.org" for all below it, ".example.org" for both.
@@ -45,7 +45,7 @@ pub struct Config {
 }
 
 /// A redirect of a path, or of all below a path that ends with a slash (nginx: return, rewrite).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redirect {
     /// "/old" for just this path; "/old/" for all below it; "/" for all of the site.

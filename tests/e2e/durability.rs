@@ -96,7 +96,9 @@ fn the_role_moves_with_the_sources_half() {
         wait_for(pair, 0, "by both hosts", SETTLED)?;
         let load = pair.load()?;
         for active in [1, 0, 1] {
-            pair.servers[active].host.run_within(SETTLED * 3, &["tandem", "switchover"])?;
+            pair.servers[active]
+                .host
+                .run_within(SETTLED * 3, &["tandem", "switchover", "--yes"])?;
             pair.wait_settled(active, SETTLE_LIMIT)?;
             wait_for(pair, active, "by both hosts", SETTLED)?;
         }

@@ -45,7 +45,7 @@ fn a_host_whose_data_cannot_be_mended_is_reseeded_by_one_command() {
             errant(pair, "obstacle").contains("CREATE TABLE app.strange")
         })
         .map_err(|why| format!("{why}: {}", pair.servers[1].summary()))?;
-        let (is_done, said) = tandem(pair, &["rejoin", "--discard"])?;
+        let (is_done, said) = tandem(pair, &["rejoin", "--discard", "--yes"])?;
         check(!is_done && said.contains("CREATE TABLE app.strange"), || said)?;
         let (is_done, said) = tandem(pair, &["reseed"])?;
         check(!is_done && said.contains("--yes"), || said)?;

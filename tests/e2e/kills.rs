@@ -128,7 +128,7 @@ fn strike_under(
     let mut is_discarded = false;
     wait_until("the dead host is a replica again", SETTLE_LIMIT, || {
         if !is_discarded && says_discard(pair, active) {
-            let words = ["tandem", "rejoin", "--discard"];
+            let words = ["tandem", "rejoin", "--discard", "--yes"];
             let ran = pair.servers[active].host.run_within(SETTLE_LIMIT, &words);
             is_discarded = ran.is_ok_and(|it| it.status.success());
         }

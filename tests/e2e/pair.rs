@@ -117,7 +117,8 @@ impl Pair {
         }
     }
 
-    fn settle(&mut self) -> Outcome<()> {
+    /// Starts both tandems and makes the table of the application.
+    pub fn settle(&mut self) -> Outcome<()> {
         self.start_tandem(0)?;
         self.start_tandem(1)?;
         self.wait_settled(0, SETTLE_LIMIT)?;

@@ -88,7 +88,7 @@ fn the_binary_is_exchanged_and_no_request_fails() {
             pair.start_tandem(number)?;
             pair.wait_settled(1 - number, SETTLE_LIMIT)?;
             if number == 1 {
-                pair.servers[0].host.read(&[BINARY, "switchover"])?;
+                pair.servers[0].host.read(&[BINARY, "switchover", "--yes"])?;
                 pair.wait_settled(1, SETTLE_LIMIT)?;
             }
         }

@@ -183,7 +183,7 @@ fn come_back(pair: &mut Pair, tell: Tell<'_>) -> Outcome<(Event, Duration)> {
 fn switch_over(pair: &Pair, load: &Load, tell: Tell<'_>) -> Outcome<(Event, Duration)> {
     tell("6. tandem switchover: server1 gets the role back, under the same load");
     let at = Instant::now();
-    let words = ["tandem", "switchover"];
+    let words = ["tandem", "switchover", "--yes"];
     let output = pair.servers[1].host.run_within(Duration::from_secs(60), &words)?;
     let command = at.elapsed();
     let said = String::from_utf8_lossy(&output.stdout);

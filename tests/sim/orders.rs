@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tandem::console::message::{Request, SqlStatus, WebStatus};
+use tandem::console::message::Request;
 use tandem::node::Input;
 use tandem::wire::{HostId, Orders};
 
@@ -27,8 +27,7 @@ impl World {
     }
 
     fn ask(&mut self, host: HostId, client: u64, request: Request) {
-        let (sql, web) = (SqlStatus::default(), WebStatus::default());
-        self.deliver(host, Input::Control { client, request, sql, web });
+        self.deliver(host, Input::Control { client, request, glance: Box::default() });
     }
 
     fn orders(&self, host: HostId) -> Orders {

@@ -222,6 +222,7 @@ fn report(cut: &mut Cut<'_>) -> Report {
         is_ill: is(7),
         declined: is(6).then_some(id),
         php_drain: [Hold { number: id, is_on: is(5) }, Hold::default()],
+        sections: [0; 8],
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::os::plane::{Key, Ready, Service, Turn};
 use crate::routes::{Flow, Routes};
 use crate::sql::admin::{Desk, HERE_ONLY, Order, Outcome, Standing, View};
@@ -135,7 +137,7 @@ impl ServeSql {
             Order::ShowSessions | Order::ShowPool | Order::ShowStats | Order::ShowDigests
         );
         if is_change {
-            log::info!("sql: {order:?} by the admin port");
+            notes::tell(&Note::SplitterOrder { what: format!("{order:?} by the admin port") });
         }
         Some(match order {
             Order::Set(host, standing) => {

@@ -3,6 +3,8 @@
 //! In: statements that were answered to their end. Out: counts, a log line for a slow one.
 //! Must not: log a literal of a statement. Read first: `sql::digest`.
 
+use crate::console::note::Note;
+use crate::os::notes;
 use crate::sql::command::code;
 use crate::sql::digest::{Ended, Finished};
 use crate::sql::packet::HEADER_BYTES;
@@ -39,8 +41,8 @@ impl ServeSql {
         let session = &client.session;
         let error = done.error.map_or_else(String::new, |code| format!(", error {code}"));
         let database = session.database().map(|it| String::from_utf8_lossy(it));
-        log::warn!(
-            "sql: slow: {milliseconds} ms on {}, session {} of {}@{}, database {:?}, {} rows, {} \
+        let what = format!(
+            "slow: {milliseconds} ms on {}, session {} of {}@{}, database {:?}, {} rows, {} \
              bytes{error}: {}",
             self.site.servers[done.host.index()],
             client.thread,
@@ -51,6 +53,7 @@ impl ServeSql {
             done.bytes,
             session.describe(&done.packets, done.statement),
         );
+        notes::tell(&Note::SlowStatement { what });
     }
 }
 

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 
 use crate::config::{self, Config, Sections};
+use crate::console::note::Note;
 use crate::os::file::named;
+use crate::os::notes;
 use crate::os::plane::{Key, Service, Turn};
 use crate::sql::admin::{HERE_ONLY, Outcome};
 use crate::sql::saving::Wanted;
@@ -108,7 +110,8 @@ impl ServeSql {
             Ok(Ok(source)) => {
                 let path = source.path.display().to_string();
                 self.set_source(source);
-                log::info!("sql: SAVE CONFIG by the admin port: {path}");
+                let what = format!("SAVE CONFIG by the admin port: {path}");
+                notes::tell(&Note::SplitterOrder { what });
                 Outcome::Done(format!(
                     "saved in {path} of this host: both hosts must have one text, copy it to the \
                      other one"

@@ -8,7 +8,9 @@ use std::io::{self, Read as _};
 
 use socket2::Socket;
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::os::plane::Turn;
 use crate::os::tls::{self, Acceptor, Connector, Reloading, Tls, Trust};
 use crate::sql::login;
@@ -78,8 +80,15 @@ impl Security {
         self.next_look = now + limits::TLS_FILES_INTERVAL;
         match acceptor.look(|| accepting(config)) {
             None => {}
-            Some(Ok(())) => log::info!("sql.certificate: it is loaded again"),
-            Some(Err(why)) => log::warn!("sql.certificate: {why}: the old one is still shown"),
+            Some(Ok(())) => {
+                notes::tell(&Note::Certificate {
+                    what: "sql.certificate: it is loaded again".into(),
+                });
+            }
+            Some(Err(why)) => {
+                let what = format!("sql.certificate: {why}: the old one is still shown");
+                notes::tell(&Note::CertificateTrouble { what });
+            }
         }
     }
 
@@ -168,7 +177,8 @@ impl ServeSql {
         }
         let text = format!("tandem: no TLS with the server {address}: {error}");
         if !std::mem::replace(&mut self.security.is_told[host.index()], true) {
-            log::warn!("sql: no TLS with the server {address}: {error}");
+            let what = format!("no TLS with the server {address}: {error}");
+            notes::tell(&Note::SplitterTrouble { what });
         }
         self.log_in_failed(turn, slot, ServerError::new(NO_TLS, b"HY000", text));
     }

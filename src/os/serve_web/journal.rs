@@ -7,7 +7,9 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Journal {
         let written = self.append();
         self.lines.clear();
         if let (Err(error), false) = (&written, self.is_failing) {
-            log::warn!("access log {}: {error}", self.path);
+            notes::tell(&Note::Front { what: format!("access log {}: {error}", self.path) });
         }
         self.is_failing = written.is_err();
     }

@@ -18,6 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use crate::console::note::Note;
+use crate::os::notes;
 use crate::web::place::Place;
 
 /// Connections that wait in the kernel for `accept`.
@@ -97,7 +99,8 @@ impl Listener {
         match Group::from_name(group) {
             Ok(Some(group)) => chown(path, None, Some(group.gid.as_raw()))?,
             Ok(None) | Err(_) => {
-                log::warn!("fastcgi_group: no group {group:?}: only root may use {path}");
+                let what = format!("fastcgi_group: no group {group:?}: only root may use {path}");
+                notes::tell(&Note::Front { what });
             }
         }
         socket.listen(BACKLOG)?;

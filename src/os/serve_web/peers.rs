@@ -4,6 +4,8 @@
 //! kept connections closed. Must not: choose a peer (that is `web::upstream`). Read first:
 //! `web::upstream`, `legs`, `ping`.
 
+use crate::console::note::Note;
+use crate::os::notes;
 use crate::os::plane::Turn;
 use crate::time::Instant;
 use crate::web::balance::Want;
@@ -62,7 +64,8 @@ impl ServeWeb {
     }
 
     fn lost(&mut self, turn: &mut Turn<'_>, host: HostId) {
-        log::info!("php-fpm of {} is out", self.site.server_names[host.index()]);
+        let name = self.site.server_names[host.index()].clone();
+        notes::tell(&Note::PhpOut { host: name });
         for index in 0..self.slots.len() {
             let Ok(slot) = u32::try_from(index) else { return };
             let leg = self.connection(slot).and_then(|connection| connection.leg.as_ref());

@@ -4,7 +4,9 @@
 //! a certificate that works for one that does not; touch connections that have begun.
 //! Read first: `tls`; `web::site` for how a name finds its site.
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::os::tls::{Acceptor, Identity, Reloading};
 use crate::time::Instant;
 use crate::web::Config;
@@ -70,17 +72,22 @@ impl Security {
         for shown in &mut self.shown {
             is_changed |= shown.look();
             if let Some(complaint) = shown.complaint().filter(|_| !shown.is_told) {
-                log::warn!("{complaint}");
+                notes::tell(&Note::CertificateTrouble { what: complaint });
                 shown.is_told = true;
             }
         }
         if is_changed {
             match acceptor(&self.config, &self.shown) {
                 Ok(acceptor) => self.acceptor = acceptor,
-                Err(why) => log::warn!("web.ssl_certificate: {why}: the old one is still shown"),
+                Err(why) => trouble(&why),
             }
         }
     }
+}
+
+fn trouble(why: &str) {
+    let what = format!("web.ssl_certificate: {why}: the old one is still shown");
+    notes::tell(&Note::CertificateTrouble { what });
 }
 
 impl Shown {
@@ -97,12 +104,13 @@ impl Shown {
         match self.identity.look(|| Identity::load(&self.certificate, &self.key)) {
             None => false,
             Some(Ok(())) => {
-                log::info!("web.ssl_certificate: {} is loaded again", self.certificate);
+                let what = format!("web.ssl_certificate: {} is loaded again", self.certificate);
+                notes::tell(&Note::Certificate { what });
                 self.is_told = false;
                 true
             }
             Some(Err(why)) => {
-                log::warn!("web.ssl_certificate: {why}: the old one is still shown");
+                trouble(&why);
                 false
             }
         }

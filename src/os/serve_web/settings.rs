@@ -7,7 +7,9 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use crate::console::note::Note;
 use crate::limits;
+use crate::os::notes;
 use crate::os::plane::Turn;
 use crate::web::Config;
 use crate::web::access::UserFiles;
@@ -113,7 +115,7 @@ fn pages(config: &Config) -> Pages {
         match text {
             Ok(text) => Some((status.parse().ok()?, text)),
             Err(error) => {
-                log::warn!("error page {path}: {error}");
+                notes::tell(&Note::Front { what: format!("error page {path}: {error}") });
                 None
             }
         }

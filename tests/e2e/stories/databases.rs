@@ -116,12 +116,12 @@ fn shell(host: &Host, script: &str) -> Outcome<()> {
 /// The whole data directory on a small disk: binlog, tables and all.
 fn disk_is_full(scene: &mut Scene<'_>) -> Outcome<()> {
     let (small, other) = (scene.active, scene.standby);
-    let (is_done, said) = scene.tandem(small, &["switchover"])?;
+    let (is_done, said) = scene.tandem(small, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     scene.pair.wait_settled(other, SETTLE_LIMIT)?;
     move_data(scene, small, ON_SMALL)?;
     wait_until("it follows again", SETTLE_LIMIT, || is_whole(scene.pair, other))?;
-    let (is_done, said) = scene.tandem(small, &["switchover"])?;
+    let (is_done, said) = scene.tandem(small, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     scene.pair.wait_settled(small, SETTLE_LIMIT)?;
     let at = Instant::now();

@@ -43,7 +43,7 @@ pub fn all() -> Vec<Story> {
 
 fn switchover(scene: &mut Scene<'_>, on: usize) -> Outcome<()> {
     let at = Instant::now();
-    let (is_done, said) = scene.tandem(on, &["switchover"])?;
+    let (is_done, said) = scene.tandem(on, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     moved(scene, at, PAUSE)
 }
@@ -73,8 +73,9 @@ fn asked_twice(scene: &mut Scene<'_>) -> Outcome<()> {
     let at = Instant::now();
     let pair = &*scene.pair;
     let [one, other] = std::thread::scope(|scope| {
-        let asked = [0, 1]
-            .map(|number| scope.spawn(move || super::stage::tandem(pair, number, &["switchover"])));
+        let asked = [0, 1].map(|number| {
+            scope.spawn(move || super::stage::tandem(pair, number, &["switchover", "--yes"]))
+        });
         asked.map(|it| it.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     });
     let (one, other) = (one?, other?);
@@ -99,7 +100,7 @@ fn with_a_transaction(scene: &mut Scene<'_>, port: u16) -> Outcome<()> {
         session.query_drop(statement).map_err(|error| error.to_string())?;
     }
     let at = Instant::now();
-    let (is_done, said) = scene.tandem(scene.active, &["switchover"])?;
+    let (is_done, said) = scene.tandem(scene.active, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     moved(scene, at, PAUSE_BEHIND)?;
     check(session.query_drop("COMMIT").is_err(), || "it was committed".into())?;
@@ -117,7 +118,7 @@ fn with_a_lock(scene: &mut Scene<'_>) -> Outcome<()> {
     let mut session = database::session(host, SERVER, "app", APP_PASSWORD)?;
     session.query_drop("LOCK TABLES app.locked WRITE").map_err(|error| error.to_string())?;
     let at = Instant::now();
-    let (is_done, said) = scene.tandem(scene.active, &["switchover"])?;
+    let (is_done, said) = scene.tandem(scene.active, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     moved(scene, at, PAUSE_BEHIND)
 }
@@ -130,7 +131,7 @@ fn with_a_select(scene: &mut Scene<'_>) -> Outcome<()> {
         session.query_drop("SELECT SLEEP(4) FROM app.written LIMIT 1").is_ok()
     });
     let at = Instant::now();
-    let (is_done, said) = scene.tandem(scene.active, &["switchover"])?;
+    let (is_done, said) = scene.tandem(scene.active, &["switchover", "--yes"])?;
     check(is_done, || said)?;
     let paused = moved(scene, at, PAUSE);
     let has_read = reader.join().map_err(|_| "a thread panicked".to_owned())?;
@@ -139,7 +140,7 @@ fn with_a_select(scene: &mut Scene<'_>) -> Outcome<()> {
 }
 
 fn forced_in_vain(scene: &mut Scene<'_>) -> Outcome<()> {
-    let (is_done, said) = scene.tandem(scene.standby, &["failover", "--force"])?;
+    let (is_done, said) = scene.tandem(scene.standby, &["failover", "--force", "--yes"])?;
     check(!is_done && said.contains("tandem switchover"), || said)?;
     scene.nobody_moves(Duration::ZERO)
 }

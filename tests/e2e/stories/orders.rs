@@ -24,16 +24,16 @@ pub fn all() -> Vec<Story> {
 /// It gives the role away, and does not take it back when the other host dies; it does after.
 fn maintenance(scene: &mut Scene<'_>) -> Outcome<()> {
     let (host, other) = (scene.active, scene.standby);
-    let (is_done, said) = scene.tandem(host, &["maintenance", "on"])?;
+    let (is_done, said) = scene.tandem(host, &["maintenance", "on", "--yes"])?;
     check(is_done, || said)?;
     scene.wait_role(other, "active", TAKEN)?;
     scene.wait_role(host, "standby", TAKEN)?;
     for number in [0, 1] {
         says(scene, number, "maintenance")?;
     }
-    let (is_done, said) = scene.tandem(other, &["switchover"])?;
+    let (is_done, said) = scene.tandem(other, &["switchover", "--yes"])?;
     check(!is_done && said.contains("in maintenance"), || said)?;
-    let (is_done, said) = scene.tandem(host, &["failover", "--force"])?;
+    let (is_done, said) = scene.tandem(host, &["failover", "--force", "--yes"])?;
     check(!is_done && said.contains("tandem maintenance off"), || said)?;
     scene.pair.power_off(other)?;
     std::thread::sleep(ELECTION);
@@ -49,7 +49,7 @@ fn maintenance(scene: &mut Scene<'_>) -> Outcome<()> {
 /// Nobody takes over, until the hold is over.
 fn held(scene: &mut Scene<'_>) -> Outcome<()> {
     let (active, standby) = (scene.active, scene.standby);
-    let (is_done, said) = scene.tandem(active, &["hold", "on"])?;
+    let (is_done, said) = scene.tandem(active, &["hold", "on", "--yes"])?;
     check(is_done, || said)?;
     for number in [0, 1] {
         says(scene, number, "held")?;
@@ -72,7 +72,7 @@ fn drained(scene: &mut Scene<'_>) -> Outcome<()> {
     let (host, other) = (scene.active, scene.standby);
     let names = [host, other].map(|number| format!("server{}", number + 1));
     let [here, there] = names.each_ref().map(String::as_str);
-    let (is_done, said) = scene.tandem(host, &["php", "drain", there])?;
+    let (is_done, said) = scene.tandem(host, &["php", "drain", there, "--yes"])?;
     check(is_done, || said)?;
     let shows = |scene: &Scene<'_>, is_drained: bool| {
         for number in [0, 1] {
@@ -85,9 +85,9 @@ fn drained(scene: &mut Scene<'_>) -> Outcome<()> {
         Ok::<(), String>(())
     };
     shows(scene, true)?;
-    let (is_done, said) = scene.tandem(other, &["php", "drain", here])?;
+    let (is_done, said) = scene.tandem(other, &["php", "drain", here, "--yes"])?;
     check(!is_done && said.contains("tandem php on"), || said)?;
-    let (is_done, said) = scene.tandem(other, &["php", "drain", "server9"])?;
+    let (is_done, said) = scene.tandem(other, &["php", "drain", "server9", "--yes"])?;
     check(!is_done && said.contains("no host"), || said)?;
     let (is_done, said) = scene.tandem(other, &["php", "on", there])?;
     check(is_done, || said)?;

@@ -69,7 +69,7 @@ fn errant_rows(scene: &mut Scene<'_>) -> Outcome<()> {
     check(!has_rejoined && said.contains("2 transactions"), || said.clone())?;
     check(said.contains(&directory) && said.contains("--discard"), || said)?;
     check(scene.role(standby) == "refused", || seen(scene.pair))?;
-    let (has_rejoined, said) = scene.tandem(standby, &["rejoin", "--discard"])?;
+    let (has_rejoined, said) = scene.tandem(standby, &["rejoin", "--discard", "--yes"])?;
     check(has_rejoined, || said)?;
     scene.pair.wait_settled(scene.active, SETTLE_LIMIT)?;
     let ids = "SELECT COUNT(*) FROM app.written WHERE id>900000";
@@ -78,7 +78,7 @@ fn errant_rows(scene: &mut Scene<'_>) -> Outcome<()> {
     check(errant(scene, "gtids") == "null", || errant(scene, "gtids"))?;
     let (has_rejoined, said) = scene.tandem(standby, &["rejoin"])?;
     check(has_rejoined && said.contains("standby already"), || said)?;
-    let (is_done, said) = scene.tandem(standby, &["rejoin", "--discard"])?;
+    let (is_done, said) = scene.tandem(standby, &["rejoin", "--discard", "--yes"])?;
     check(!is_done && said.contains("nothing to take back"), || said)
 }
 

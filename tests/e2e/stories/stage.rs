@@ -291,7 +291,7 @@ pub fn make_whole(pair: &mut Pair, told: &mut Vec<String>) -> Outcome<usize> {
             && let Some(command) = named_command(&findings(pair, number))
         {
             told.push(format!("refused, says `{command}`"));
-            let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+            let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--yes"]).collect();
             let (is_done, said) = tandem(pair, number, &words)?;
             check(is_done, || format!("{command}: {said}"))?;
             asked = Some(command);

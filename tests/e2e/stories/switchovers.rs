@@ -82,7 +82,7 @@ fn interrupt(scene: &mut Scene<'_>, step: Step, victim: usize, blow: Blow) -> Ou
     let processes: Outcome<Vec<_>> = processes.iter().map(|it| host.outer_pid(it)).collect();
     let processes = processes?;
     let begin = log(scene.pair, speaker).len();
-    let words = ["timeout", "40", "tandem", "switchover"];
+    let words = ["timeout", "40", "tandem", "switchover", "--yes"];
     scene.pair.servers[giver].host.start("switchover", &words)?;
     let since = Instant::now();
     while !log(scene.pair, speaker)[begin..].contains(step.words) {

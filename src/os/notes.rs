@@ -1,0 +1,202 @@
+//! Notes told: to the log, the ring, the guard, syslog, and to operators who follow.
+//!
+//! In: `Note`. Out: lines, records. Must not: wait for any of them; what does not take a note now
+//! goes without. Read first: `console::note`; design section 4 (the guard outlives the node).
+//!
+//! ```text
+//!  node:  tell -> standard error, ring, syslog, followers, and by the pipe of its will -> guard
+//!  guard: keeps what comes, adds its own, and leaves all to the next node in a file
+//! ```
+//! One for the process, as the log is: what happens deep in a socket is told without a way there.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use smol::channel::{self, Receiver, Sender};
+
+use super::{clock, file};
+use crate::console::message::{self, Level};
+use crate::console::note::{Note, Record, Ring};
+use crate::console::syslog;
+use crate::node::Will;
+
+/// What the node tells the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToGuard {
+    Will(Will),
+    Note(Record),
+}
+
+/// Notes that wait for one follower; one that does not read misses the rest.
+const FOLLOWED_QUEUED: usize = 64;
+
+#[derive(Default)]
+struct Keeper {
+    ring: Ring,
+    has_guard: bool,
+    syslog: Option<Syslog>,
+    followers: Vec<(Level, Sender<Record>)>,
+}
+
+static KEEPER: Mutex<Option<Keeper>> = Mutex::new(None);
+
+fn keeper() -> MutexGuard<'static, Option<Keeper>> {
+    KEEPER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Begins with what an earlier run left. Whoever has a guard tells it, too.
+pub fn open(has_guard: bool) {
+    let ring = Ring::of(load());
+    *keeper() = Some(Keeper { ring, has_guard, syslog: None, followers: Vec::new() });
+}
+
+/// From here on notes go to syslog, too: a unix socket, or an address of UDP.
+pub fn send_to(place: &str, host: &str) {
+    if let Some(keeper) = keeper().as_mut() {
+        keeper.syslog = Some(Syslog::new(place, host));
+    }
+}
+
+/// Tells a note.
+pub fn tell(note: &Note) {
+    let level = match note.level() {
+        Level::Error => log::Level::Error,
+        Level::Warn => log::Level::Warn,
+        Level::Info => log::Level::Info,
+    };
+    log::log!(level, "{note}");
+    let mut keeper = keeper();
+    let Some(keeper) = keeper.as_mut() else { return };
+    let record = keeper.ring.push(clock::wall_nanos() / 1_000_000, note);
+    if let Some(syslog) = &mut keeper.syslog {
+        syslog.send(&record);
+    }
+    if note.is_kept() {
+        if keeper.has_guard {
+            tell_guard(&record);
+        }
+        keeper.followers.retain(|(level, follower)| {
+            record.level > *level || follower.try_send(record.clone()).is_ok()
+        });
+    }
+}
+
+/// Keeps one that another process told.
+pub fn keep(record: Record) {
+    if let Some(keeper) = keeper().as_mut() {
+        keeper.ring.keep(record);
+    }
+}
+
+/// The last `count` that are at least so bad, oldest first.
+#[must_use]
+pub fn last(count: usize, level: Level) -> Vec<Record> {
+    keeper().as_ref().map_or_else(Vec::new, |keeper| keeper.ring.last(count, level))
+}
+
+/// Those to come.
+#[must_use]
+pub fn follow(level: Level) -> Receiver<Record> {
+    let (sender, receiver) = channel::bounded(FOLLOWED_QUEUED);
+    if let Some(keeper) = keeper().as_mut() {
+        keeper.followers.retain(|(_, follower)| !follower.is_closed());
+        keeper.followers.push((level, sender));
+    }
+    receiver
+}
+
+/// A frame is shorter than PIPE_BUF, so that a pipe that takes any takes all of it at once.
+fn tell_guard(record: &Record) {
+    let stdout = io::stdout();
+    let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
+    let is_ready = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1);
+    if is_ready {
+        let frame = message::encode(&ToGuard::Note(record.clone()));
+        let mut stdout = stdout.lock();
+        let _guard_is_gone = stdout.write_all(&frame).and_then(|()| stdout.flush());
+    }
+}
+
+fn path() -> PathBuf {
+    Path::new(file::RUN_DIR).join("notes")
+}
+
+/// Leaves all notes to the next run, and to `tandem log` while there is none.
+pub fn save() {
+    let records = last(usize::MAX, Level::Info);
+    let beside = path().with_extension("new");
+    let bytes = postcard::to_stdvec(&records).expect("plain data");
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path()));
+    if let Err(error) = written {
+        log::warn!("{}: {error}", path().display());
+    }
+}
+
+/// What the last run left; nothing if that cannot be read.
+#[must_use]
+pub fn load() -> Vec<Record> {
+    let bytes = fs::read(path()).unwrap_or_default();
+    postcard::from_bytes(&bytes).unwrap_or_default()
+}
+
+/// Where syslog listens. A socket that is gone is opened again with the next note.
+struct Syslog {
+    place: String,
+    host: String,
+    socket: Option<Socket>,
+}
+
+enum Socket {
+    Unix(UnixDatagram),
+    Udp(UdpSocket),
+}
+
+impl Syslog {
+    fn new(place: &str, host: &str) -> Self {
+        Self { place: place.to_owned(), host: host.to_owned(), socket: None }
+    }
+
+    fn connect(place: &str) -> io::Result<Socket> {
+        match place.starts_with('/') {
+            true => {
+                let socket = UnixDatagram::unbound()?;
+                socket.set_nonblocking(true)?;
+                socket.connect(place)?;
+                Ok(Socket::Unix(socket))
+            }
+            false => {
+                let any = if place.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.set_nonblocking(true)?;
+                socket.connect(place)?;
+                Ok(Socket::Udp(socket))
+            }
+        }
+    }
+
+    fn send(&mut self, record: &Record) {
+        let bytes = syslog::message(&self.host, std::process::id(), record);
+        // Once more on a new socket: the one that listened may have been started again.
+        for _ in 0..2 {
+            if self.socket.is_none() {
+                self.socket = Self::connect(&self.place).ok();
+            }
+            let sent = match &self.socket {
+                Some(Socket::Unix(socket)) => socket.send(&bytes),
+                Some(Socket::Udp(socket)) => socket.send(&bytes),
+                None => return,
+            };
+            match sent {
+                Ok(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.socket = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Terminals: the serial line and the operator's own, raw while a line is typed.
+//!
+//! In: bytes of a keyboard. Out: bytes on a screen. Must not: hang on a line that nobody is at.
+//! Read first: termios(3), tty_ioctl(4), facts/image.md section 4.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::termios::{
+    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
+    tcgetattr, tcsetattr,
+};
+
+use crate::crypt::Hash;
+
+/// A terminal whose settings come back when this is dropped.
+#[derive(Debug)]
+pub struct Raw<'a> {
+    terminal: BorrowedFd<'a>,
+    before: Termios,
+}
+
+impl<'a> Raw<'a> {
+    /// Byte for byte and without echo, as the editor wants it.
+    pub fn begin(terminal: BorrowedFd<'a>) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(terminal, OptionalActions::Now, &raw)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Raw<'_> {
+    fn drop(&mut self) {
+        let _hung_up = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
+/// Opens a terminal by its name under /dev and makes it the controlling one of a session of its
+/// own, so that Ctrl-C there ends what runs there and nothing else.
+pub fn open(name: &str, speed: u32) -> io::Result<OwnedFd> {
+    let path = match name.starts_with('/') {
+        true => PathBuf::from(name),
+        false => Path::new("/dev").join(name),
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        // Without NONBLOCK an open waits for the carrier of a modem.
+        .custom_flags((OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed())
+        .open(&path)
+        .map_err(|error| super::file::named(&path, error))?;
+    let mut settings = tcgetattr(&file).map_err(|error| super::file::named(&path, error.into()))?;
+    make_sane(&mut settings);
+    // A pseudo-terminal has no speed; all that matters is that a serial line gets its own.
+    let _no_such_speed = settings.set_speed(speed);
+    tcsetattr(&file, OptionalActions::Now, &settings)?;
+    // Whoever leads a session already keeps it.
+    let _leads = rustix::process::setsid();
+    let _is_somebodys = rustix::process::ioctl_tiocsctty(&file);
+    rustix::io::ioctl_fionbio(&file, false)?;
+    Ok(file.into())
+}
+
+/// As stty(1) "sane", whatever a console that was killed in the middle of a line left.
+fn make_sane(settings: &mut Termios) {
+    settings.input_modes = InputModes::ICRNL | InputModes::BRKINT;
+    settings.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+    settings.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ECHOE;
+    settings.local_modes |= LocalModes::ECHOK | LocalModes::ISIG | LocalModes::IEXTEN;
+    // No line of a modem counts, and none is hung up; flow control by wires that are not there
+    // would stop the output for ever.
+    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    settings.control_modes -= ControlModes::CRTSCTS | ControlModes::HUPCL;
+    let codes = [
+        (SpecialCodeIndex::VINTR, 0x03),
+        (SpecialCodeIndex::VEOF, 0x04),
+        (SpecialCodeIndex::VKILL, 0x15),
+        (SpecialCodeIndex::VERASE, 0x7f),
+        (SpecialCodeIndex::VMIN, 1),
+        (SpecialCodeIndex::VTIME, 0),
+    ];
+    for (index, code) in codes {
+        settings.special_codes[index] = code;
+    }
+}
+
+/// The same terminal for standard input, output and error: of this process and of its children.
+pub fn become_standard(terminal: &OwnedFd) -> io::Result<()> {
+    rustix::stdio::dup2_stdin(terminal)?;
+    rustix::stdio::dup2_stdout(terminal)?;
+    Ok(rustix::stdio::dup2_stderr(terminal)?)
+}
+
+/// Ctrl-C is for whoever this process starts; `heed_signals` is the first that those do.
+pub fn leave_interrupt() {
+    let _always_can = set_of([Signal::SIGINT]).thread_block();
+}
+
+/// What the guard and a console block for themselves, and their children would inherit.
+pub fn heed_signals() {
+    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
+    let _always_can = set_of(all).thread_unblock();
+}
+
+fn set_of<const N: usize>(signals: [Signal; N]) -> SigSet {
+    signals.into_iter().collect()
+}
+
+/// This process does not outlive the one that started it.
+pub fn end_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?)
+}
+
+/// What is there, past the buffer of standard input, in which `wait` would not see the rest.
+/// An error when the line was hung up.
+pub fn read(terminal: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    match rustix::io::read(terminal, bytes)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(count),
+    }
+}
+
+/// Waits until one of them can be read, or the time is over; by place, whether it can.
+pub fn wait<const N: usize>(
+    sources: [BorrowedFd<'_>; N],
+    limit: Duration,
+) -> io::Result<[bool; N]> {
+    let mut polled = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN));
+    let timeout = Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(limit.subsec_nanos()),
+    };
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) => Ok(polled.each_ref().map(|it| !it.revents().is_empty())),
+        Err(rustix::io::Errno::INTR) => Ok([false; N]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keys of standard input, for what runs until one is pressed.
+#[derive(Debug)]
+pub struct Keys {
+    stdin: File,
+    before: Option<Termios>,
+}
+
+impl Keys {
+    /// Standard input if it is a terminal: each key at once and without echo; Ctrl-C still ends.
+    #[must_use]
+    pub fn of_stdin() -> Self {
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+        let stdin = stdin.expect("standard input is open");
+        let before = tcgetattr(&stdin).ok();
+        if let Some(before) = &before {
+            let mut settings = before.clone();
+            settings.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+            let _hung_up = tcsetattr(&stdin, OptionalActions::Now, &settings);
+        }
+        Self { stdin, before }
+    }
+
+    /// Whether one was pressed; without a terminal this only waits.
+    #[must_use]
+    pub fn is_pressed_within(&self, limit: Duration) -> bool {
+        match self.before {
+            Some(_) => wait([self.stdin.as_fd()], limit).is_ok_and(|[is_pressed]| is_pressed),
+            None => {
+                std::thread::sleep(limit);
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _hung_up = tcsetattr(&self.stdin, OptionalActions::Flush, before);
+        }
+    }
+}
+
+/// A line of standard input; on a terminal it is asked for and not shown.
+pub fn read_secret(prompt: &str) -> io::Result<String> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin).ok().filter(|_| stdin.is_terminal());
+    if let Some(before) = &before {
+        let mut silent = before.clone();
+        silent.local_modes -= LocalModes::ECHO;
+        eprint!("{prompt}");
+        io::stderr().flush()?;
+        tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if let Some(before) = &before {
+        tcsetattr(&stdin, OptionalActions::Now, before)?;
+        eprintln!();
+    }
+    read?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// crypt(5) of a password, under a salt of its own.
+pub fn hash(password: &str) -> Result<String, String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| format!("no random bytes: {error}"))?;
+    Hash::make(password.as_bytes(), random).ok_or_else(|| "it cannot be hashed".to_owned())
+}
