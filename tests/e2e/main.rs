@@ -9,6 +9,7 @@ mod database;
 mod figures;
 mod foreign;
 mod host;
+mod line;
 mod load;
 mod mixed;
 mod pair;
@@ -20,6 +21,7 @@ mod world;
 mod writers;
 
 mod addresses;
+mod console;
 mod durability;
 mod errant;
 mod faults;
