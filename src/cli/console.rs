@@ -9,6 +9,7 @@
 //!  daemon's notes -> between the lines, on a serial line
 //! ```
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Command, ExitCode};
@@ -33,6 +34,8 @@ struct Arguments {
 
 /// Between two lines that say how things are, on a line where nobody types.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+/// Keys that are read at once.
+const AHEAD_BYTES: usize = 64;
 /// Between two looks at who is there.
 const TICK: Duration = Duration::from_secs(1);
 /// The first wait after a wrong password, doubled up to the last; a console that locks for good
@@ -93,6 +96,9 @@ type Line = (String, Config);
 
 struct Console {
     editor: Editor,
+    raw: Option<terminal::Raw>,
+    /// Keys that came together with the end of a line.
+    ahead: VecDeque<u8>,
     line: Option<Line>,
     /// How the daemon tells its notes, on a serial line.
     notes: Option<control::Following>,
@@ -104,8 +110,16 @@ struct Console {
 impl Console {
     fn new(line: Option<Line>) -> Self {
         let now = clock::now();
-        let editor = Editor::default();
-        Self { editor, line, notes: None, typed_at: now, told_at: now, delay: DELAY_MIN }
+        Self {
+            editor: Editor::default(),
+            raw: None,
+            ahead: VecDeque::with_capacity(AHEAD_BYTES),
+            line,
+            notes: None,
+            typed_at: now,
+            told_at: now,
+            delay: DELAY_MIN,
+        }
     }
 
     /// Asks for the password until it is right, if there is one.
@@ -150,7 +164,10 @@ impl Console {
                 ["exit" | "quit" | "logout"] => return Ok(()),
                 ["help"] => put(&returned(&verbs::overview(true)))?,
                 [name, ..] => match verbs::find(name).map(|verb| verb.group) {
-                    Some(Group::Look | Group::Act) => perform(&words)?,
+                    Some(Group::Look | Group::Act) => {
+                        self.raw = None;
+                        perform(&words)?;
+                    }
                     Some(Group::Shell | Group::Utility) => {
                         put(b"that one is for a shell\r\n")?;
                     }
@@ -166,38 +183,42 @@ impl Console {
     /// A line; `None` when the operator left, or the time for that is over.
     fn read(&mut self, prompt: &str, is_secret: bool) -> Result<Option<String>, String> {
         let stdin = std::io::stdin();
-        let raw = terminal::Raw::begin(stdin.as_fd());
-        let _raw = raw.map_err(|error| format!("no terminal: {error}"))?;
+        // From one line to the next it stays raw: what is typed meanwhile is no line of the kernel's.
+        if self.raw.is_none() {
+            let raw = terminal::Raw::begin().map_err(|error| format!("no terminal: {error}"))?;
+            self.raw = Some(raw);
+        }
         let mut out = Vec::new();
         self.editor.begin(prompt, is_secret, &mut out);
         put(&out)?;
         self.typed_at = clock::now();
-        let mut bytes = [0; 64];
         loop {
-            if self.is_key_waiting()? {
+            if self.ahead.is_empty() && self.is_key_waiting()? {
+                let mut bytes = [0; AHEAD_BYTES];
                 let count = terminal::read(stdin.as_fd(), &mut bytes)
                     .map_err(|error| format!("the line was hung up: {error}"))?;
                 self.typed_at = clock::now();
-                for byte in bytes.get(..count).unwrap_or_default() {
-                    out.clear();
-                    let event = self.editor.byte(*byte, words, &mut out);
-                    put(&out)?;
-                    out.clear();
-                    match event {
-                        Some(Event::Line(line)) => return Ok(Some(line)),
-                        Some(Event::Interrupted) => self.editor.begin(prompt, is_secret, &mut out),
-                        Some(Event::Cleared) => {
-                            out.extend_from_slice(b"\x1b[H\x1b[2J\r");
-                            self.editor.interject(b"", None, &mut out);
-                        }
-                        Some(Event::Ended) => {
-                            put(b"\r\n")?;
-                            return Ok(None);
-                        }
-                        None => {}
+                self.ahead.extend(bytes.into_iter().take(count));
+            }
+            while let Some(byte) = self.ahead.pop_front() {
+                out.clear();
+                let event = self.editor.byte(byte, words, &mut out);
+                put(&out)?;
+                out.clear();
+                match event {
+                    Some(Event::Line(line)) => return Ok(Some(line)),
+                    Some(Event::Interrupted) => self.editor.begin(prompt, is_secret, &mut out),
+                    Some(Event::Cleared) => {
+                        out.extend_from_slice(b"\x1b[H\x1b[2J\r");
+                        self.editor.interject(b"", None, &mut out);
                     }
-                    put(&out)?;
+                    Some(Event::Ended) => {
+                        put(b"\r\n")?;
+                        return Ok(None);
+                    }
+                    None => {}
                 }
+                put(&out)?;
             }
             if self.is_idle() {
                 put(b"\r\n")?;

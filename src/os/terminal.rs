@@ -20,27 +20,26 @@ use rustix::termios::{
 
 use crate::crypt::Hash;
 
-/// A terminal whose settings come back when this is dropped.
+/// The terminal on standard input, whose settings come back when this is dropped.
 #[derive(Debug)]
-pub struct Raw<'a> {
-    terminal: BorrowedFd<'a>,
+pub struct Raw {
     before: Termios,
 }
 
-impl<'a> Raw<'a> {
+impl Raw {
     /// Byte for byte and without echo, as the editor wants it.
-    pub fn begin(terminal: BorrowedFd<'a>) -> io::Result<Self> {
-        let before = tcgetattr(terminal)?;
+    pub fn begin() -> io::Result<Self> {
+        let before = tcgetattr(rustix::stdio::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(terminal, OptionalActions::Now, &raw)?;
-        Ok(Self { terminal, before })
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Self { before })
     }
 }
 
-impl Drop for Raw<'_> {
+impl Drop for Raw {
     fn drop(&mut self) {
-        let _hung_up = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
+        let _hung_up = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
     }
 }
 
