@@ -13,7 +13,7 @@ use crate::host::{Host, text};
 use crate::line::Line;
 use crate::pair::{EXAMPLE, Pair, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
-use crate::{check, flavour};
+use crate::{check, database, flavour};
 
 const BINARY: &str = "/usr/local/sbin/tandem";
 const PASSWORD: &str = "let me in";
@@ -182,6 +182,16 @@ fn a_hundred_consoles_delay_no_advertisement() {
         });
         let answers = answers.into_iter().sum::<Outcome<u32>>()?;
         println!("{answers} answers to 100 consoles in 4 s");
+        // A database that hangs keeps nobody from seeing that it does.
+        let host = &pair.servers[1].host;
+        host.signal(database::PID_FILE, Signal::SIGSTOP)?;
+        let since = Instant::now();
+        let told: Outcome<Vec<_>> = (0..20).map(|_| said(host, &["status"])).collect();
+        let each = since.elapsed() / 20;
+        host.signal(database::PID_FILE, Signal::SIGCONT)?;
+        check(told?.iter().all(|(_, text)| text.starts_with("server2")), || "no status".into())?;
+        println!("a status takes {each:?}, nsenter and timeout included");
+        check(each < Duration::from_millis(500), || format!("a status takes {each:?}"))?;
         check(answers > 400, || format!("{answers} answers"))?;
         // Half an interval late would be a finding, and silence a note.
         let log = said(&pair.servers[1].host, &["log", "-n", "1000"])?.1;

@@ -150,6 +150,16 @@ fn ranges_keep_their_laws_on_any_bytes() {
     survives("web_range", 60_000);
 }
 
+#[test]
+fn control_frames_keep_their_laws_on_any_bytes() {
+    survives("control", 60_000);
+}
+
+#[test]
+fn keys_keep_their_laws_on_any_bytes() {
+    survives("keys", 5_000);
+}
+
 /// Whatever failed once, by whichever of the two generators it was found.
 #[test]
 fn inputs_that_failed_once_keep_the_laws() {

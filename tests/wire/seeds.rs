@@ -11,7 +11,7 @@ use tandem::sql::handshake::{Facts, Plugin, RELAYED, Response, SALT_BYTES};
 use tandem::sql::login::{Door, Tls};
 use tandem::sql::packet;
 
-use super::targets::{LIKE_SENDER, MEND, beacon_body, link_message};
+use super::targets::{LIKE_SENDER, MEND, beacon_body, console, link_message};
 use super::web_seeds;
 
 const VRRP: &str = include_str!("../vectors/vrrp/keepalived-2.2.7.txt");
@@ -105,6 +105,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             one.chain(all).chain([behind(1, COMMANDS.into())]).collect()
         }
         "port" => requests(),
+        "control" | "keys" => console::seeds(target),
         other => web_seeds::of(other),
     }
 }

@@ -20,12 +20,15 @@ use tandem::vrrp::packet::{
 };
 use tandem::wire::{Reader, internet_checksum};
 
+#[path = "console.rs"]
+pub mod console;
 #[path = "machines.rs"]
 mod machines;
 #[path = "port.rs"]
 mod port;
 #[path = "sql.rs"]
 mod sql;
+pub use console::{control, keys};
 pub use machines::{beacon, beacon_body, link_message, node, router, serving};
 #[path = "web.rs"]
 mod web;
@@ -39,8 +42,10 @@ pub use web_content::{web_answer, web_path, web_range};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as in tests/fuzz/fuzz_targets.
-pub const ALL: [(&str, Target); 20] = [
+pub const ALL: [(&str, Target); 22] = [
     ("vrrp", vrrp),
+    ("control", control),
+    ("keys", keys),
     ("router", router),
     ("arp", arp),
     ("nd", nd),
