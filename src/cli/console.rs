@@ -183,7 +183,7 @@ impl Console {
     /// A line; `None` when the operator left, or the time for that is over.
     fn read(&mut self, prompt: &str, is_secret: bool) -> Result<Option<String>, String> {
         let stdin = std::io::stdin();
-        // It stays raw from one line to the next: what is typed meanwhile is no line of the kernel's.
+        // It stays raw from line to line: what is typed meanwhile is no line of the kernel's.
         if self.raw.is_none() {
             let raw = terminal::Raw::begin().map_err(|error| format!("no terminal: {error}"))?;
             self.raw = Some(raw);
