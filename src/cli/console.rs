@@ -78,13 +78,13 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
         if !std::io::stdin().is_terminal() {
             return Err("standard input is no terminal: name a verb instead".into());
         }
-        return Console::new(None).converse();
+        return Console::new(&arguments.place, None).converse();
     };
     terminal::end_with_parent().map_err(|error| error.to_string())?;
     let line = terminal::open(tty, arguments.speed).map_err(|error| error.to_string())?;
     terminal::become_standard(&line).map_err(|error| format!("{tty}: {error}"))?;
     let (config, _) = arguments.place.load()?;
-    let mut console = Console::new(Some((tty.clone(), config)));
+    let mut console = Console::new(&arguments.place, Some((tty.clone(), config)));
     loop {
         console.log_in()?;
         console.converse()?;
@@ -94,7 +94,8 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
 /// A serial line: its name, and what the configuration says of consoles.
 type Line = (String, Config);
 
-struct Console {
+struct Console<'a> {
+    place: &'a Place,
     editor: Editor,
     raw: Option<terminal::Raw>,
     /// Keys that came together with the end of a line.
@@ -107,10 +108,11 @@ struct Console {
     delay: Duration,
 }
 
-impl Console {
-    fn new(line: Option<Line>) -> Self {
+impl<'a> Console<'a> {
+    fn new(place: &'a Place, line: Option<Line>) -> Self {
         let now = clock::now();
         Self {
+            place,
             editor: Editor::default(),
             raw: None,
             ahead: VecDeque::with_capacity(AHEAD_BYTES),
@@ -166,7 +168,7 @@ impl Console {
                 [name, ..] => match verbs::find(name).map(|verb| verb.group) {
                     Some(Group::Look | Group::Act) => {
                         self.raw = None;
-                        perform(&words)?;
+                        perform(&words, self.place)?;
                     }
                     Some(Group::Shell | Group::Utility) => {
                         put(b"that one is for a shell\r\n")?;
@@ -192,8 +194,12 @@ impl Console {
         self.editor.begin(prompt, is_secret, &mut out);
         put(&out)?;
         self.typed_at = clock::now();
+        if is_secret {
+            // Who has not logged in is told nothing.
+            self.notes = None;
+        }
         loop {
-            if self.ahead.is_empty() && self.is_key_waiting()? {
+            if self.ahead.is_empty() && self.is_key_waiting(!is_secret)? {
                 let mut bytes = [0; AHEAD_BYTES];
                 let count = terminal::read(stdin.as_fd(), &mut bytes)
                     .map_err(|error| format!("the line was hung up: {error}"))?;
@@ -231,9 +237,9 @@ impl Console {
     }
 
     /// Waits for a key, or for a note, a second at most.
-    fn is_key_waiting(&mut self) -> Result<bool, String> {
+    fn is_key_waiting(&mut self, hears_notes: bool) -> Result<bool, String> {
         let stdin = std::io::stdin();
-        if self.line.is_some() && self.notes.is_none() {
+        if hears_notes && self.line.is_some() && self.notes.is_none() {
             self.notes = control::follow(Level::Info).ok();
         }
         let waited = match &self.notes {
@@ -309,8 +315,13 @@ fn put(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// In a process of its own, on this terminal.
-fn perform(words: &[&str]) -> Result<(), String> {
+fn perform(words: &[&str], place: &Place) -> Result<(), String> {
     let mut command = Command::new("/proc/self/exe");
     command.args(words);
+    // The one that reads the configuration by itself.
+    if words.first() == Some(&"rejoin") {
+        command.args(["--config", &place.config]);
+        command.args(place.host.iter().flat_map(|host| ["--host", host]));
+    }
     command.status().map(drop).map_err(|error| format!("/proc/self/exe: {error}"))
 }

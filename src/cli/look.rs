@@ -93,12 +93,13 @@ pub(super) fn config(arguments: &[String]) -> ExitCode {
     }
     let mut is_told = false;
     let asked = control::ask(&Request::Config, |response| match response {
-        Response::Done(text) => {
-            super::put(&text);
+        Response::Progress(part) => super::put(&part),
+        Response::Done(part) => {
+            super::put(&part);
             is_told = true;
         }
         Response::Refused(why) => eprintln!("tandem: {why}"),
-        Response::Status(_) | Response::Progress(_) | Response::Notes(_) => {}
+        Response::Status(_) | Response::Notes(_) => {}
     });
     match asked {
         Ok(()) if is_told => ExitCode::SUCCESS,

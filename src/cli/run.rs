@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Place, value_of};
-use crate::os::{guard, run};
+use crate::os::{guard, notes, run};
 
 struct Arguments {
     place: Place,
@@ -32,6 +32,10 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    notes::open(arguments.is_node);
+    if let Some(place) = &config.console.syslog {
+        notes::send_to(place, &config.host(me).name);
+    }
     let ended = if arguments.is_node {
         run::run(config, &arguments.place.config, me, arguments.restarts)
     } else {

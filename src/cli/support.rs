@@ -96,11 +96,11 @@ fn all_notes() -> Vec<Record> {
 }
 
 fn config() -> Option<String> {
-    let mut told = None;
+    let mut told = String::new();
     let asked = control::ask(&Request::Config, |response| {
-        if let Response::Done(text) = response {
-            told = Some(text);
+        if let Response::Progress(part) | Response::Done(part) = response {
+            told.push_str(&part);
         }
     });
-    asked.ok().and(told)
+    asked.ok().map(|()| told)
 }

@@ -116,7 +116,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "trace", arguments: "[--seconds COUNT] [vrrp] [beacon] [arp]", group: Group::Look,
         summary: "packets between the hosts, one line each",
-        about: "Ends by itself, after ten seconds unless told otherwise, a minute at most.",
+        about: "Ends by itself, after ten seconds unless told otherwise, fifty at most.",
         options: &[word("--seconds", "for so long"), word("vrrp", "advertisements"),
             word("beacon", "what the two tandems tell each other"),
             word("arp", "ARP and neighbour discovery")],
@@ -280,6 +280,9 @@ pub fn overview(is_console: bool) -> String {
         }
     }
     line("\n`help VERB` tells more; every verb has --help.");
+    if is_console {
+        line("`exit` or Ctrl-D leaves.");
+    }
     text
 }
 

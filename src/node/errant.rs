@@ -166,4 +166,4 @@ const SUSPICION_AGE_MAX: Duration = Duration::from_secs(15);
 
 /// Characters of a set of GTIDs in a sentence, and in a status, which is one bounded frame.
 const GTIDS_SHOWN: usize = 200;
-const GTIDS_IN_STATUS: usize = 4000;
+pub(super) const GTIDS_IN_STATUS: usize = 4000;

@@ -3,6 +3,7 @@
 //! In: machines, `Glance` of the hands. Out: `Status`. Must not: ask anything, the database least.
 //! Read first: console/status.rs.
 
+use super::errant::GTIDS_IN_STATUS;
 use super::{Findings, Node};
 use crate::config::SECTIONS;
 use crate::console::finding::Finding;
@@ -145,7 +146,7 @@ impl Node {
         DatabaseStatus {
             state: state.to_owned(),
             version: observation.version.clone(),
-            position: observation.position.clone(),
+            position: observation.position.as_deref().map(cut),
             missing,
             ahead,
             lag_seconds: replica.and_then(|replica| replica.lag_seconds),
@@ -166,6 +167,11 @@ impl Node {
             .chain(held.iter().chain(network).map(Finding::to_string))
             .collect()
     }
+}
+
+/// A set of GTIDs may be longer than a frame; whoever needs all of it asks the server.
+fn cut(position: &str) -> String {
+    position.chars().take(GTIDS_IN_STATUS).collect()
 }
 
 fn hexadecimal(digest: [u8; 8]) -> String {

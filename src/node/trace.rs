@@ -14,7 +14,7 @@ use crate::vrrp::packet;
 use crate::wire::DeviceId;
 
 pub(super) const TRACERS_MAX: usize = 4;
-const TRACE_SECONDS_MAX: u32 = 60;
+const TRACE_SECONDS_MAX: u32 = 50;
 
 #[derive(Debug)]
 pub(super) struct Tracer {

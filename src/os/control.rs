@@ -26,6 +26,8 @@ use crate::limits::CONTROL_FRAME_BYTES_MAX;
 
 /// Operators at once; one more is told to come later.
 const CLIENTS_MAX: usize = 128;
+/// Connections at once, those included that have not asked yet; one more is closed.
+const CONNECTIONS_MAX: usize = 2 * CLIENTS_MAX;
 /// Time limit of a request's frame, and of a client that does not read.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 /// Responses that wait for one client; steps beyond them are left out, and a client that reads
@@ -93,15 +95,20 @@ pub async fn serve(
         std::os::unix::fs::chown(file::SOCKET, None, Some(group.gid.as_raw()))?;
     }
     let listener = Async::new(listener)?;
+    let open = Rc::new(());
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             Timer::after(Duration::from_millis(100)).await;
             continue;
         };
-        let (clients, asked) = (clients.clone(), asked.clone());
+        if Rc::strong_count(&open) > CONNECTIONS_MAX {
+            continue;
+        }
+        let (open, clients, asked) = (open.clone(), clients.clone(), asked.clone());
         executor
             .spawn(async move {
                 let _broken = converse(stream, &clients, &asked).await;
+                drop(open);
             })
             .detach();
     }
@@ -194,12 +201,25 @@ async fn limited(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     .await
 }
 
-/// How long an applet waits for a byte of an answer: a daemon that is stopped answers nothing, and
-/// the node's own limit for a long request is half of it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How long an applet waits for the next word of an answer. What only looks is answered at once, or
+/// by nobody; of what acts the node says within half a minute that it did not come to an end, and a
+/// trace is over within a minute.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
+const ACT_LIMIT: Duration = Duration::from_secs(60);
 
-fn connect() -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(file::SOCKET).map_err(|error| {
+/// `None`: for ever.
+fn patience(request: &Request) -> Option<Duration> {
+    if matches!(request, Request::Log { follow: true, .. } | Request::Reseed) {
+        None
+    } else if request.is_acting() || matches!(request, Request::Trace { .. }) {
+        Some(ACT_LIMIT)
+    } else {
+        Some(LOOK_LIMIT)
+    }
+}
+
+fn connect(request: &Request) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(file::SOCKET).map_err(|error| {
         let why = if error.kind() == io::ErrorKind::PermissionDenied {
             "ask as root, or as a member of the group that [console] names"
         } else {
@@ -207,7 +227,8 @@ fn connect() -> io::Result<UnixStream> {
         };
         io::Error::new(error.kind(), format!("{}: {error}: {why}", file::SOCKET))
     })?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(patience(request))?;
+    stream.write_all(&message::encode(request))?;
     Ok(stream)
 }
 
@@ -219,8 +240,7 @@ pub struct Following {
 }
 
 pub fn follow(level: Level) -> io::Result<Following> {
-    let mut stream = connect()?;
-    stream.write_all(&message::encode(&Request::Log { count: 0, level, follow: true }))?;
+    let stream = connect(&Request::Log { count: 0, level, follow: true })?;
     stream.set_nonblocking(true)?;
     Ok(Following { stream, received: Vec::new() })
 }
@@ -261,8 +281,7 @@ impl Following {
 /// The asking side, for the applets: sends a request and passes every response to `on_response`
 /// until it was the last.
 pub fn ask(request: &Request, mut on_response: impl FnMut(Response)) -> io::Result<()> {
-    let mut stream = connect()?;
-    stream.write_all(&message::encode(request))?;
+    let mut stream = connect(request)?;
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -276,7 +295,12 @@ pub fn ask(request: &Request, mut on_response: impl FnMut(Response)) -> io::Resu
                 return Ok(());
             }
         }
-        let count = stream.read(&mut buffer)?;
+        let read = stream.read(&mut buffer);
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            let why = "the daemon runs and does not answer: it hangs, or was stopped (SIGSTOP)";
+            return Err(io::Error::other(why));
+        }
+        let count = read?;
         if count == 0 {
             return Err(io::Error::other("the daemon closed the connection without an answer"));
         }

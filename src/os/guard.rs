@@ -57,7 +57,6 @@ pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
     let _only_one = file::lock()?;
     file::write_pid("guard.pid")?;
     let signals = block_signals()?;
-    notes::open(false);
     let mut consoles = Consoles::new(consoles);
     let mut delay = RESTART_DELAY_MIN;
     let mut restarts: u32 = 0;

@@ -60,7 +60,8 @@ struct Child {
 
 /// Notes on the status screen, and in one answer to `log`.
 const NOTES_IN_STATUS: usize = 20;
-const NOTES_PER_FRAME: usize = 40;
+const NOTES_PER_FRAME: usize = 20;
+const CONFIG_BYTES_PER_FRAME: usize = 32 * 1024;
 
 /// The node asked to end.
 #[derive(Debug)]
@@ -106,9 +107,6 @@ impl Hands {
         };
         hands.network.start_readers(&hands.executor, &hands.inputs);
         hands.start_clock_watch();
-        if let Some(place) = &config.console.syslog {
-            notes::send_to(place, &config.host(me).name);
-        }
         Ok(hands)
     }
 
@@ -261,15 +259,21 @@ impl Hands {
     }
 
     /// Takes what operators ask: what the node alone can answer goes to it.
-    pub fn start_control(self: &Rc<Self>, config: &Config) -> io::Result<()> {
+    pub fn start_control(self: &Rc<Self>, config: &Config) {
         let (asked_in, asked) = smol::channel::bounded::<Asked>(16);
         if let Some(address) = config.console.metrics {
-            let listener = Async::<TcpListener>::bind(address).map_err(|error| {
-                io::Error::new(error.kind(), format!("console.metrics: {address}: {error}"))
-            })?;
-            let (executor, clients) = (self.executor.clone(), self.clients.clone());
-            let serve = metrics::serve(executor, listener, clients, asked_in.clone());
-            self.executor.spawn(serve).detach();
+            match Async::<TcpListener>::bind(address) {
+                Ok(listener) => {
+                    let (executor, clients) = (self.executor.clone(), self.clients.clone());
+                    let serve = metrics::serve(executor, listener, clients, asked_in.clone());
+                    self.executor.spawn(serve).detach();
+                }
+                // Nobody goes without service for want of figures.
+                Err(error) => {
+                    let what = format!("console.metrics: {address}: {error}");
+                    notes::tell(&Note::SocketTrouble { what });
+                }
+            }
         }
         let group = config.console.group.clone();
         let serve = control::serve(self.executor.clone(), self.clients.clone(), asked_in, group);
@@ -296,7 +300,6 @@ impl Hands {
                 }
             })
             .detach();
-        Ok(())
     }
 
     fn glance(&self) -> Glance {
@@ -316,7 +319,16 @@ impl Hands {
         match *request {
             Request::Config => {
                 let text = self.data.borrow().effective().to_owned();
-                self.clients.reply(client, Response::Done(text))
+                // A line is never cut, and none is longer than a frame may be.
+                let mut part = String::new();
+                for line in text.split_inclusive('\n') {
+                    if part.len() + line.len() > CONFIG_BYTES_PER_FRAME {
+                        let part = std::mem::take(&mut part);
+                        self.clients.reply(client, Response::Progress(part));
+                    }
+                    part.push_str(line);
+                }
+                self.clients.reply(client, Response::Done(part))
             }
             Request::ConsoleLogin { ref tty, is_in } => {
                 let note = if is_in {

@@ -10,7 +10,7 @@ use smol::LocalExecutor;
 use smol::channel::{self, Receiver};
 
 use super::hands::{Exit, Hands, sleep_until};
-use super::{clock, file, guard, notes};
+use super::{clock, file, guard};
 use crate::config::Config;
 use crate::limits;
 use crate::node::{Input, Node};
@@ -23,14 +23,13 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     let signals = guard::block_signals()?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     file::write_pid("node.pid")?;
-    notes::open(true);
     let persistent = file::load_state()?;
     let executor = Rc::new(LocalExecutor::new());
     let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
     let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in, restarts)?;
     let hands = Rc::new(hands);
     hands.start_signals(signals)?;
-    hands.start_control(&config)?;
+    hands.start_control(&config);
     let node = Node::new(config, me, clock::wall_nanos(), persistent);
     let control = async {
         executor.run(turn_until_exit(node, &hands, &inputs)).await;

@@ -159,7 +159,12 @@ fn bench(words: &[String]) -> Outcome<()> {
         let servers: Vec<Server> = case
             .servers
             .iter()
-            .map(|name| Server::start(name, &tree.0, case.php_port, case.is_kept))
+            .zip(0u16..)
+            .map(|(name, place)| {
+                let is_pooled = case.is_kept && case.php_port == servers::PHP_PORT;
+                let step = if is_pooled { place * servers::POOL_STEP } else { 0 };
+                Server::start(name, &tree.0, case.php_port + step, case.is_kept)
+            })
             .collect::<Outcome<_>>()?;
         for &connections in &options.connections {
             results.extend(compare(case, &servers, connections, &options)?);

@@ -199,17 +199,28 @@ fn tandem(
         .replace("php_port = 9000", &more)
 }
 
-/// Sixteen workers on port 9000.
+/// php-fpm's first port, and from one pool to the next. A server that keeps connections holds
+/// workers while it is not asked, so that each of those has a pool of its own.
+pub(crate) const PHP_PORT: u16 = 9000;
+pub(crate) const POOL_STEP: u16 = 10;
+
+/// Three pools of sixteen workers.
 pub(crate) fn php_fpm(directory: &Path) -> Outcome<Running> {
     let file = directory.join("fpm.conf");
-    let text = "[global]\ndaemonize = no\nerror_log = /dev/null\n[www]\nuser = root\ngroup = root\n\
-                listen = 127.0.0.1:9000\nlisten.backlog = 1024\npm = static\n\
-                pm.max_children = 16\nping.path = /ping\n";
+    let pool = |number: u16| {
+        format!(
+            "[pool{number}]\nuser = root\ngroup = root\nlisten = 127.0.0.1:{}\n\
+             listen.backlog = 1024\npm = static\npm.max_children = 16\nping.path = /ping\n",
+            PHP_PORT + number * POOL_STEP
+        )
+    };
+    let pools: String = (0..3).map(pool).collect();
+    let text = format!("[global]\ndaemonize = no\nerror_log = /dev/null\n{pools}");
     std::fs::write(&file, text).map_err(|error| error.to_string())?;
     let file = file.to_string_lossy();
     let words = ["php-fpm8.2", "-F", "-R", "-d", "opcache.enable=1", "-y", &file];
     let running = spawn("1", &words, &directory.join("fpm.log"))?;
-    wait_for(([127, 0, 0, 1], 9000).into()).map(|()| running)
+    wait_for(([127, 0, 0, 1], PHP_PORT).into()).map(|()| running)
 }
 
 /// This program again, as a FastCGI responder on port 9001 that does nothing.
