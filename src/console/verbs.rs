@@ -188,7 +188,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "run", arguments: "[--config FILE] [--host NAME]", group: Group::Shell,
         summary: "the daemon, in the foreground",
-        about: "RUST_LOG chooses what it writes to standard error, as env_logger reads it.",
+        about: "RUST_LOG chooses what it writes to standard error, as env_logger reads it: \
+            \"warn\", or \"info,slow-statement=off\" with the name of a note.",
         options: &[PLACE_CONFIG, PLACE_HOST],
     },
     Verb {

@@ -70,7 +70,8 @@ pub fn tell(note: &Note) {
         Level::Warn => log::Level::Warn,
         Level::Info => log::Level::Info,
     };
-    log::log!(level, "{note}");
+    // A filter of RUST_LOG may name the note.
+    log::log!(target: note.name(), level, "{note}");
     let mut keeper = keeper();
     let Some(keeper) = keeper.as_mut() else { return };
     let record = keeper.ring.push(clock::wall_nanos() / 1_000_000, note);

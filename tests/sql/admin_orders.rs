@@ -373,7 +373,7 @@ fn capture_log() -> &'static std::sync::Mutex<Vec<String>> {
     static LINES: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
     impl log::Log for Capture {
         fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-            metadata.target().starts_with("tandem::os::serve_sql")
+            metadata.target() == "slow-statement"
         }
         fn log(&self, record: &log::Record<'_>) {
             if self.enabled(record.metadata()) {
