@@ -26,7 +26,8 @@
 //!    table (`node::judge`), carries out its orders (`node::act`) and tells the others
 //!    (`node::report`).
 //! 3. [`os::run`]: the whole loop; [`os::hands`] performs each output. The started process is
-//!    [`os::guard`], which starts the node and carries out its last will.
+//!    [`os::guard`], which starts the node, keeps the consoles ([`supervise`]) and carries out the
+//!    node's last will.
 //! 4. The machines of the control plane: [`vrrp`] (advertisements, timers), [`peer`] (beacons
 //!    between the two daemons), [`net`] (ARP, neighbour discovery, netlink, virtual addresses on a
 //!    lease, what the gateway sees), [`repl`] (the local database: looked at, promoted, closed,
@@ -76,6 +77,7 @@ pub mod pair;
 pub mod peer;
 pub mod repl;
 pub mod sql;
+pub mod supervise;
 pub mod vrrp;
 pub mod web;
 

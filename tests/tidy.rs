@@ -59,6 +59,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sql", &[]),
     ("web", &[]),
     ("console", &[]),
+    ("supervise", &[]),
     ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];

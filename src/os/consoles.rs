@@ -1,10 +1,10 @@
 //! The consoles on serial lines: one process each, kept by the guard.
 //!
 //! In: what to start, which children ended. Out: processes. Must not: wait for one.
-//! Read first: cli/console.rs. A line that is unplugged ends its console, and another one waits
-//! there a second later.
+//! Read first: cli/console.rs; `supervise::child`. A line that is unplugged ends its console, and
+//! another one waits there a second later.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,10 +12,16 @@ use nix::unistd::Pid;
 
 use super::notes;
 use crate::console::note::Note;
+use crate::supervise::child::{Child, Order, Policy};
 use crate::time::Instant;
 
-/// Between two starts on a line: one that does not exist costs next to nothing.
-const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// A line that does not exist costs next to nothing, and may be plugged in at any time.
+const POLICY: Policy = Policy {
+    delay_min: Duration::from_secs(1),
+    delay_max: Duration::from_secs(2),
+    steady_time: Duration::from_secs(1),
+    stop_limit: None,
+};
 
 #[derive(Debug)]
 pub(super) struct Consoles(Vec<Console>);
@@ -23,8 +29,8 @@ pub(super) struct Consoles(Vec<Console>);
 #[derive(Debug)]
 struct Console {
     arguments: Vec<String>,
-    child: Option<Child>,
-    start_at: Instant,
+    child: Child,
+    pid: Option<Pid>,
     /// Said once, not every second.
     is_told: bool,
 }
@@ -32,49 +38,66 @@ struct Console {
 impl Consoles {
     /// `commands`: the arguments of this program for each line.
     pub(super) fn new(commands: Vec<Vec<String>>) -> Self {
-        let console =
-            |arguments| Console { arguments, child: None, start_at: Instant::ZERO, is_told: false };
+        let console = |arguments| {
+            let mut child = Child::new(POLICY);
+            child.wish(true);
+            Console { arguments, child, pid: None, is_told: false }
+        };
         Self(commands.into_iter().map(console).collect())
     }
 
     /// Starts those that do not run.
     pub(super) fn tend(&mut self, now: Instant) {
-        for console in self.0.iter_mut().filter(|it| it.child.is_none() && it.start_at <= now) {
-            console.start_at = now + RESTART_DELAY;
-            let started = Command::new("/proc/self/exe")
-                .args(&console.arguments)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            match started {
-                Ok(child) => console.child = Some(child),
-                Err(error) if !console.is_told => {
-                    console.is_told = true;
-                    let what = format!("console {:?}: {error}", console.arguments);
-                    notes::tell(&Note::Guard { what });
-                }
-                Err(_) => {}
+        for console in &mut self.0 {
+            match console.child.poll(now) {
+                Some(Order::Start) => console.start(now),
+                Some(Order::Stop) => console.signal(Signal::SIGTERM),
+                Some(Order::Kill) => console.signal(Signal::SIGKILL),
+                None => {}
             }
         }
     }
 
     /// A child ended.
-    pub(super) fn reaped(&mut self, pid: Pid) {
-        let ended = self.0.iter_mut().filter(|it| it.pid() == Some(pid));
-        ended.for_each(|console| console.child = None);
+    pub(super) fn reaped(&mut self, now: Instant, pid: Pid) {
+        for console in self.0.iter_mut().filter(|it| it.pid == Some(pid)) {
+            console.pid = None;
+            console.child.ended(now);
+        }
     }
 
-    pub(super) fn end(&self) {
-        for pid in self.0.iter().filter_map(Console::pid) {
-            let _already_gone = kill(pid, Signal::SIGTERM);
+    /// Tells all of them to end; none is waited for.
+    pub(super) fn end(&mut self, now: Instant) {
+        for console in &mut self.0 {
+            console.child.wish(false);
         }
+        self.tend(now);
     }
 }
 
 impl Console {
-    fn pid(&self) -> Option<Pid> {
-        let id = self.child.as_ref()?.id();
-        Some(Pid::from_raw(i32::try_from(id).ok()?))
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid {
+            let _already_gone = kill(pid, signal);
+        }
+    }
+
+    fn start(&mut self, now: Instant) {
+        let started = Command::new("/proc/self/exe")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child.started(now, started.is_ok());
+        match started {
+            Ok(child) => self.pid = i32::try_from(child.id()).ok().map(Pid::from_raw),
+            Err(error) if !self.is_told => {
+                self.is_told = true;
+                let what = format!("console {:?}: {error}", self.arguments);
+                notes::tell(&Note::Guard { what });
+            }
+            Err(_) => {}
+        }
     }
 }

@@ -67,7 +67,7 @@ pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
         let mut watch = Watch::start(&arguments, &signals)?;
         let status = watch.until_ended(&mut consoles)?;
         if watch.end_asked_at.is_some() {
-            consoles.end();
+            consoles.end(clock::now());
             notes::save();
             return Ok(());
         }
@@ -79,7 +79,7 @@ pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
             delay = RESTART_DELAY_MIN;
         }
         if wait_for_end(&signals, delay)? {
-            consoles.end();
+            consoles.end(clock::now());
             return Ok(());
         }
         delay = (delay * 2).min(RESTART_DELAY_MAX);
@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
             if status.0 == self.node {
                 return Some(status.1);
             }
-            consoles.reaped(status.0);
+            consoles.reaped(clock::now(), status.0);
         }
     }
 
