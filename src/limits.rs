@@ -23,13 +23,13 @@ pub const INPUTS_QUEUED: usize = 256;
 /// Data-plane events taken from epoll in one turn before the control plane gets its turn.
 pub const PLANE_EVENTS_PER_TURN: usize = 128;
 
-/// How long a busy data plane waits for its next event itself, without async-io: a query's answer
-/// comes sooner as a rule, and the way through async-io costs four more system calls. Whole
-/// milliseconds, because epoll_pwait2 is of Linux 5.11.
-pub const PLANE_WAIT: Duration = Duration::from_millis(1);
-
-/// A busy data plane lets the control plane have its turn this often.
+/// How long a busy data plane waits for its events itself, without async-io, before the control
+/// plane has its turn: a query's answer comes sooner as a rule, and the way through async-io costs
+/// four more system calls.
 pub const PLANE_SHIFT: Duration = Duration::from_millis(5);
+
+/// The same where a deadline of the data plane comes before that.
+pub const PLANE_SHIFT_MIN: Duration = Duration::from_millis(1);
 
 /// The data plane's one shared read buffer, in bytes: the largest single read.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::plane::{Plane, Ready, Service, Turn};
+use super::plane::{Plane, Ready, Service, Turn, Waited};
 use super::serve_sql::{self, ServeSql};
 use super::serve_web::{self, ServeWeb};
 use super::{clock, file};
@@ -71,9 +71,10 @@ impl Rates {
 #[derive(Debug)]
 pub struct Turned {
     pub facts: DataPlane,
-    pub now: Instant,
     /// Something was ready, so that more will be soon.
     pub is_busy: bool,
+    /// The shift is over (`begin_shift`).
+    pub has_rung: bool,
     /// Something stopped for its budget: turn again without waiting.
     pub has_more: bool,
 }
@@ -169,12 +170,21 @@ impl Data {
         &self.effective
     }
 
-    /// Waits for something, no longer than `limit`; serves what is ready, a bounded amount.
-    pub fn turn(&mut self, limit: Duration) -> Turned {
-        let mut has_more = self.plane.wait(limit, &mut self.ready).unwrap_or_else(|error| {
+    /// A busy data plane waits for its next event itself, until this shift is over.
+    pub fn begin_shift(&self) -> io::Result<()> {
+        let now = clock::now();
+        let left = self.deadline().map_or(limits::PLANE_SHIFT, |at| at.since(now));
+        self.plane.set_alarm(left.clamp(limits::PLANE_SHIFT_MIN, limits::PLANE_SHIFT))
+    }
+
+    /// Serves what is ready, a bounded amount; with `waits`, in a shift, waits for something.
+    pub fn turn(&mut self, waits: bool) -> Turned {
+        let waited = self.plane.take(&mut self.ready, waits).unwrap_or_else(|error| {
             notes::tell(&Note::SocketTrouble { what: format!("epoll: {error}") });
-            false
+            // Whoever asked to wait must not be asked again at once.
+            Waited { has_more: false, has_rung: true }
         });
+        let mut has_more = waited.has_more;
         let now = clock::now();
         let is_busy = !self.ready.is_empty();
         self.rates.roll(now, self.counts());
@@ -193,7 +203,7 @@ impl Data {
         if self.sql.deadline().is_some_and(|at| at <= now) {
             self.sql.expire(&mut turn);
         }
-        Turned { facts: self.facts(), now, is_busy, has_more }
+        Turned { facts: self.facts(), is_busy, has_rung: waited.has_rung, has_more }
     }
 
     #[must_use]

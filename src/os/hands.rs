@@ -24,7 +24,6 @@ use crate::config::Config;
 use crate::console::message::{self, Level, Request, Response};
 use crate::console::note::Note;
 use crate::console::status::{ChildStatus, Glance};
-use crate::limits;
 use crate::node::{DataPlane, Input, Output};
 use crate::wire::HostId;
 
@@ -384,10 +383,13 @@ impl Hands {
     pub async fn serve_data(&self) -> io::Result<()> {
         let epoll = Async::new(self.data.borrow().epoll()?)?;
         let mut known = DataPlane::default();
-        let mut limit = Duration::ZERO;
-        let mut shift_ends = crate::time::Instant::ZERO;
+        // In a shift: whether anything came since it began.
+        let mut shift = None;
+        let mut has_more = false;
         loop {
-            let turned = self.data.borrow_mut().turn(limit);
+            let turned = self.data.borrow_mut().turn(shift.is_some() && !has_more);
+            has_more = turned.has_more;
+            let has_come = turned.is_busy || has_more;
             let is_news = turned.facts != known;
             if is_news {
                 known = turned.facts;
@@ -395,15 +397,21 @@ impl Hands {
                 // A full queue wakes the node all the same.
                 let _full = self.inputs.try_send(Input::Wake);
             }
-            if turned.is_busy || turned.has_more {
-                limit = if turned.has_more { Duration::ZERO } else { limits::PLANE_WAIT };
-                if is_news || turned.now >= shift_ends {
+            shift = match shift {
+                Some(came) if turned.has_rung || is_news => {
                     smol::future::yield_now().await;
-                    shift_ends = clock::now() + limits::PLANE_SHIFT;
+                    (came || has_come).then_some(false)
                 }
+                Some(came) => {
+                    shift = Some(came || has_come);
+                    continue;
+                }
+                None => has_come.then_some(false),
+            };
+            if shift.is_some() {
+                self.data.borrow().begin_shift()?;
                 continue;
             }
-            limit = Duration::ZERO;
             let deadline = self.data.borrow().deadline();
             let ready = async {
                 let _closing = epoll.readable().await;

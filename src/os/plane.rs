@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use crate::limits;
 use crate::time::Instant;
@@ -82,6 +85,20 @@ pub struct Turn<'a> {
 pub struct Plane {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
+    /// Ends a wait. One timer for many waits: a time limit of each would be set and taken back in
+    /// the processor's own timer, which a virtual machine leaves for its host, twice a wait.
+    alarm: OwnedFd,
+}
+
+/// No key of a socket: `Key::pack` leaves its first bits alone.
+const ALARM: u64 = u64::MAX;
+
+/// What a wait came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Waited {
+    /// The limit for one turn was reached, so that more may be pending.
+    pub has_more: bool,
+    pub has_rung: bool,
 }
 
 impl fmt::Debug for Plane {
@@ -92,10 +109,11 @@ impl fmt::Debug for Plane {
 
 impl Plane {
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(limits::PLANE_EVENTS_PER_TURN),
-        })
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), flags)?;
+        Ok(Self { epoll, events: Vec::with_capacity(limits::PLANE_EVENTS_PER_TURN), alarm })
     }
 
     /// The descriptor that the loop waits on: readable while any socket has an event.
@@ -113,32 +131,52 @@ impl Plane {
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key.pack()), flags)?)
     }
 
+    /// Lets the alarm ring once, after `limit`; what it was set to before counts no more.
+    pub fn set_alarm(&self, limit: Duration) -> io::Result<()> {
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let it_value = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        let once = Itimerspec { it_interval: never, it_value };
+        timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once)?;
+        Ok(())
+    }
+
     /// Fills `ready` with what is ready at this moment, without waiting. Returns whether the limit
     /// for one turn was reached, so that more may be pending.
     pub fn poll(&mut self, ready: &mut Vec<Ready>) -> io::Result<bool> {
-        self.wait(Duration::ZERO, ready)
+        Ok(self.take(ready, false)?.has_more)
     }
 
-    /// The same, after waiting until something is ready or the limit, below a second, is over.
-    pub fn wait(&mut self, limit: Duration, ready: &mut Vec<Ready>) -> io::Result<bool> {
+    /// The same; with `waits` it first waits until something is ready or the alarm rings, which is
+    /// to be set: else it waits for ever.
+    pub fn take(&mut self, ready: &mut Vec<Ready>, waits: bool) -> io::Result<Waited> {
         self.events.clear();
         ready.clear();
-        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&limit)) {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let limit = (!waits).then_some(&at_once);
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), limit) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        ready.extend(self.events.iter().map(|event| {
-            let flags = event.flags;
-            Ready {
-                key: Key::unpack(event.data.u64()),
+        let has_more = self.events.len() == limits::PLANE_EVENTS_PER_TURN;
+        let mut has_rung = false;
+        for event in &self.events {
+            let (flags, data) = (event.flags, event.data.u64());
+            if data == ALARM {
+                has_rung = true;
+                continue;
+            }
+            ready.push(Ready {
+                key: Key::unpack(data),
                 is_readable: flags.contains(epoll::EventFlags::IN),
                 is_writable: flags.contains(epoll::EventFlags::OUT),
                 is_read_closed: flags.contains(epoll::EventFlags::RDHUP),
                 is_hung_up: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
-            }
-        }));
-        Ok(self.events.len() == limits::PLANE_EVENTS_PER_TURN)
+            });
+        }
+        Ok(Waited { has_more, has_rung })
     }
 }
 
@@ -163,5 +201,17 @@ mod tests {
         right.shutdown(std::net::Shutdown::Both).expect("shuts down");
         plane.poll(&mut ready).expect("polls");
         assert!(ready[0].is_readable && ready[0].is_read_closed && ready[0].is_hung_up);
+    }
+
+    #[test]
+    fn the_alarm_ends_a_wait_each_time_it_was_set() {
+        let mut plane = Plane::new().expect("an epoll descriptor");
+        let mut ready = Vec::new();
+        for _ in 0..3 {
+            plane.set_alarm(Duration::from_millis(1)).expect("sets");
+            let waited = plane.take(&mut ready, true).expect("waits");
+            assert!(waited.has_rung && !waited.has_more && ready.is_empty());
+            assert!(!plane.take(&mut ready, false).expect("polls").has_rung, "told once");
+        }
     }
 }

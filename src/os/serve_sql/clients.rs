@@ -7,6 +7,8 @@
 use std::io;
 use std::net::Shutdown;
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::Socket;
 
 use crate::limits;
@@ -334,18 +336,17 @@ pub(super) fn write(socket: &mut Socket, outbound: &mut Vec<u8>, bytes: &[u8]) -
     Ok(())
 }
 
-/// MSG_NOSIGNAL: a client that left is an error, not a signal.
-const NO_SIGNAL: i32 = 0x4000;
-
-/// Sends as much as the kernel takes; returns how much that is.
+/// Sends as much as the kernel takes; returns how much that is. A client that left is an error, not
+/// a signal. A system call of rustix's own: libc's is one that a thread could be cancelled in, which
+/// costs a hundredth of a query.
 fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-        match socket.send_with_flags(rest, NO_SIGNAL) {
+        match rustix::net::send(socket, rest, SendFlags::NOSIGNAL) {
             Ok(count) => sent += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(sent)

@@ -4,7 +4,7 @@
 //! Must not: cost a connection without TLS more than the question whether it has any.
 //! Read first: `tls`; `sql::login` for who asks for it; facts/sql.md 5.3 and 6.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use socket2::Socket;
 
@@ -193,7 +193,7 @@ pub(super) fn receive(
     buffer: &mut [u8],
 ) -> io::Result<Received> {
     let Some(tls) = tls else {
-        let count = socket.read(buffer)?;
+        let count = rustix::io::read(&*socket, &mut *buffer)?;
         return Ok(Received { count, is_drained: count < buffer.len(), is_end: count == 0 });
     };
     if tls.is_ended() {
@@ -201,7 +201,7 @@ pub(super) fn receive(
     }
     let window = tls.window(buffer);
     let room = window.len();
-    let count = socket.read(window)?;
+    let count = rustix::io::read(&*socket, window)?;
     if count == 0 {
         // Without a word before it: whatever was to come is missing, as after any lost connection.
         return Ok(Received { count: 0, is_drained: false, is_end: true });
