@@ -337,8 +337,8 @@ pub(super) fn write(socket: &mut Socket, outbound: &mut Vec<u8>, bytes: &[u8]) -
 }
 
 /// Sends as much as the kernel takes; returns how much that is. A client that left is an error, not
-/// a signal. A system call of rustix's own: libc's is one that a thread could be cancelled in, which
-/// costs a hundredth of a query.
+/// a signal. A system call of rustix's own: libc's is one that a thread could be cancelled in,
+/// which costs a hundredth of a query.
 fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
