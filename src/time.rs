@@ -1,7 +1,8 @@
-//! Virtual time: the instant that every machine is handed, and the generator of random numbers.
+//! Virtual time: the instant that every machine is handed, the calendar, and the generator of
+//! random numbers.
 //!
-//! In: nothing. Out: `Instant`, `Rng`. Must not: read a clock (the hands stamp `now` once a turn).
-//! Read first: style section 3, "Purity and loop".
+//! In: nothing. Out: `Instant`, `Civil`, `Rng`. Must not: read a clock (the hands stamp `now` once a
+//! turn). Read first: style section 3, "Purity and loop".
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -31,6 +32,40 @@ impl Instant {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A moment of the Gregorian calendar, in UTC; months and days count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Civil {
+    pub year: u64,
+    pub month: u64,
+    pub day: u64,
+    pub hour: u64,
+    pub minute: u64,
+    pub second: u64,
+}
+
+impl Civil {
+    /// Seconds since 1970 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+    /// civil_from_days: its year begins in March).
+    #[must_use]
+    pub const fn of(unix_seconds: u64) -> Self {
+        let (days, in_day) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let is_of_next_year = from_march >= 10;
+        Self {
+            year: year_of_era + era * 400 + is_of_next_year as u64,
+            month: if is_of_next_year { from_march - 9 } else { from_march + 3 },
+            day: day_of_year - (153 * from_march + 2) / 5 + 1,
+            hour: in_day / 3600,
+            minute: in_day / 60 % 60,
+            second: in_day % 60,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Place, value_of};
+use crate::console::note::Note;
 use crate::os::{guard, notes, run};
 
 struct Arguments {
@@ -52,7 +53,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{error}");
+            notes::tell(&Note::Failed { why: error.to_string() });
             ExitCode::FAILURE
         }
     }

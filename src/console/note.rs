@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::Level;
 use crate::limits;
+use crate::time::Civil;
 use crate::wire::{LinkId, Role};
 
 /// `name` is the stable id; the place in the list is nothing's.
@@ -119,6 +120,10 @@ pub enum Note {
     Guard {
         what: String,
     },
+    /// It ends by its own decision: it cannot serve like this.
+    Failed {
+        why: String,
+    },
     ConsoleLogin {
         what: String,
     },
@@ -167,6 +172,7 @@ impl Note {
             | Self::ReloadRefused { .. }
             | Self::StateUnwritable { .. }
             | Self::Guard { .. }
+            | Self::Failed { .. }
             | Self::DatabaseEnded => Level::Error,
         }
     }
@@ -210,6 +216,7 @@ impl Note {
             Self::SplitterTrouble { .. } => "splitter-trouble",
             Self::SlowStatement { .. } => "slow-statement",
             Self::Guard { .. } => "guard-trouble",
+            Self::Failed { .. } => "failed",
             Self::ConsoleLogin { .. } => "console-login",
             Self::ConsoleRefused { .. } => "console-refused",
         }
@@ -269,6 +276,7 @@ impl fmt::Display for Note {
             | Self::SplitterTrouble { what }
             | Self::SlowStatement { what } => write!(f, "sql: {what}"),
             Self::Guard { what } => write!(f, "guard: {what}"),
+            Self::Failed { why } => f.write_str(why),
             Self::ConsoleLogin { what } | Self::ConsoleRefused { what } => {
                 write!(f, "console: {what}")
             }
@@ -348,25 +356,9 @@ fn one_line(text: &str) -> String {
 /// RFC 3339 in UTC, to the millisecond: "2026-11-27T20:43:35.120Z".
 #[must_use]
 pub fn timestamp(at_ms: u64) -> String {
-    let (days, in_day) = (at_ms / 86_400_000, at_ms % 86_400_000);
-    let (seconds, ms) = (in_day / 1000, in_day % 1000);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let (seconds, ms) = (at_ms / 1000, at_ms % 1000);
+    let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
-/// Days since 1970 as year, month, day (Howard Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms", civil_from_days), from the first of March of the year 0.
-const fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = year_of_era + era * 400;
-    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ pub fn save() {
     let bytes = postcard::to_stdvec(&records).expect("plain data");
     let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path()));
     if let Err(error) = written {
-        log::warn!("{}: {error}", path().display());
+        tell(&Note::Guard { what: format!("{}: {error}", path().display()) });
     }
 }
 

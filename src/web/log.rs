@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::time::Civil;
 use crate::wire::HostId;
 
 /// One answered request.
@@ -70,20 +71,10 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 pub fn date(unix_seconds: u64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Days to a date of the Gregorian calendar: Howard Hinnant, "civil_from_days".
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12;
-    let year = year_of_era + era * 400 + u64::from(month < 2);
-    let name = usize::try_from(month).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"???");
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{day:02}/{name}/{year}:{hour:02}:{minute:02}:{:02} +0000", second % 60)
+    let Civil { year, month, day, hour, minute, second } = Civil::of(unix_seconds);
+    let place = usize::try_from(month).ok().and_then(|month| month.checked_sub(1));
+    let name = place.and_then(|place| MONTHS.get(place)).unwrap_or(&"???");
+    format!("{day:02}/{name}/{year}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
 #[cfg(test)]

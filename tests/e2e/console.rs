@@ -116,6 +116,19 @@ fn a_hand_back_is_typed_on_the_serial_line() {
     });
 }
 
+/// Whoever interrupts a command stops watching it, and nothing else.
+#[test]
+fn an_interrupted_switchover_goes_on_to_its_end() {
+    on_lines(|pair, [one, _]| {
+        log_in(one)?;
+        one.types("switchover --yes\r")?;
+        one.wait_for("active -> demoting", SOON)?;
+        one.types("\x03")?;
+        one.wait_for("server1 ", SOON)?;
+        pair.wait_settled(1, SETTLE_LIMIT).map(drop)
+    });
+}
+
 /// Whatever an operator does to a line, it happens to the line.
 #[test]
 fn a_line_floods_breaks_and_is_left_and_the_pair_does_not_notice() {
