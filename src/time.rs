@@ -1,8 +1,8 @@
 //! Virtual time: the instant that every machine is handed, the calendar, and the generator of
 //! random numbers.
 //!
-//! In: nothing. Out: `Instant`, `Civil`, `Rng`. Must not: read a clock (the hands stamp `now` once a
-//! turn). Read first: style section 3, "Purity and loop".
+//! In: nothing. Out: `Instant`, `Civil`, `Rng`. Must not: read a clock (the hands stamp `now` once
+//! a turn). Read first: style section 3, "Purity and loop".
 
 use std::fmt;
 use std::ops::{Add, Sub};
