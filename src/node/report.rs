@@ -42,6 +42,10 @@ impl Node {
     }
 
     pub(super) fn send_beacon(&mut self, now: Instant) {
+        // A report is made for a beacon, not for every packet that comes in.
+        if now < self.peer.deadline() {
+            return;
+        }
         let report = self.report(now);
         if let Some(datagram) = self.peer.poll_beacon(now, report)
             && !self.has_foreign_peer()
