@@ -19,7 +19,7 @@ use super::status::fetch;
 use super::{Place, value_of, wrong};
 use crate::config::Config;
 use crate::console::editor::{Editor, Event};
-use crate::console::message::{Level, Request};
+use crate::console::message::{Level, RELEASE, Request};
 use crate::console::render;
 use crate::console::verbs::{self, Group, VERBS};
 use crate::crypt::Hash;
@@ -128,7 +128,7 @@ impl<'a> Console<'a> {
     fn log_in(&mut self) -> Result<(), String> {
         let banner = format!(
             "\r\ntandem {} on {}; Enter for a prompt, `help` for the verbs\r\n",
-            env!("CARGO_PKG_VERSION"),
+            RELEASE,
             self.host()
         );
         put(banner.as_bytes())?;

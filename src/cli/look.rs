@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::status::fetch;
 use super::{value_of, wrong};
 use crate::console::message::{Level, Request, Response, TraceKinds};
+use crate::console::note::Ring;
 use crate::console::render;
 use crate::os::{control, notes};
 
@@ -56,11 +57,8 @@ fn tell_log(count: u32, level: Level, follow: bool) -> ExitCode {
         (Ok(()), None) => ExitCode::SUCCESS,
         (Ok(()), Some(why)) => super::failed(&why),
         (Err(error), _) => {
-            let left = notes::load();
-            let bad = left.iter().filter(|record| record.level <= level);
-            let skipped = bad.clone().count().saturating_sub(usize::try_from(count).unwrap_or(0));
-            let shown: Vec<_> = bad.skip(skipped).cloned().collect();
-            super::put(&render::notes(&shown));
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            super::put(&render::notes(&Ring::of(notes::load()).last(count, level)));
             super::failed(&error.to_string())
         }
     }

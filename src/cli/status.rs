@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::console::message::{Level, Request, Response};
+use crate::console::note::Ring;
 use crate::console::render;
 use crate::console::status::{Health, Status};
 use crate::os::{control, file, notes, terminal};
 
 const DOWN: u8 = 3;
+/// Of those that the last daemon left.
+const NOTES_LEFT: usize = 5;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// To the first column of the first line, and nothing below (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -97,9 +100,7 @@ pub(super) fn absent() -> String {
             "guard     process {guard} runs: it starts the daemon again within 30 s\n"
         ));
     }
-    let records = notes::load();
-    let first = records.len().saturating_sub(5);
-    for record in records.iter().skip(first).filter(|record| record.level <= Level::Info) {
+    for record in Ring::of(notes::load()).last(NOTES_LEFT, Level::Info) {
         text.push_str(&format!("note      {record}\n"));
     }
     text

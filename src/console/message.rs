@@ -142,6 +142,27 @@ fn encode_as<T: Serialize>(protocol: u16, release: &str, message: &T) -> Vec<u8>
         .expect("messages are plain data")
 }
 
+/// A stream as it comes, cut into frames.
+#[derive(Debug, Default)]
+pub struct Frames(Vec<u8>);
+
+impl Frames {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame as a message. One that is too long costs no more memory than that.
+    pub fn poll<T: DeserializeOwned>(&mut self) -> Option<Result<T, Garbled>> {
+        let Some(end) = self.0.iter().position(|byte| *byte == 0) else {
+            self.0.truncate(CONTROL_FRAME_BYTES_MAX + 1);
+            return None;
+        };
+        let message = decode(self.0.get(..=end).unwrap_or_default());
+        self.0.drain(..=end);
+        Some(message)
+    }
+}
+
 /// Why a frame is no message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Garbled {
@@ -218,6 +239,30 @@ mod tests {
         }
         let long = vec![1; CONTROL_FRAME_BYTES_MAX + 1];
         assert!(matches!(decode::<Request>(&long), Err(Garbled::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_stream_comes_in_any_pieces() {
+        let wanted = [Request::Hold(true), Request::Config, Request::Switchover];
+        let stream: Vec<u8> = wanted.iter().flat_map(encode).collect();
+        for size in [1, 7, stream.len()] {
+            let (mut frames, mut found) = (Frames::default(), Vec::new());
+            for piece in stream.chunks(size) {
+                frames.push(piece);
+                while let Some(request) = frames.poll::<Request>() {
+                    found.push(request.expect("whole"));
+                }
+            }
+            assert_eq!(found, wanted);
+        }
+        let mut frames = Frames::default();
+        for _ in 0..4 {
+            frames.push(&[1; CONTROL_FRAME_BYTES_MAX]);
+            assert_eq!(frames.poll::<Request>(), None);
+        }
+        frames.push(&[0]);
+        let bytes = CONTROL_FRAME_BYTES_MAX + 2;
+        assert_eq!(frames.poll::<Request>(), Some(Err(Garbled::TooLong { bytes })));
     }
 
     #[test]

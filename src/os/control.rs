@@ -20,7 +20,7 @@ use smol::LocalExecutor;
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use super::file;
-use crate::console::message::{self, Level, Request, Response};
+use crate::console::message::{self, Frames, Garbled, Level, Request, Response};
 use crate::console::note::Record;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 
@@ -236,13 +236,13 @@ fn connect(request: &Request) -> io::Result<UnixStream> {
 #[derive(Debug)]
 pub struct Following {
     stream: UnixStream,
-    received: Vec<u8>,
+    received: Frames,
 }
 
 pub fn follow(level: Level) -> io::Result<Following> {
     let stream = connect(&Request::Log { count: 0, level, follow: true })?;
     stream.set_nonblocking(true)?;
-    Ok(Following { stream, received: Vec::new() })
+    Ok(Following { stream, received: Frames::default() })
 }
 
 impl AsFd for Following {
@@ -259,19 +259,20 @@ impl Following {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    self.received.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    self.received.push(buffer.get(..count).unwrap_or_default());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
         let mut records = Vec::new();
-        while let Some(end) = self.received.iter().position(|byte| *byte == 0) {
-            let frame: Vec<u8> = self.received.drain(..=end).collect();
-            match message::decode(&frame) {
-                Ok(Response::Notes(some)) => records.extend(some),
-                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(garbled) => return Err(io::Error::other(garbled.to_string())),
+        while let Some(response) = self.received.poll() {
+            match response.map_err(garbled)? {
+                Response::Notes(some) => records.extend(some),
+                Response::Status(_)
+                | Response::Progress(_)
+                | Response::Done(_)
+                | Response::Refused(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
         Ok(records)
@@ -282,13 +283,11 @@ impl Following {
 /// until it was the last.
 pub fn ask(request: &Request, mut on_response: impl FnMut(Response)) -> io::Result<()> {
     let mut stream = connect(request)?;
-    let mut received = Vec::new();
+    let mut received = Frames::default();
     let mut buffer = [0; 4096];
     loop {
-        while let Some(end) = received.iter().position(|byte| *byte == 0) {
-            let frame: Vec<u8> = received.drain(..=end).collect();
-            let response: Response =
-                message::decode(&frame).map_err(|garbled| io::Error::other(garbled.to_string()))?;
+        while let Some(response) = received.poll::<Response>() {
+            let response = response.map_err(garbled)?;
             let is_last = response.is_last();
             on_response(response);
             if is_last {
@@ -304,6 +303,10 @@ pub fn ask(request: &Request, mut on_response: impl FnMut(Response)) -> io::Resu
         if count == 0 {
             return Err(io::Error::other("the daemon closed the connection without an answer"));
         }
-        received.extend_from_slice(buffer.get(..count).unwrap_or(&[]));
+        received.push(buffer.get(..count).unwrap_or(&[]));
     }
+}
+
+fn garbled(why: Garbled) -> io::Error {
+    io::Error::other(why.to_string())
 }

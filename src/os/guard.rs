@@ -20,9 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::consoles::Consoles;
 use super::notes::{self, ToGuard};
 use super::{clock, file, link, route};
-use crate::console::message;
+use crate::console::message::Frames;
 use crate::console::note::Note;
-use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::node::Will;
 use crate::time::Instant;
 
@@ -91,7 +90,7 @@ struct Watch<'a> {
     node: Pid,
     stdout: ChildStdout,
     signals: &'a SignalFd,
-    received: Vec<u8>,
+    received: Frames,
     will: Will,
     is_stdout_open: bool,
     end_asked_at: Option<Instant>,
@@ -111,7 +110,7 @@ impl<'a> Watch<'a> {
             node,
             stdout,
             signals,
-            received: Vec::new(),
+            received: Frames::default(),
             will: Will::default(),
             is_stdout_open: true,
             end_asked_at: None,
@@ -175,15 +174,14 @@ impl<'a> Watch<'a> {
         while self.is_stdout_open {
             match self.stdout.read(&mut buffer) {
                 Ok(0) => self.is_stdout_open = false,
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Ok(count) => self.received.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.is_stdout_open = false,
             }
         }
-        while let Some(end) = self.received.iter().position(|byte| *byte == 0) {
-            let frame: Vec<u8> = self.received.drain(..=end).collect();
-            match message::decode(&frame) {
+        while let Some(told) = self.received.poll() {
+            match told {
                 Ok(ToGuard::Will(will)) => self.will = will,
                 Ok(ToGuard::Note(record)) => notes::keep(record),
                 Err(garbled) => {
@@ -192,7 +190,6 @@ impl<'a> Watch<'a> {
                 }
             }
         }
-        self.received.truncate(CONTROL_FRAME_BYTES_MAX);
     }
 }
 
@@ -220,10 +217,7 @@ fn wait_for_end(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         let _interrupted = poll(&mut [PollFd::new(signals, PollFlags::IN)], Some(&timeout));
         if let Woken::EndAsked = read_signals(signals)? {
             return Ok(true);

@@ -45,15 +45,8 @@ pub struct Hands {
     /// Ends the data plane's wait when it was given other routes.
     rerouted: (Sender<()>, Receiver<()>),
     clients: Rc<Clients>,
-    children: Vec<Child>,
-}
-
-/// A process that the status names.
-#[derive(Debug)]
-struct Child {
-    name: &'static str,
-    pid: u32,
-    since: crate::time::Instant,
+    started_at: crate::time::Instant,
+    /// How often this process died before.
     restarts: u32,
 }
 
@@ -97,12 +90,8 @@ impl Hands {
             facts: Rc::default(),
             rerouted: smol::channel::bounded(1),
             clients: Rc::default(),
-            children: vec![Child {
-                name: "node",
-                pid: std::process::id(),
-                since: clock::now(),
-                restarts,
-            }],
+            started_at: clock::now(),
+            restarts,
         };
         hands.network.start_readers(&hands.executor, &hands.inputs);
         hands.start_clock_watch();
@@ -303,14 +292,13 @@ impl Hands {
 
     fn glance(&self) -> Glance {
         let (sql, web) = self.data.borrow().status();
-        let status = |child: &Child| ChildStatus {
-            name: child.name.to_owned(),
-            pid: child.pid,
-            seconds: clock::now().since(child.since).as_secs(),
-            restarts: child.restarts,
+        let node = ChildStatus {
+            name: "node".to_owned(),
+            pid: std::process::id(),
+            seconds: clock::now().since(self.started_at).as_secs(),
+            restarts: self.restarts,
         };
-        let children = self.children.iter().map(status).collect();
-        Glance { sql, web, children, notes: notes::last(NOTES_IN_STATUS, Level::Info) }
+        Glance { sql, web, children: vec![node], notes: notes::last(NOTES_IN_STATUS, Level::Info) }
     }
 
     /// Answers what is nothing of the node's. Whether it was that.

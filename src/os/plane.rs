@@ -134,10 +134,7 @@ impl Plane {
     /// Lets the alarm ring once, after `limit`; what it was set to before counts no more.
     pub fn set_alarm(&self, limit: Duration) -> io::Result<()> {
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let it_value = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        };
+        let it_value = Timespec::try_from(limit).map_err(io::Error::other)?;
         let once = Itimerspec { it_interval: never, it_value };
         timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once)?;
         Ok(())

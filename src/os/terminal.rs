@@ -134,10 +134,7 @@ pub fn wait<const N: usize>(
     limit: Duration,
 ) -> io::Result<[bool; N]> {
     let mut polled = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN));
-    let timeout = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(limit.subsec_nanos()),
-    };
+    let timeout = Timespec::try_from(limit).map_err(io::Error::other)?;
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) => Ok(polled.each_ref().map(|it| !it.revents().is_empty())),
         Err(rustix::io::Errno::INTR) => Ok([false; N]),

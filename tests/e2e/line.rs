@@ -67,10 +67,7 @@ impl Line {
 
     /// Whatever comes within this time.
     pub fn read_within(&mut self, limit: Duration) -> Outcome<()> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(0),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        };
+        let timeout = Timespec::try_from(limit).map_err(text)?;
         let _interrupted =
             poll(&mut [PollFd::new(&self.master.as_fd(), PollFlags::IN)], Some(&timeout));
         let mut bytes = [0; 4096];
