@@ -97,7 +97,7 @@ type Line = (String, Config);
 struct Console<'a> {
     place: &'a Place,
     editor: Editor,
-    raw: Option<terminal::Raw>,
+    raw: Option<terminal::Changed>,
     /// Keys that came together with the end of a line.
     ahead: VecDeque<u8>,
     line: Option<Line>,
@@ -187,7 +187,8 @@ impl<'a> Console<'a> {
         let stdin = std::io::stdin();
         // It stays raw from line to line: what is typed meanwhile is no line of the kernel's.
         if self.raw.is_none() {
-            let raw = terminal::Raw::begin().map_err(|error| format!("no terminal: {error}"))?;
+            let raw =
+                terminal::Changed::to_raw().map_err(|error| format!("no terminal: {error}"))?;
             self.raw = Some(raw);
         }
         let mut out = Vec::new();

@@ -76,27 +76,27 @@ enum Key {
     Tab,
     Interrupt,
     Clear,
+    Up,
+    Down,
+    Move(Motion),
+    /// Takes out what lies between the cursor and where it would move.
+    Cut(Motion),
+    /// Ctrl-D: cuts a character, or ends on an empty line.
+    CutOrEnd,
+    /// Understood, and of no use.
+    Nothing,
+    /// Not typed by anybody who means it: bytes that are no ASCII, a broken line.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Motion {
     Left,
     Right,
     WordLeft,
     WordRight,
     Home,
     End,
-    Up,
-    Down,
-    Backspace,
-    /// Ctrl-D: deletes, or ends on an empty line.
-    Delete {
-        ends: bool,
-    },
-    KillLeft,
-    KillRight,
-    KillWordLeft,
-    KillWordRight,
-    /// Understood, and of no use.
-    Nothing,
-    /// Not typed by anybody who means it: bytes that are no ASCII, a broken line.
-    Refused,
 }
 
 impl Editor {
@@ -153,7 +153,7 @@ impl Editor {
                 self.line.clear();
                 event = Some(Event::Interrupted);
             }
-            Key::Delete { ends: true } if self.line.is_empty() => event = Some(Event::Ended),
+            Key::CutOrEnd if self.line.is_empty() => event = Some(Event::Ended),
             Key::Clear => event = Some(Event::Cleared),
             Key::Tab if !self.is_secret => self.complete(&words, out),
             Key::Up | Key::Down if self.is_secret => out.push(BELL),
@@ -168,18 +168,9 @@ impl Editor {
             }
             Key::Tab | Key::Refused => out.push(BELL),
             Key::Nothing => {}
-            Key::Left
-            | Key::Right
-            | Key::WordLeft
-            | Key::WordRight
-            | Key::Home
-            | Key::End
-            | Key::Backspace
-            | Key::Delete { .. }
-            | Key::KillLeft
-            | Key::KillRight
-            | Key::KillWordLeft
-            | Key::KillWordRight => self.edit(key),
+            Key::Move(motion) => self.cursor = self.target(motion),
+            Key::Cut(motion) => self.cut(motion),
+            Key::CutOrEnd => self.cut(Motion::Right),
         }
         if event.is_none() {
             self.show(out);
@@ -225,10 +216,10 @@ impl Editor {
                         self.escape = Escape::Begun;
                         None
                     }
-                    b'b' => Some(Key::WordLeft),
-                    b'f' => Some(Key::WordRight),
-                    b'd' => Some(Key::KillWordRight),
-                    BACKSPACE | 0x7f => Some(Key::KillWordLeft),
+                    b'b' => Some(Key::Move(Motion::WordLeft)),
+                    b'f' => Some(Key::Move(Motion::WordRight)),
+                    b'd' => Some(Key::Cut(Motion::WordRight)),
+                    BACKSPACE | 0x7f => Some(Key::Cut(Motion::WordLeft)),
                     other => Some(plain_key(other)),
                 }
             }
@@ -245,50 +236,23 @@ impl Editor {
         }
     }
 
-    fn edit(&mut self, key: Key) {
-        let cut = match key {
-            Key::Left => {
-                self.cursor = self.cursor.saturating_sub(1);
-                return;
-            }
-            Key::Right => {
-                self.cursor = (self.cursor + 1).min(self.line.len());
-                return;
-            }
-            Key::WordLeft => {
-                self.cursor = self.word_left();
-                return;
-            }
-            Key::WordRight => {
-                self.cursor = self.word_right();
-                return;
-            }
-            Key::Home => {
-                self.cursor = 0;
-                return;
-            }
-            Key::End => {
-                self.cursor = self.line.len();
-                return;
-            }
-            Key::Backspace => self.cursor.saturating_sub(1)..self.cursor,
-            Key::Delete { .. } => self.cursor..(self.cursor + 1).min(self.line.len()),
-            Key::KillLeft => 0..self.cursor,
-            Key::KillRight => self.cursor..self.line.len(),
-            Key::KillWordLeft => self.word_left()..self.cursor,
-            Key::KillWordRight => self.cursor..self.word_right(),
-            Key::Char(_)
-            | Key::Return
-            | Key::Tab
-            | Key::Interrupt
-            | Key::Clear
-            | Key::Up
-            | Key::Down
-            | Key::Nothing
-            | Key::Refused => return,
-        };
-        self.cursor = cut.start;
-        let kept = self.line.iter().enumerate().filter(|(index, _)| !cut.contains(index));
+    /// Where the cursor would be.
+    fn target(&self, motion: Motion) -> usize {
+        match motion {
+            Motion::Left => self.cursor.saturating_sub(1),
+            Motion::Right => (self.cursor + 1).min(self.line.len()),
+            Motion::WordLeft => self.word_left(),
+            Motion::WordRight => self.word_right(),
+            Motion::Home => 0,
+            Motion::End => self.line.len(),
+        }
+    }
+
+    fn cut(&mut self, motion: Motion) {
+        let to = self.target(motion);
+        let gone = self.cursor.min(to)..self.cursor.max(to);
+        self.cursor = gone.start;
+        let kept = self.line.iter().enumerate().filter(|(index, _)| !gone.contains(index));
         self.line = kept.map(|(_, byte)| *byte).collect();
     }
 
@@ -392,19 +356,19 @@ const fn plain_key(byte: u8) -> Key {
     match byte {
         b'\r' | b'\n' => Key::Return,
         b'\t' => Key::Tab,
-        0x01 => Key::Home,
-        0x02 => Key::Left,
+        0x01 => Key::Move(Motion::Home),
+        0x02 => Key::Move(Motion::Left),
         0x03 => Key::Interrupt,
-        0x04 => Key::Delete { ends: true },
-        0x05 => Key::End,
-        0x06 => Key::Right,
-        BACKSPACE | 0x7f => Key::Backspace,
-        0x0b => Key::KillRight,
+        0x04 => Key::CutOrEnd,
+        0x05 => Key::Move(Motion::End),
+        0x06 => Key::Move(Motion::Right),
+        BACKSPACE | 0x7f => Key::Cut(Motion::Left),
+        0x0b => Key::Cut(Motion::End),
         0x0c => Key::Clear,
         0x0e => Key::Down,
         0x10 => Key::Up,
-        0x15 => Key::KillLeft,
-        0x17 => Key::KillWordLeft,
+        0x15 => Key::Cut(Motion::Home),
+        0x17 => Key::Cut(Motion::WordLeft),
         0x20..=0x7e => Key::Char(byte),
         _ => Key::Refused,
     }
@@ -417,13 +381,13 @@ const fn sequence_key(end: u8, first: u8, last: u8) -> Key {
     match (end, last) {
         (b'A', _) => Key::Up,
         (b'B', _) => Key::Down,
-        (b'C', _) if is_word => Key::WordRight,
-        (b'D', _) if is_word => Key::WordLeft,
-        (b'C', _) => Key::Right,
-        (b'D', _) => Key::Left,
-        (b'H', _) | (b'~', 1 | 7) => Key::Home,
-        (b'F', _) | (b'~', 4 | 8) => Key::End,
-        (b'~', 3) => Key::Delete { ends: false },
+        (b'C', _) if is_word => Key::Move(Motion::WordRight),
+        (b'D', _) if is_word => Key::Move(Motion::WordLeft),
+        (b'C', _) => Key::Move(Motion::Right),
+        (b'D', _) => Key::Move(Motion::Left),
+        (b'H', _) | (b'~', 1 | 7) => Key::Move(Motion::Home),
+        (b'F', _) | (b'~', 4 | 8) => Key::Move(Motion::End),
+        (b'~', 3) => Key::Cut(Motion::Right),
         _ => Key::Nothing,
     }
 }

@@ -40,6 +40,33 @@ impl Page {
         self.sample(&format!("{name}_total"), &[], value);
     }
 
+    /// One sample for each value of a label.
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        samples: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        self.family(name, "gauge", help);
+        for (of, value) in samples {
+            self.sample(name, &[(label, of)], value);
+        }
+    }
+
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        samples: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        self.family(name, "counter", help);
+        for (of, value) in samples {
+            self.sample(&format!("{name}_total"), &[(label, of)], value);
+        }
+    }
+
     /// One sample for each value that it could have.
     fn states(&mut self, name: &str, help: &str, label: &str, all: &[(&str, bool)]) {
         self.family(name, "stateset", help);
@@ -90,36 +117,25 @@ fn pair(page: &mut Page, status: &Status) {
     let maintenance = u64::from(status.orders.maintenance);
     page.gauge("tandem_maintenance", "Whether this host takes no role.", maintenance);
     page.gauge("tandem_findings", "Findings that need an operator.", count(status.findings.len()));
-    page.family("tandem_child_restarts", "counter", "How often a child died.");
-    for child in &status.children {
-        let labels = [("child", child.name.as_str())];
-        page.sample("tandem_child_restarts_total", &labels, child.restarts.into());
-    }
+    let restarts = status.children.iter().map(|it| (it.name.as_str(), it.restarts.into()));
+    page.counters("tandem_child_restarts", "How often a child died.", "child", restarts);
 }
 
 fn network(page: &mut Page, status: &Status) {
-    let links = [
-        ("outside", status.links.outside.carrier, status.peer.heard.outside),
-        ("inside", status.links.inside.carrier, status.peer.heard.inside),
-    ];
-    page.family("tandem_link_carrier", "gauge", "Whether the interface has carrier.");
-    for (link, carrier, _) in links {
-        page.sample("tandem_link_carrier", &[("link", link)], carrier.into());
-    }
-    page.family("tandem_peer_heard", "gauge", "Whether the peer is heard on the link.");
-    for (link, _, is_heard) in links {
-        page.sample("tandem_peer_heard", &[("link", link)], is_heard.into());
-    }
-    page.family("tandem_vip_held", "gauge", "Whether this host has the virtual address.");
-    for vip in &status.addresses {
-        let labels = [("address", vip.address.as_str())];
-        page.sample("tandem_vip_held", &labels, vip.is_here.into());
-    }
-    page.family("tandem_witness_answers", "gauge", "Whether the witness answers.");
-    for witness in &status.witnesses {
-        let labels = [("address", witness.address.as_str())];
-        page.sample("tandem_witness_answers", &labels, witness.answers.into());
-    }
+    let (links, heard) = (&status.links, status.peer.heard);
+    let carrier =
+        [("outside", links.outside.carrier.into()), ("inside", links.inside.carrier.into())];
+    let name = "tandem_link_carrier";
+    page.gauges(name, "Whether the interface has carrier.", "link", carrier);
+    let heard = [("outside", heard.outside.into()), ("inside", heard.inside.into())];
+    let name = "tandem_peer_heard";
+    page.gauges(name, "Whether the peer is heard on the link.", "link", heard);
+    let held = status.addresses.iter().map(|vip| (vip.address.as_str(), vip.is_here.into()));
+    let name = "tandem_vip_held";
+    page.gauges(name, "Whether this host has the virtual address.", "address", held);
+    let answers = status.witnesses.iter().map(|it| (it.address.as_str(), it.answers.into()));
+    let name = "tandem_witness_answers";
+    page.gauges(name, "Whether the witness answers.", "address", answers);
 }
 
 fn database(page: &mut Page, status: &Status) {
@@ -145,11 +161,9 @@ fn sql(page: &mut Page, status: &Status) {
     page.gauge("tandem_sql_sessions", "Clients of the splitter.", count(sql.sessions));
     page.gauge("tandem_sql_held", "Statements that wait for a source.", count(sql.held));
     page.gauge("tandem_sql_pooled", "Idle connections to servers.", count(sql.pooled));
-    page.family("tandem_sql_statements", "counter", "Statements by where they ran.");
-    for (target, value) in [("source", sql.queries_to_source), ("replica", sql.queries_to_replica)]
-    {
-        page.sample("tandem_sql_statements_total", &[("target", target)], value);
-    }
+    let ran = [("source", sql.queries_to_source), ("replica", sql.queries_to_replica)];
+    let name = "tandem_sql_statements";
+    page.counters(name, "Statements by where they ran.", "target", ran);
     page.counter("tandem_sql_waited", "Statements that ever waited.", sql.held_total);
     page.counter("tandem_sql_retried", "Reads that ran again on the source.", sql.retried);
     page.counter("tandem_sql_blocked", "Statements that the blocklist refused.", sql.blocked);
@@ -164,24 +178,17 @@ fn web(page: &mut Page, status: &Status) {
     page.gauge("tandem_web_connections", "Client connections.", count(web.connections));
     page.gauge("tandem_web_in_flight", "Requests in php-fpm.", count(web.in_flight));
     page.gauge("tandem_web_queued", "Requests that wait for php-fpm.", count(web.queued));
-    page.family("tandem_web_requests", "counter", "Requests by class of the answer's status.");
-    for (class, value) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(web.by_class) {
-        page.sample("tandem_web_requests_total", &[("code", class)], value);
-    }
-    page.family("tandem_php_up", "gauge", "Whether the host's php-fpm takes requests.");
-    for php in &web.php {
-        page.sample("tandem_php_up", &[("host", php.host.as_str())], php.is_up.into());
-    }
-    page.family("tandem_php_in_flight", "gauge", "Requests there from this front.");
-    for php in &web.php {
-        let labels = [("host", php.host.as_str())];
-        page.sample("tandem_php_in_flight", &labels, count(php.in_flight));
-    }
-    page.family("tandem_php_requests", "counter", "Requests that it ever had from this front.");
-    for php in &web.php {
-        let labels = [("host", php.host.as_str())];
-        page.sample("tandem_php_requests_total", &labels, php.requests);
-    }
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(web.by_class);
+    let name = "tandem_web_requests";
+    page.counters(name, "Requests by class of the answer's status.", "code", classes);
+    let up = web.php.iter().map(|php| (php.host.as_str(), php.is_up.into()));
+    page.gauges("tandem_php_up", "Whether the host's php-fpm takes requests.", "host", up);
+    let in_flight = web.php.iter().map(|php| (php.host.as_str(), count(php.in_flight)));
+    let name = "tandem_php_in_flight";
+    page.gauges(name, "Requests there from this front.", "host", in_flight);
+    let requests = web.php.iter().map(|php| (php.host.as_str(), php.requests));
+    let name = "tandem_php_requests";
+    page.counters(name, "Requests that it ever had from this front.", "host", requests);
 }
 
 fn count(number: usize) -> u64 {

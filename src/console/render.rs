@@ -370,8 +370,7 @@ fn ago(ms: Option<u64>) -> String {
 }
 
 /// A length of time in the largest unit that says enough.
-#[must_use]
-pub fn span(seconds: u64) -> String {
+fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),

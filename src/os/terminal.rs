@@ -3,9 +3,9 @@
 //! In: bytes of a keyboard. Out: bytes on a screen. Must not: hang on a line that nobody is at.
 //! Read first: termios(3), tty_ioctl(4), facts/image.md section 4.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::OpenOptions;
+use std::io::{self, BufRead as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,26 +20,34 @@ use rustix::termios::{
 
 use crate::crypt::Hash;
 
-/// The terminal on standard input, whose settings come back when this is dropped.
+/// Standard input with other settings: as they were when this is dropped.
 #[derive(Debug)]
-pub struct Raw {
+pub struct Changed {
     before: Termios,
+    /// How they come back: `Flush` drops keys that nobody has read.
+    back: OptionalActions,
 }
 
-impl Raw {
+impl Changed {
     /// Byte for byte and without echo, as the editor wants it.
-    pub fn begin() -> io::Result<Self> {
+    pub fn to_raw() -> io::Result<Self> {
+        Self::begin([OptionalActions::Now; 2], Termios::make_raw)
+    }
+
+    /// `when` they change, and when they change back.
+    fn begin(when: [OptionalActions; 2], change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
+        let [there, back] = when;
         let before = tcgetattr(rustix::stdio::stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Self { before })
+        let mut changed = before.clone();
+        change(&mut changed);
+        tcsetattr(rustix::stdio::stdin(), there, &changed)?;
+        Ok(Self { before, back })
     }
 }
 
-impl Drop for Raw {
+impl Drop for Changed {
     fn drop(&mut self) {
-        let _hung_up = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+        let _hung_up = tcsetattr(rustix::stdio::stdin(), self.back, &self.before);
     }
 }
 
@@ -144,62 +152,42 @@ pub fn wait<const N: usize>(
 
 /// Keys of standard input, for what runs until one is pressed.
 #[derive(Debug)]
-pub struct Keys {
-    stdin: File,
-    before: Option<Termios>,
-}
+pub struct Keys(Option<Changed>);
 
 impl Keys {
     /// Standard input if it is a terminal: each key at once and without echo; Ctrl-C still ends.
     #[must_use]
     pub fn of_stdin() -> Self {
-        let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
-        let stdin = stdin.expect("standard input is open");
-        let before = tcgetattr(&stdin).ok();
-        if let Some(before) = &before {
-            let mut settings = before.clone();
+        // The key that ends it is for nobody else.
+        let when = [OptionalActions::Now, OptionalActions::Flush];
+        let changed = Changed::begin(when, |settings| {
             settings.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-            let _hung_up = tcsetattr(&stdin, OptionalActions::Now, &settings);
-        }
-        Self { stdin, before }
+        });
+        Self(changed.ok())
     }
 
     /// Whether one was pressed; without a terminal this only waits.
     #[must_use]
     pub fn is_pressed_within(&self, limit: Duration) -> bool {
-        match self.before {
-            Some(_) => wait([self.stdin.as_fd()], limit).is_ok_and(|[is_pressed]| is_pressed),
-            None => {
-                std::thread::sleep(limit);
-                false
-            }
+        if self.0.is_none() {
+            std::thread::sleep(limit);
+            return false;
         }
-    }
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            let _hung_up = tcsetattr(&self.stdin, OptionalActions::Flush, before);
-        }
+        wait([rustix::stdio::stdin()], limit).is_ok_and(|[is_pressed]| is_pressed)
     }
 }
 
 /// A line of standard input; on a terminal it is asked for and not shown.
 pub fn read_secret(prompt: &str) -> io::Result<String> {
-    let stdin = io::stdin();
-    let before = tcgetattr(&stdin).ok().filter(|_| stdin.is_terminal());
-    if let Some(before) = &before {
-        let mut silent = before.clone();
-        silent.local_modes -= LocalModes::ECHO;
+    let when = [OptionalActions::Flush, OptionalActions::Now];
+    let silent = Changed::begin(when, |settings| settings.local_modes -= LocalModes::ECHO);
+    let is_terminal = silent.is_ok();
+    if is_terminal {
         eprint!("{prompt}");
-        io::stderr().flush()?;
-        tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
     }
     let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if let Some(before) = &before {
-        tcsetattr(&stdin, OptionalActions::Now, before)?;
+    let read = io::stdin().lock().read_line(&mut line);
+    if is_terminal {
         eprintln!();
     }
     read?;
