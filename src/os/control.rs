@@ -12,14 +12,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Group;
 use smol::LocalExecutor;
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
-use super::file;
+use super::{conversation, file};
 use crate::console::message::{self, Frames, Garbled, Level, Request, Response};
 use crate::console::note::Record;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
@@ -95,23 +95,13 @@ pub async fn serve(
         std::os::unix::fs::chown(file::SOCKET, None, Some(group.gid.as_raw()))?;
     }
     let listener = Async::new(listener)?;
-    let open = Rc::new(());
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            Timer::after(Duration::from_millis(100)).await;
-            continue;
-        };
-        if Rc::strong_count(&open) > CONNECTIONS_MAX {
-            continue;
-        }
-        let (open, clients, asked) = (open.clone(), clients.clone(), asked.clone());
-        executor
-            .spawn(async move {
-                let _broken = converse(stream, &clients, &asked).await;
-                drop(open);
-            })
-            .detach();
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    conversation::each(&executor, CONNECTIONS_MAX, accept, |stream| {
+        let (clients, asked) = (clients.clone(), asked.clone());
+        async move { converse(stream, &clients, &asked).await }
+    })
+    .await;
+    Ok(())
 }
 
 async fn converse(
@@ -176,29 +166,13 @@ async fn read_frame(stream: &Async<UnixStream>) -> io::Result<Result<Request, St
             }
         }
     };
-    limited(read).await?;
+    conversation::within(FRAME_LIMIT, read).await?;
     Ok(message::decode(&frame).map_err(|garbled| garbled.to_string()))
 }
 
 async fn write_frame(stream: &Async<UnixStream>, response: &Response) -> io::Result<()> {
     let frame = message::encode(response);
-    let mut rest = frame.as_slice();
-    limited(async {
-        while !rest.is_empty() {
-            let count = stream.write_with(|mut socket| socket.write(rest)).await?;
-            rest = rest.get(count..).unwrap_or(&[]);
-        }
-        Ok(())
-    })
-    .await
-}
-
-async fn limited(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    smol::future::or(work, async {
-        Timer::after(FRAME_LIMIT).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await
+    conversation::within(FRAME_LIMIT, conversation::send(stream, &frame)).await
 }
 
 /// How long an applet waits for the next word of an answer. What only looks is answered at once, or

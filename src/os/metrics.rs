@@ -4,16 +4,17 @@
 //! plane, whose front is for visitors. Read first: `console::metrics`.
 //! Not done: keep-alive; a scrape is one connection.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
 use super::control::{Asked, Clients};
+use super::conversation;
 use crate::console::message::{Request, Response};
 use crate::console::metrics;
 
@@ -29,27 +30,12 @@ pub async fn serve(
     clients: Rc<Clients>,
     asked: Sender<Asked>,
 ) {
-    let open = Rc::new(());
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            Timer::after(Duration::from_millis(100)).await;
-            continue;
-        };
-        if Rc::strong_count(&open) > SCRAPES_MAX {
-            continue;
-        }
-        let (open, clients, asked) = (open.clone(), clients.clone(), asked.clone());
-        executor
-            .spawn(async move {
-                let limit = async {
-                    Timer::after(SCRAPE_LIMIT).await;
-                    Err(io::ErrorKind::TimedOut.into())
-                };
-                let _scraper = smol::future::or(converse(&stream, &clients, &asked), limit).await;
-                drop(open);
-            })
-            .detach();
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    conversation::each(&executor, SCRAPES_MAX, accept, |stream| {
+        let (clients, asked) = (clients.clone(), asked.clone());
+        async move { conversation::within(SCRAPE_LIMIT, converse(&stream, &clients, &asked)).await }
+    })
+    .await;
 }
 
 async fn converse(
@@ -82,12 +68,7 @@ async fn converse(
          close\r\n\r\n{body}",
         body.len()
     );
-    let mut rest = answer.as_bytes();
-    while !rest.is_empty() {
-        let count = stream.write_with(|mut socket| socket.write(rest)).await?;
-        rest = rest.get(count..).unwrap_or_default();
-    }
-    Ok(())
+    conversation::send(stream, answer.as_bytes()).await
 }
 
 /// Why a head, whole or not yet, is not answered; `None`: it may be.

@@ -7,6 +7,7 @@
 pub mod clock;
 mod consoles;
 pub mod control;
+mod conversation;
 pub mod data;
 pub mod errant;
 pub mod file;
