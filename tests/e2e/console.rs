@@ -163,7 +163,7 @@ fn a_line_floods_breaks_and_is_left_and_the_pair_does_not_notice() {
     });
 }
 
-/// A hundred that ask and one that reads nothing.
+/// A hundred that ask, one that reads nothing, fifty that begin to ask.
 #[test]
 fn a_hundred_consoles_delay_no_advertisement() {
     on_lines(|pair, _| {
@@ -171,6 +171,13 @@ fn a_hundred_consoles_delay_no_advertisement() {
         let mut deaf = UnixStream::connect(&socket).map_err(text)?;
         let follow = Request::Log { count: u32::MAX, level: message::Level::Info, follow: true };
         deaf.write_all(&message::encode(&follow)).map_err(text)?;
+        // And some that never come to the end of what they ask.
+        let begin = || -> Outcome<UnixStream> {
+            let mut half = UnixStream::connect(&socket).map_err(text)?;
+            half.write_all(&message::encode(&Request::Status)[..3]).map_err(text)?;
+            Ok(half)
+        };
+        let _half_asked = (0..50).map(|_| begin()).collect::<Outcome<Vec<_>>>()?;
         let until = Instant::now() + Duration::from_secs(4);
         let ask = || -> Outcome<u32> {
             let mut answers = 0;
