@@ -36,7 +36,8 @@
 //!    [`os::tls`] is what a connection of it goes through when it is in TLS.
 //! 6. [`console`]: what operators ask and are told; [`cli`]: the applets; [`config`]:
 //!    `tandem.toml`, one section a module.
-//! 7. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every
+//! 7. [`appliance`]: the machine that is only this: what PID 1 ([`os::init`]) sets and starts.
+//! 8. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every
 //!    bound with its reason), [`units`] (values as people write them), [`crypt`]
 //!    (hashes of passwords).
 //!
@@ -60,6 +61,8 @@
 //!   take nothing new; of a database: apply what was received.
 //! - *link*: the outside or the inside network. *VIP*: a virtual address.
 //! - *upstream*: both hosts' php-fpm; a *peer* is one of them.
+//! - *board*: a kind of machine; *payload*: the programs that an image carries beside tandem;
+//!   *slot*: A or B, one of two places for kernel, initramfs and payload.
 //! - *front*: what clients speak HTTP to: ours, or a web server that asks us by the *FastCGI port*.
 
 pub mod crypt;
@@ -69,6 +72,7 @@ pub mod time;
 pub mod units;
 pub mod wire;
 
+pub mod appliance;
 pub mod config;
 pub mod console;
 pub mod net;

@@ -60,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("web", &[]),
     ("console", &[]),
     ("supervise", &[]),
+    ("appliance", &["supervise"]),
     ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];

@@ -20,6 +20,7 @@ use super::{Place, value_of, wrong};
 use crate::config::Config;
 use crate::console::editor::{Editor, Event};
 use crate::console::message::{Level, RELEASE, Request};
+use crate::console::note::SERVICE_SAYS;
 use crate::console::render;
 use crate::console::verbs::{self, Group, VERBS};
 use crate::crypt::Hash;
@@ -264,6 +265,13 @@ impl<'a> Console<'a> {
             return;
         }
         let told = self.notes.as_mut().map(control::Following::take);
+        // What a database prints at its start is for `log`.
+        let told = told.map(|told| {
+            told.map(|mut records| {
+                records.retain(|record| record.name != SERVICE_SAYS);
+                records
+            })
+        });
         match told {
             Some(Ok(records)) if records.is_empty() => {}
             Some(Ok(records)) => {

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{RELEASE, Request};
 use crate::console::verbs::{self, Group};
-use crate::os::{file, serve_sql, serve_web, terminal};
+use crate::os::{file, init, serve_sql, serve_web, terminal};
 use crate::wire::HostId;
 
 /// Where the configuration is looked for when nothing else is said.
@@ -46,6 +46,9 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     let name = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(code) = utility(name, &rest) {
         return code;
+    }
+    if name == "init" && std::process::id() == 1 {
+        init::run();
     }
     let (name, mut rest) = match rest.split_first() {
         Some((name, rest)) => (name.as_str(), rest.to_vec()),

@@ -1,14 +1,19 @@
-//! `tandem run`: the daemon. The started process becomes the guard; `--as-node` is its child.
+//! `tandem run`: the daemon. The started process becomes the guard; `--as-node` is its child, and
+//! so is `--as-service` on the appliance.
 
 use std::process::ExitCode;
 
 use super::{Place, value_of};
 use crate::console::note::Note;
-use crate::os::{guard, notes, run};
+use crate::os::children::Children;
+use crate::os::guard::{self, Household};
+use crate::os::{notes, run, service};
 
 struct Arguments {
     place: Place,
     is_node: bool,
+    /// Which service of the appliance this process is to become.
+    service: Option<String>,
     /// How often the node died before.
     restarts: u32,
 }
@@ -33,6 +38,14 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(name) = &arguments.service {
+        let error = match service::facts(&config, me) {
+            Ok(facts) => service::become_it(name, &facts),
+            Err(error) => error,
+        };
+        eprintln!("tandem: {error}");
+        return ExitCode::FAILURE;
+    }
     notes::open(arguments.is_node);
     if let Some(place) = &config.console.syslog {
         notes::send_to(place, &config.host(me).name);
@@ -40,15 +53,10 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
     let ended = if arguments.is_node {
         run::run(config, &arguments.place.config, me, arguments.restarts)
     } else {
-        let mut node = vec!["run".to_owned(), "--config".to_owned(), arguments.place.config];
-        node.extend(["--host".to_owned(), config.host(me).name.clone(), "--as-node".to_owned()]);
-        let line = |tty: &String| {
-            let words = ["console", "--tty", tty, "--speed", &config.console.speed.to_string()];
-            let place = ["--config", &node[2], "--host", &config.host(me).name];
-            words.into_iter().chain(place).map(str::to_owned).collect()
-        };
-        let consoles = config.console.tty.iter().map(line).collect();
-        guard::run(&node, consoles)
+        let host = &config.host(me).name;
+        let (node, consoles) = guard::commands(&arguments.place.config, host, &config.console);
+        let mut household = Household { consoles: Children::new(consoles), ..Household::default() };
+        guard::run(&node, &mut household).map(drop)
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,12 +68,14 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed = Arguments { place: Place::default(), is_node: false, restarts: 0 };
+    let mut parsed =
+        Arguments { place: Place::default(), is_node: false, service: None, restarts: 0 };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             option if parsed.place.take(option, &mut rest)? => {}
             "--as-node" => parsed.is_node = true,
+            "--as-service" => parsed.service = Some(value_of(argument, &mut rest)?),
             "--restarts" => parsed.restarts = value_of(argument, &mut rest)?.parse().unwrap_or(0),
             other => return Err(format!("run does not know {other}")),
         }

@@ -130,7 +130,26 @@ pub enum Note {
     ConsoleRefused {
         what: String,
     },
+    /// A service of the appliance: what it prints.
+    ServiceSays {
+        name: String,
+        text: String,
+    },
+    ServiceEnded {
+        name: String,
+        status: String,
+    },
+    /// The appliance: steps of its boot and of its end.
+    Boot {
+        what: String,
+    },
+    BootTrouble {
+        what: String,
+    },
 }
+
+/// The name of what services print.
+pub const SERVICE_SAYS: &str = "service-says";
 
 impl Note {
     #[must_use]
@@ -150,6 +169,8 @@ impl Note {
             | Self::Certificate { .. }
             | Self::SplitterOrder { .. }
             | Self::ConsoleLogin { .. }
+            | Self::ServiceSays { .. }
+            | Self::Boot { .. }
             | Self::Leaving => Level::Info,
             Self::CarrierLost { .. }
             | Self::PeerLost { .. }
@@ -165,6 +186,7 @@ impl Note {
             | Self::SplitterTrouble { .. }
             | Self::SlowStatement { .. }
             | Self::ConsoleRefused { .. }
+            | Self::ServiceEnded { .. }
             | Self::Durability { .. } => Level::Warn,
             Self::DatabaseTrouble { .. }
             | Self::Diverged { .. }
@@ -172,6 +194,7 @@ impl Note {
             | Self::ReloadRefused { .. }
             | Self::StateUnwritable { .. }
             | Self::Guard { .. }
+            | Self::BootTrouble { .. }
             | Self::Failed { .. }
             | Self::DatabaseEnded => Level::Error,
         }
@@ -219,6 +242,10 @@ impl Note {
             Self::Failed { .. } => "failed",
             Self::ConsoleLogin { .. } => "console-login",
             Self::ConsoleRefused { .. } => "console-refused",
+            Self::ServiceSays { .. } => SERVICE_SAYS,
+            Self::ServiceEnded { .. } => "service-ended",
+            Self::Boot { .. } => "boot",
+            Self::BootTrouble { .. } => "boot-trouble",
         }
     }
 
@@ -280,6 +307,9 @@ impl fmt::Display for Note {
             Self::ConsoleLogin { what } | Self::ConsoleRefused { what } => {
                 write!(f, "console: {what}")
             }
+            Self::ServiceSays { name, text } => write!(f, "{name} says: {text}"),
+            Self::ServiceEnded { name, status } => write!(f, "{name} ended: {status}"),
+            Self::Boot { what } | Self::BootTrouble { what } => write!(f, "boot: {what}"),
         }
     }
 }
@@ -326,6 +356,13 @@ impl Ring {
         if note.is_kept() {
             self.keep(record.clone());
         }
+        record
+    }
+
+    /// Keeps one of another ring under a number of this one.
+    pub fn adopt(&mut self, mut record: Record) -> Record {
+        record.number = self.last + 1;
+        self.keep(record.clone());
         record
     }
 
@@ -395,5 +432,7 @@ mod tests {
         let slow = Note::SlowStatement { what: "SELECT 1".into() };
         next.push(0, &slow);
         assert_eq!(next.last(1, Level::Info)[0].name, "leaving");
+        let foreign = Ring::default().push(0, &Note::VipsTaken);
+        assert_eq!(next.adopt(foreign).number, limits::NOTES_KEPT as u64 + 9);
     }
 }

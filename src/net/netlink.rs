@@ -47,6 +47,7 @@ mod kind {
     pub(super) const NEW_ADDRESS: u16 = 20;
     pub(super) const DEL_ADDRESS: u16 = 21;
     pub(super) const GET_ADDRESS: u16 = 22;
+    pub(super) const NEW_ROUTE: u16 = 24;
 }
 
 mod flag {
@@ -64,6 +65,8 @@ mod attribute {
     pub(super) const IFA_CACHEINFO: u16 = 6;
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
+    pub(super) const RTA_OIF: u16 = 4;
+    pub(super) const RTA_GATEWAY: u16 = 5;
 }
 
 const AF_UNSPEC: u8 = 0;
@@ -75,6 +78,9 @@ const FLAG_NO_DAD: u8 = 0x02;
 /// Not usable: detection failed, or has not ended (IFA_F_DADFAILED, IFA_F_TENTATIVE).
 const FLAGS_UNUSABLE: u8 = 0x08 | 0x40;
 const IFF_UP_AND_RUNNING: u32 = 0x1 | 0x40;
+const IFF_UP: u32 = 0x1;
+/// struct rtmsg of a default route: table main, set by an administrator, unicast.
+const DEFAULT_ROUTE: [u8; 12] = [AF_INET, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
 const HEADER_BYTES: usize = 16;
 
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR: the multicast groups to bind to.
@@ -126,6 +132,40 @@ pub fn set_address(
 #[must_use]
 pub fn remove_address(sequence: u32, index: u32, address: IpCidr) -> Vec<u8> {
     request(kind::DEL_ADDRESS, flag::ACK, sequence, &address_body(index, address))
+}
+
+/// Takes a link up.
+#[must_use]
+pub fn set_up(sequence: u32, index: u32) -> Vec<u8> {
+    request(kind::NEW_LINK, flag::ACK, sequence, &link_body(index, IFF_UP))
+}
+
+/// Gives a link that is down another name.
+#[must_use]
+pub fn rename(sequence: u32, index: u32, name: &str) -> Vec<u8> {
+    let mut body = link_body(index, 0);
+    let mut text = name.as_bytes().to_vec();
+    text.push(0);
+    push_attribute(&mut body, attribute::IFLA_IFNAME, &text);
+    request(kind::NEW_LINK, flag::ACK, sequence, &body)
+}
+
+/// Sends what is for no network of ours to a router on that link.
+#[must_use]
+pub fn add_default_route(sequence: u32, index: u32, gateway: Ipv4Addr) -> Vec<u8> {
+    let mut body = DEFAULT_ROUTE.to_vec();
+    push_attribute(&mut body, attribute::RTA_GATEWAY, &gateway.octets());
+    push_attribute(&mut body, attribute::RTA_OIF, &index.to_ne_bytes());
+    request(kind::NEW_ROUTE, flag::ACK | flag::CREATE | flag::REPLACE, sequence, &body)
+}
+
+/// struct ifinfomsg; `flags` are those that are set, nothing else changes.
+fn link_body(index: u32, flags: u32) -> Vec<u8> {
+    let mut body = vec![AF_UNSPEC, 0, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body
 }
 
 /// struct ifaddrmsg, IFA_LOCAL and IFA_ADDRESS.
@@ -287,6 +327,18 @@ mod tests {
         let mut tentative = set_address(9, 7, "fe80::1/64".parse().unwrap(), None, None);
         tentative[16 + 2] = 0x40;
         assert_eq!(parse(&tentative), []);
+    }
+
+    #[test]
+    fn requests_of_links_and_routes_are_those_of_iproute2() {
+        let up = set_up(1, 3);
+        assert_eq!((up.len(), u16_at(&up, 4), u32_at(&up, 24)), (32, Some(16), Some(1)));
+        let renamed = rename(1, 3, "eth1");
+        assert_eq!(u32_at(&renamed, 28), Some(0), "no flag changes");
+        assert_eq!(&renamed[32..], b"\x09\0\x03\0eth1\0\0\0\0");
+        let route = add_default_route(1, 3, Ipv4Addr::new(10, 96, 153, 1));
+        assert_eq!(&route[28..36], [8, 0, 5, 0, 10, 96, 153, 1]);
+        assert_eq!((route.len(), u32_at(&route, 40)), (44, Some(3)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The guard: starts the node, starts it again when it dies, and carries out its last will.
 //!
 //! In: signals, the node's will on its standard output. Out: a node; after a crash, addresses
-//! taken off and priority 0 sent. Must not: read anything from the network, wait for the node.
+//! taken off and priority 0 sent; consoles, services and a fed watchdog beside it. Must not: read
+//! anything from the network, wait for the node.
 //! Read first: design section 4; `node::Will`. Measured in a two-node simulation there: without
 //! this act 22 of 400 fault runs had two writable holders of the addresses, with it none.
 
@@ -16,10 +17,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
-use super::consoles::Consoles;
+use super::children::{CONSOLE, Children, Spec};
 use super::notes::{self, ToGuard};
+use super::watchdog::Watchdog;
 use super::{clock, file, link, route};
+use crate::console;
 use crate::console::message::Frames;
 use crate::console::note::Note;
 use crate::node::Will;
@@ -32,6 +36,24 @@ const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
 const STEADY_TIME: Duration = Duration::from_secs(60);
 /// How long a node that was told to end may take: it closes a database and hands over.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is kept beside the node.
+#[derive(Debug, Default)]
+pub struct Household {
+    pub consoles: Children,
+    /// Ended in the opposite order of their start, each when the one after it has.
+    pub services: Children,
+    pub watchdog: Option<Watchdog>,
+}
+
+/// Why it came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// By a signal.
+    Asked,
+    Reboot,
+    PowerOff,
+}
 
 /// What the signals asked for.
 enum Woken {
@@ -51,12 +73,32 @@ pub fn block_signals() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// Runs until told to end. `arguments` start the node, `consoles` one console each.
-pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
+/// How a host's node and its consoles are started.
+#[must_use]
+pub fn commands(config: &str, host: &str, console: &console::Config) -> (Vec<String>, Vec<Spec>) {
+    let node = words(&["run", "--config", config, "--host", host, "--as-node"]);
+    let line = |tty: &String| Spec {
+        name: format!("console on {tty}"),
+        arguments: words(&["console", "--tty", tty, "--speed", &console.speed.to_string()])
+            .into_iter()
+            .chain(words(&["--config", config, "--host", host]))
+            .collect(),
+        policy: CONSOLE,
+        is_service: false,
+    };
+    (node, console.tty.iter().map(line).collect())
+}
+
+#[must_use]
+pub fn words(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Runs until told to end. `arguments` start the node.
+pub fn run(arguments: &[String], household: &mut Household) -> io::Result<End> {
     let _only_one = file::lock()?;
     file::write_pid("guard.pid")?;
     let signals = block_signals()?;
-    let mut consoles = Consoles::new(consoles);
     let mut delay = RESTART_DELAY_MIN;
     let mut restarts: u32 = 0;
     loop {
@@ -64,11 +106,11 @@ pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--restarts".to_owned(), restarts.to_string()]);
         let mut watch = Watch::start(&arguments, &signals)?;
-        let status = watch.until_ended(&mut consoles)?;
-        if watch.end_asked_at.is_some() {
-            consoles.end(clock::now());
+        let status = watch.until_ended(household)?;
+        if let Some(end) = watch.end() {
+            household.end(&signals)?;
             notes::save();
-            return Ok(());
+            return Ok(end);
         }
         carry_out(&watch.will);
         notes::tell(&Note::NodeDied { status });
@@ -77,11 +119,75 @@ pub fn run(arguments: &[String], consoles: Vec<Vec<String>>) -> io::Result<()> {
         if clock::now().since(started_at) > STEADY_TIME {
             delay = RESTART_DELAY_MIN;
         }
-        if wait_for_end(&signals, delay)? {
-            consoles.end(clock::now());
-            return Ok(());
+        if household.wait_for_end(&signals, delay)? {
+            household.end(&signals)?;
+            return Ok(End::Asked);
         }
         delay = (delay * 2).min(RESTART_DELAY_MAX);
+    }
+}
+
+impl Household {
+    /// What is to be done now; then a wait of a second at most, for signals and for what is said.
+    fn turn(&mut self, signals: &SignalFd, node: Option<&ChildStdout>) -> io::Result<Woken> {
+        let now = clock::now();
+        self.consoles.tend(now);
+        self.services.tend(now);
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed(now);
+        }
+        let outputs = self.services.outputs().map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
+        let mut sources: Vec<PollFd<'_>> = outputs.collect();
+        sources.push(PollFd::new(signals, PollFlags::IN));
+        sources.extend(node.map(|node| PollFd::new(node, PollFlags::IN)));
+        let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+        match poll(&mut sources, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.services.hear(clock::now());
+        read_signals(signals)
+    }
+
+    /// Reaps every child that ended; returns how `node` did, if that is one of them.
+    fn reap(&mut self, node: Option<Pid>) -> Option<String> {
+        loop {
+            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal.to_string()),
+                Ok(WaitStatus::StillAlive) => return None,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(error) => return node.map(|_| format!("lost: {error}")),
+            };
+            if Some(pid) == node {
+                return Some(status);
+            }
+            let now = clock::now();
+            let _else_an_orphan =
+                self.consoles.reaped(now, pid, &status) || self.services.reaped(now, pid, &status);
+        }
+    }
+
+    /// Waits, and returns whether the end was asked for meanwhile.
+    fn wait_for_end(&mut self, signals: &SignalFd, delay: Duration) -> io::Result<bool> {
+        let until = clock::now() + delay;
+        while clock::now() < until {
+            if let Woken::EndAsked = self.turn(signals, None)? {
+                return Ok(true);
+            }
+            self.reap(None);
+        }
+        Ok(false)
+    }
+
+    /// Ends consoles, which are not waited for, and services, which are, however long they take.
+    fn end(&mut self, signals: &SignalFd) -> io::Result<()> {
+        self.consoles.end(clock::now());
+        while !self.services.wind_down(clock::now()) {
+            self.turn(signals, None)?;
+            self.reap(None);
+        }
+        Ok(())
     }
 }
 
@@ -94,16 +200,19 @@ struct Watch<'a> {
     will: Will,
     is_stdout_open: bool,
     end_asked_at: Option<Instant>,
+    /// The node said how the machine is to end, and ends by itself.
+    end: Option<End>,
 }
 
 impl<'a> Watch<'a> {
     fn start(arguments: &[String], signals: &'a SignalFd) -> io::Result<Self> {
         let mut child: Child = Command::new("/proc/self/exe")
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().expect("it was asked to be piped");
+        notes::tell_node(child.stdin.take().expect("it was asked to be piped"));
         rustix::io::ioctl_fionbio(&stdout, true)?;
         let node = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
         Ok(Self {
@@ -114,23 +223,15 @@ impl<'a> Watch<'a> {
             will: Will::default(),
             is_stdout_open: true,
             end_asked_at: None,
+            end: None,
         })
     }
 
     /// How the node ended.
-    fn until_ended(&mut self, consoles: &mut Consoles) -> io::Result<String> {
+    fn until_ended(&mut self, household: &mut Household) -> io::Result<String> {
         loop {
-            consoles.tend(clock::now());
-            let mut sources = vec![PollFd::new(self.signals, PollFlags::IN)];
-            if self.is_stdout_open {
-                sources.push(PollFd::new(&self.stdout, PollFlags::IN));
-            }
-            let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
-            match poll(&mut sources, Some(&timeout)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            match read_signals(self.signals)? {
+            let stdout = self.is_stdout_open.then_some(&self.stdout);
+            match household.turn(self.signals, stdout)? {
                 Woken::EndAsked if self.end_asked_at.is_none() => {
                     self.end_asked_at = Some(clock::now());
                     let _already_gone = kill(self.node, Signal::SIGTERM);
@@ -141,7 +242,7 @@ impl<'a> Watch<'a> {
                 Woken::EndAsked | Woken::ChildMaybeEnded | Woken::Nothing => {}
             }
             self.read_will();
-            if let Some(status) = self.reap(consoles) {
+            if let Some(status) = household.reap(Some(self.node)) {
                 self.read_will();
                 return Ok(status);
             }
@@ -151,21 +252,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Reaps every child that ended; returns how the node did.
-    fn reap(&self, consoles: &mut Consoles) -> Option<String> {
-        loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal.to_string()),
-                Ok(WaitStatus::StillAlive) => return None,
-                Ok(_) | Err(Errno::EINTR) => continue,
-                Err(error) => return Some(format!("lost: {error}")),
-            };
-            if status.0 == self.node {
-                return Some(status.1);
-            }
-            consoles.reaped(clock::now(), status.0);
-        }
+    /// Whether it was to end, and the guard with it.
+    fn end(&self) -> Option<End> {
+        self.end.or_else(|| self.end_asked_at.map(|_| End::Asked))
     }
 
     /// Keeps the last whole will that the node wrote.
@@ -184,6 +273,7 @@ impl<'a> Watch<'a> {
             match told {
                 Ok(ToGuard::Will(will)) => self.will = will,
                 Ok(ToGuard::Note(record)) => notes::keep(record),
+                Ok(ToGuard::End(end)) => self.end = Some(end),
                 Err(garbled) => {
                     let what = format!("the node's will: {garbled}");
                     notes::tell(&Note::Guard { what });
@@ -205,22 +295,6 @@ fn carry_out(will: &Will) {
     for (device, datagram) in &will.resignations {
         if let Err(error) = link::Senders::new(device).send(datagram) {
             notes::tell(&Note::Guard { what: format!("cannot resign on {device}: {error}") });
-        }
-    }
-}
-
-/// Waits, and returns whether the end was asked for meanwhile.
-fn wait_for_end(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
-    let until = clock::now() + delay;
-    loop {
-        let left = until.since(clock::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        let _interrupted = poll(&mut [PollFd::new(signals, PollFlags::IN)], Some(&timeout));
-        if let Woken::EndAsked = read_signals(signals)? {
-            return Ok(true);
         }
     }
 }

@@ -4,15 +4,18 @@
 //! Read first: `run` (the loop), `hands` (who performs which output).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cards;
+pub mod children;
 pub mod clock;
-mod consoles;
 pub mod control;
 mod conversation;
 pub mod data;
+mod disk;
 pub mod errant;
 pub mod file;
 pub mod guard;
 pub mod hands;
+pub mod init;
 pub mod link;
 pub mod listener;
 pub mod metrics;
@@ -24,7 +27,9 @@ pub mod route;
 pub mod run;
 pub mod serve_sql;
 pub mod serve_web;
+pub mod service;
 pub mod survey;
 mod sys;
 pub mod terminal;
 pub mod tls;
+mod watchdog;

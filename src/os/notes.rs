@@ -5,23 +5,28 @@
 //!
 //! ```text
 //!  node:  tell -> standard error, ring, syslog, followers, and by the pipe of its will -> guard
-//!  guard: keeps what comes, adds its own, and leaves all to the next node in a file
+//!  guard: keeps what comes, adds its own, which it tells the node by a pipe the other way, and
+//!         leaves all to the next node in a file
 //! ```
 //! One for the process, as the log is: what happens deep in a socket is told without a way there.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
 use std::sync::{Mutex, MutexGuard};
 
+use async_io::Async;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use smol::channel::{self, Receiver, Sender};
 
+use super::guard::End;
 use super::{clock, file};
-use crate::console::message::{self, Level};
+use crate::console::message::{self, Frames, Level};
 use crate::console::note::{Note, Record, Ring};
 use crate::console::syslog;
 use crate::node::Will;
@@ -31,6 +36,8 @@ use crate::node::Will;
 pub enum ToGuard {
     Will(Will),
     Note(Record),
+    /// The node ends, and then the machine is to end like this.
+    End(End),
 }
 
 /// Notes that wait for one follower; one that does not read misses the rest.
@@ -40,6 +47,8 @@ const FOLLOWED_QUEUED: usize = 64;
 struct Keeper {
     ring: Ring,
     has_guard: bool,
+    /// Of the guard: the node, which shows what the guard says among its own.
+    node: Option<ChildStdin>,
     syslog: Option<Syslog>,
     followers: Vec<(Level, Sender<Record>)>,
 }
@@ -53,7 +62,7 @@ fn keeper() -> MutexGuard<'static, Option<Keeper>> {
 /// Begins with what an earlier run left. Whoever has a guard tells it, too.
 pub fn open(has_guard: bool) {
     let ring = Ring::of(load());
-    *keeper() = Some(Keeper { ring, has_guard, syslog: None, followers: Vec::new() });
+    *keeper() = Some(Keeper { ring, has_guard, node: None, syslog: None, followers: Vec::new() });
 }
 
 /// From here on notes go to syslog, too: a unix socket, or an address of UDP.
@@ -80,11 +89,63 @@ pub fn tell(note: &Note) {
     }
     if note.is_kept() {
         if keeper.has_guard {
-            tell_guard(&record);
+            let frame = message::encode(&ToGuard::Note(record.clone()));
+            let mut stdout = io::stdout().lock();
+            let _guard_is_gone = put_whole(&mut stdout, &frame);
         }
-        keeper.followers.retain(|(level, follower)| {
+        if let Some(node) = &mut keeper.node {
+            let _it_is_gone = put_whole(node, &message::encode(&record));
+        }
+        keeper.tell_followers(&record);
+    }
+}
+
+impl Keeper {
+    fn tell_followers(&mut self, record: &Record) {
+        self.followers.retain(|(level, follower)| {
             record.level > *level || follower.try_send(record.clone()).is_ok()
         });
+    }
+}
+
+/// A frame is shorter than PIPE_BUF, so that a pipe that takes any takes all of it at once.
+fn put_whole(pipe: &mut (impl io::Write + AsFd), frame: &[u8]) -> io::Result<()> {
+    let mut ready = [PollFd::new(pipe, PollFlags::OUT)];
+    let is_ready = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1);
+    if !is_ready {
+        return Ok(());
+    }
+    pipe.write_all(frame)?;
+    pipe.flush()
+}
+
+/// From here on the guard's notes go to this node, too.
+pub fn tell_node(node: ChildStdin) {
+    if let Some(keeper) = keeper().as_mut() {
+        keeper.node = Some(node);
+    }
+}
+
+/// The node takes what its guard says, for as long as there is one. The guard has told the log and
+/// syslog itself.
+pub async fn hear_guard() -> io::Result<()> {
+    let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0)?;
+    rustix::io::ioctl_fionbio(&stdin, true)?;
+    let pipe = Async::new_nonblocking(stdin)?;
+    let mut frames = Frames::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = pipe.read_with(|pipe| Ok(rustix::io::read(pipe, &mut buffer)?)).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        frames.push(&buffer[..read]);
+        while let Some(told) = frames.poll::<Record>() {
+            if let (Ok(record), Some(keeper)) = (told, keeper().as_mut()) {
+                let record = keeper.ring.adopt(record);
+                keeper.tell_followers(&record);
+            }
+        }
     }
 }
 
@@ -110,18 +171,6 @@ pub fn follow(level: Level) -> Receiver<Record> {
         keeper.followers.push((level, sender));
     }
     receiver
-}
-
-/// A frame is shorter than PIPE_BUF, so that a pipe that takes any takes all of it at once.
-fn tell_guard(record: &Record) {
-    let stdout = io::stdout();
-    let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
-    let is_ready = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1);
-    if is_ready {
-        let frame = message::encode(&ToGuard::Note(record.clone()));
-        let mut stdout = stdout.lock();
-        let _guard_is_gone = stdout.write_all(&frame).and_then(|()| stdout.flush());
-    }
 }
 
 fn path() -> PathBuf {

@@ -10,7 +10,7 @@ use smol::LocalExecutor;
 use smol::channel::{self, Receiver};
 
 use super::hands::{Exit, Hands, sleep_until};
-use super::{clock, file, guard};
+use super::{clock, file, guard, notes};
 use crate::config::Config;
 use crate::limits;
 use crate::node::{Input, Node};
@@ -31,6 +31,7 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     hands.start_signals(signals)?;
     hands.start_control(&config);
     let node = Node::new(config, me, clock::wall_nanos(), persistent);
+    executor.spawn(notes::hear_guard()).detach();
     let control = async {
         executor.run(turn_until_exit(node, &hands, &inputs)).await;
         Ok(())

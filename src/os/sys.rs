@@ -1,9 +1,14 @@
-//! The one unsafe corner: a packet socket's address, which no crate here builds safely.
+//! The one unsafe corner: a packet socket's address and a block device's order, which no crate here
+//! has safely.
 //!
-//! In: interface index, protocol. Out: an address that rustix passes to bind and sendto.
-//! Read first: packet(7), struct sockaddr_ll.
+//! In: interface index, protocol; a disk. Out: an address that rustix passes to bind and sendto.
+//! Read first: packet(7), struct sockaddr_ll; linux/fs.h, BLKRRPART.
 #![allow(unsafe_code)]
 
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::ioctl::{NoArg, ioctl};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 /// Address of an AF_PACKET socket: an interface and an Ethernet protocol.
@@ -46,4 +51,12 @@ unsafe impl SocketAddrArg for PacketAddress {
         let length = SocketAddrLen::try_from(size_of::<Self>()).expect("20 fits");
         f(std::ptr::from_ref(self).cast(), length)
     }
+}
+
+/// Lets the kernel read a disk's partition table again; no partition of it may be in use.
+pub(crate) fn read_partitions_again(disk: impl AsFd) -> io::Result<()> {
+    const BLKRRPART: rustix::ioctl::Opcode = 0x125f;
+    // SAFETY: BLKRRPART takes no argument and returns none (linux/fs.h, block/ioctl.c), so the
+    // kernel reads and writes no memory of this process.
+    unsafe { ioctl(disk, NoArg::<BLKRRPART>::new()) }.map_err(io::Error::from)
 }

@@ -54,6 +54,16 @@ impl Drop for Changed {
 /// Opens a terminal by its name under /dev and makes it the controlling one of a session of its
 /// own, so that Ctrl-C there ends what runs there and nothing else.
 pub fn open(name: &str, speed: u32) -> io::Result<OwnedFd> {
+    let file = open_to_tell(name, speed)?;
+    // Whoever leads a session already keeps it.
+    let _leads = rustix::process::setsid();
+    let _is_somebodys = rustix::process::ioctl_tiocsctty(&file);
+    rustix::io::ioctl_fionbio(&file, false)?;
+    Ok(file)
+}
+
+/// Opens a terminal that is nobody's controlling one, for lines that it may take or leave.
+pub fn open_to_tell(name: &str, speed: u32) -> io::Result<OwnedFd> {
     let path = match name.starts_with('/') {
         true => PathBuf::from(name),
         false => Path::new("/dev").join(name),
@@ -70,10 +80,6 @@ pub fn open(name: &str, speed: u32) -> io::Result<OwnedFd> {
     // A pseudo-terminal has no speed; all that matters is that a serial line gets its own.
     let _no_such_speed = settings.set_speed(speed);
     tcsetattr(&file, OptionalActions::Now, &settings)?;
-    // Whoever leads a session already keeps it.
-    let _leads = rustix::process::setsid();
-    let _is_somebodys = rustix::process::ioctl_tiocsctty(&file);
-    rustix::io::ioctl_fionbio(&file, false)?;
     Ok(file.into())
 }
 

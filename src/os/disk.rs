@@ -1,0 +1,226 @@
+//! The appliance's disk: its partitions, found by name; made ready, checked and mounted.
+//!
+//! In: the kernel's list of block devices. Out: mounted file systems. Must not: make a file system
+//! where anything but the image's own mark is; guess which of two disks is meant.
+//! Read first: image/build (who lays the disk out), `appliance::gpt`; facts/image.md 2(a) and (d).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::file::named;
+use super::sys;
+use crate::appliance::gpt;
+
+/// What image/build writes where the data partition begins.
+const NEW: &[u8] = b"tandem: data, new";
+/// Where ext4's superblock has its magic number.
+const EXT4_MAGIC_AT: u64 = 1024 + 56;
+const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
+const NAMES: [&str; 5] = ["esp", "config", "payload-a", "payload-b", "data"];
+
+/// A disk with all partitions of an appliance.
+#[derive(Debug)]
+pub(super) struct Disk {
+    device: PathBuf,
+    /// By name.
+    partitions: BTreeMap<String, PathBuf>,
+}
+
+/// What is where the data are to be.
+enum Content {
+    New,
+    FileSystem,
+    Unknown,
+}
+
+/// The disk, if the kernel has found it by now. An error if there are two.
+pub(super) fn find() -> io::Result<Option<Disk>> {
+    let mut disks: BTreeMap<PathBuf, BTreeMap<String, PathBuf>> = BTreeMap::new();
+    for entry in fs::read_dir("/sys/class/block")? {
+        let folder = fs::canonicalize(entry?.path())?;
+        let text = fs::read_to_string(folder.join("uevent")).unwrap_or_default();
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(str::to_owned)
+        };
+        let (Some(name), Some(device)) = (value("PARTNAME"), value("DEVNAME")) else { continue };
+        let Some(disk) = folder.parent().and_then(Path::file_name) else { continue };
+        let disk = Path::new("/dev").join(disk);
+        disks.entry(disk).or_default().insert(name, Path::new("/dev").join(device));
+    }
+    disks.retain(|_, partitions| NAMES.iter().all(|name| partitions.contains_key(*name)));
+    if disks.len() > 1 {
+        let names: Vec<String> = disks.keys().map(|it| it.display().to_string()).collect();
+        return Err(io::Error::other(format!(
+            "{} all hold an appliance: leave one in this machine",
+            names.join(" and ")
+        )));
+    }
+    Ok(disks.pop_first().map(|(device, partitions)| Disk { device, partitions }))
+}
+
+impl Disk {
+    #[must_use]
+    pub(super) fn device(&self) -> &Path {
+        &self.device
+    }
+
+    fn partition(&self, name: &str) -> &Path {
+        &self.partitions[name]
+    }
+
+    /// Lets the last partition take the rest of the disk; whether it did not have it yet. Before
+    /// anything is mounted.
+    pub(super) fn grow(&self) -> io::Result<bool> {
+        let mut disk = OpenOptions::new().read(true).write(true).open(&self.device)?;
+        let blocks = disk.seek(SeekFrom::End(0))? / gpt::BLOCK;
+        let mut table = vec![0; gpt::TABLE_BYTES];
+        disk.seek(SeekFrom::Start(0))?;
+        disk.read_exact(&mut table)?;
+        let writes = gpt::grow(&table, blocks).map_err(io::Error::other)?;
+        for write in &writes {
+            disk.seek(SeekFrom::Start(write.block * gpt::BLOCK))?;
+            disk.write_all(&write.bytes)?;
+            disk.sync_all()?;
+        }
+        if !writes.is_empty() {
+            sys::read_partitions_again(&disk)?;
+        }
+        Ok(!writes.is_empty())
+    }
+
+    pub(super) fn mount_config(&self, target: &str) -> io::Result<()> {
+        let options = c"umask=077,iocharset=ascii";
+        let flags = MountFlags::RDONLY | MountFlags::NOEXEC | MountFlags::NOSUID;
+        mount(self.partition("config"), target, "vfat", flags | MountFlags::NODEV, options)?;
+        Ok(())
+    }
+
+    /// The programs of this slot, to /usr.
+    pub(super) fn mount_payload(&self, slot: &str) -> io::Result<()> {
+        let name = format!("payload-{}", slot.to_lowercase());
+        let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+        let device = self
+            .partitions
+            .get(&name)
+            .ok_or_else(|| io::Error::other(format!("there is no slot {slot}")))?;
+        mount(device, "/usr", "squashfs", flags, None).map_err(|error| named(device, error.into()))
+    }
+
+    /// Makes the file system if the image's mark is there, checks it otherwise, and mounts it.
+    /// `while_waiting` is called several times a second. Returns what was done.
+    pub(super) fn mount_data(
+        &self,
+        target: &str,
+        while_waiting: &mut dyn FnMut(),
+    ) -> io::Result<&'static str> {
+        let device = self.partition("data");
+        let done = match content(device)? {
+            Content::New => {
+                // The mark goes with the last step: until then this is begun again.
+                let words = ["-q", "-F", "-L", "tandem-data", "-m", "1", "-E", "nodiscard"];
+                run(
+                    "/usr/sbin/mke2fs",
+                    &[&words, &["-t", "ext4"][..]].concat(),
+                    device,
+                    while_waiting,
+                )?;
+                "made"
+            }
+            Content::FileSystem => {
+                run("/usr/sbin/e2fsck", &["-p"], device, while_waiting)?;
+                "checked"
+            }
+            Content::Unknown => {
+                let why = "holds neither the image's mark nor a file system, and may be the only \
+                           copy of something: it is left alone";
+                return Err(named(device, io::Error::other(why)));
+            }
+        };
+        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+        mount(device, target, "ext4", flags, c"errors=remount-ro")
+            .map_err(|error| named(device, error.into()))?;
+        Ok(done)
+    }
+}
+
+fn content(device: &Path) -> io::Result<Content> {
+    let mut file = File::open(device)?;
+    let mut mark = [0; NEW.len()];
+    file.read_exact(&mut mark)?;
+    if mark == NEW {
+        return Ok(Content::New);
+    }
+    let mut magic = [0; 2];
+    file.seek(SeekFrom::Start(EXT4_MAGIC_AT))?;
+    file.read_exact(&mut magic)?;
+    Ok(if magic == EXT4_MAGIC { Content::FileSystem } else { Content::Unknown })
+}
+
+/// Runs a program on a device to its end; 0 and 1 (corrected) are well, as in fsck(8).
+fn run(
+    program: &str,
+    words: &[&str],
+    device: &Path,
+    while_waiting: &mut dyn FnMut(),
+) -> io::Result<()> {
+    let mut child = Command::new(program).args(words).arg(device).stdin(Stdio::null()).spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return match status.code() {
+                Some(0 | 1) => Ok(()),
+                _ => Err(named(device, io::Error::other(format!("{program}: {status}")))),
+            };
+        }
+        while_waiting();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+pub(super) fn unmount_at(target: &str) -> io::Result<()> {
+    Ok(unmount(target, UnmountFlags::empty())?)
+}
+
+/// What is on its way to the disk of this file system is there when it returns.
+pub(super) fn sync_at(target: &str) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(target)?)?)
+}
+
+/// Copies a folder with all in it, owned by `owner`, beside its place, and then puts it there: it
+/// is whole or it is not there.
+pub(super) fn copy_folder(from: &Path, to: &Path, owner: u32) -> io::Result<()> {
+    let beside = to.with_extension("new");
+    match fs::remove_dir_all(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    copy_into(from, &beside, owner)?;
+    let parent = to.parent().unwrap_or_else(|| Path::new("/"));
+    sync_at(&parent.to_string_lossy())?;
+    fs::rename(&beside, to)?;
+    File::open(parent)?.sync_all()
+}
+
+fn copy_into(from: &Path, to: &Path, owner: u32) -> io::Result<()> {
+    fs::create_dir(to)?;
+    std::os::unix::fs::chown(to, Some(owner), Some(owner))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let there = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_into(&entry.path(), &there, owner)?;
+        } else {
+            let mut source = File::open(entry.path())?;
+            let mut copy = File::create(&there)?;
+            io::copy(&mut source, &mut copy)?;
+            std::os::unix::fs::chown(&there, Some(owner), Some(owner))?;
+        }
+    }
+    Ok(())
+}

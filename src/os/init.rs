@@ -1,0 +1,408 @@
+//! PID 1 of the appliance: from the kernel's hand-over to the guard, and from the guard to the end.
+//!
+//! In: the board, the disk, its configuration. Out: a machine on which the guard can keep node,
+//! consoles and services. Must not: end, as the kernel would panic; wait for anything without
+//! feeding the watchdog.
+//! Read first: `appliance`, `disk`, `service`; facts/image.md 5, "Init duties in order".
+//!
+//! ```text
+//!  mounts -> log to the kernel's ring -> modules -> watchdog -> settings -> disk -> configuration
+//!  -> name, cards, addresses -> payload -> data -> files of the services -> guard -> the end
+//! ```
+
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot, sethostname};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use super::children::{Children, Spec};
+use super::disk::{self, Disk};
+use super::file::{self, named};
+use super::guard::{self, End, Household};
+use super::watchdog::Watchdog;
+use super::{cards, clock, notes, service, terminal};
+use crate::appliance::board::{self, Board, Identity};
+use crate::appliance::{kernel, services};
+use crate::config::Config;
+use crate::console::message::RELEASE;
+use crate::wire::HostId;
+
+const CONFIG: &str = "/etc/tandem/tandem.toml";
+/// A disk on a slow bus is found within this.
+const DISK_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two reminders of what keeps the machine from serving.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// What is mounted before anything is known: source, target, kind, options.
+const MOUNTS: [(&str, &str, &str, &str); 8] = [
+    ("proc", "/proc", "proc", ""),
+    ("sysfs", "/sys", "sysfs", ""),
+    ("devtmpfs", "/dev", "devtmpfs", "mode=0755"),
+    ("devpts", "/dev/pts", "devpts", "mode=0620,ptmxmode=0666"),
+    ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
+    ("tmpfs", "/run", "tmpfs", "mode=0755,size=16m"),
+    ("tmpfs", "/tmp", "tmpfs", "mode=1777,size=16m"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", ""),
+];
+/// Folders of the data partition: who owns them, and their mode.
+const FOLDERS: [(&str, u32, u32); 4] = [
+    ("/data/tandem", 0, 0o700),
+    ("/data/tmp", 0, 0o1777),
+    ("/data/php", services::WWW_ID, 0o700),
+    ("/run/mysqld", services::MYSQL_ID, 0o755),
+];
+
+/// Runs the machine; returns never.
+pub fn run() -> ! {
+    let mut boot = Boot { watchdog: None, line: None, board: None };
+    let end = match boot.serve() {
+        Ok(end) => end,
+        Err(why) => boot.stranded(&why),
+    };
+    boot.end(end)
+}
+
+struct Boot {
+    watchdog: Option<Watchdog>,
+    /// The first terminal, on which the boot is told; none before it is known.
+    line: Option<OwnedFd>,
+    board: Option<Board>,
+}
+
+/// What a step says when it does not go.
+fn step<T>(what: &str, done: io::Result<T>) -> Result<T, String> {
+    done.map_err(|error| format!("{what}: {error}"))
+}
+
+impl Boot {
+    fn serve(&mut self) -> Result<End, String> {
+        step("first mounts", first_mounts())?;
+        step("the kernel's log", log_to_kernel())?;
+        let signals = step("signals", guard::block_signals())?;
+        drop(signals);
+        let _older_kernel = reboot(RebootCommand::CadOff);
+        let text = step("board.toml", fs::read_to_string("/etc/tandem/board.toml"))?;
+        let board = board::parse(&text).map_err(|why| format!("board.toml: {why}"))?;
+        self.board = Some(board.clone());
+        set_clock_floor();
+        self.open_line(&board);
+        self.say(format_args!("tandem {RELEASE}, slot {}, {}", slot(), uptime()));
+        self.load_modules(&board)?;
+        // Of a terminal whose driver is a module.
+        self.open_line(&board);
+        for setting in kernel::SETTINGS {
+            let path = Path::new("/proc/sys").join(setting.name);
+            if let Err(error) = fs::write(&path, setting.value) {
+                self.say(format_args!("{}: {error}", path.display()));
+            }
+        }
+        let disk = self.find_disk()?;
+        let (config, me, identity) = self.configure(&disk)?;
+        let host = config.host(me).name.clone();
+        step("host name", sethostname(host.as_bytes()).map_err(io::Error::from))?;
+        step("/etc/hosts", fs::write("/etc/hosts", hosts(&config)))?;
+        cards::set_up(&config, me, &board, &identity)?;
+        step("payload", disk.mount_payload(&slot()))?;
+        self.prepare_data(&disk)?;
+        disk::unmount_at("/config").or_else(|error| step("/config", Err(error)))?;
+        let facts = step("services", service::facts(&config, me))?;
+        step("files of the services", write_files(&facts))?;
+        self.say(format_args!("{host}, {}", uptime()));
+        notes::open(false);
+        if let Some(place) = &config.console.syslog {
+            notes::send_to(place, &host);
+        }
+        self.guard(&config, &host, &facts)
+    }
+
+    fn guard(
+        &mut self,
+        config: &Config,
+        host: &str,
+        facts: &services::Facts,
+    ) -> Result<End, String> {
+        let board = self.board.as_ref().ok_or("no board")?;
+        let console = crate::console::Config {
+            tty: board.tty.clone(),
+            speed: board.speed,
+            ..config.console.clone()
+        };
+        let (node, consoles) = guard::commands(CONFIG, host, &console);
+        let spec = |service: services::Service| Spec {
+            name: service.name.to_owned(),
+            arguments: guard::words(&[
+                "run",
+                "--config",
+                CONFIG,
+                "--host",
+                host,
+                "--as-service",
+                service.name,
+            ]),
+            policy: service.policy,
+            is_service: true,
+        };
+        let services = services::all(facts).into_iter().map(spec).collect();
+        let mut household = Household {
+            consoles: Children::new(consoles),
+            services: Children::new(services),
+            watchdog: self.watchdog.take(),
+        };
+        // Consoles talk on the line from here on.
+        self.line = None;
+        let ended = step("guard", guard::run(&node, &mut household));
+        self.watchdog = household.watchdog.take();
+        ended
+    }
+
+    /// On the first terminal and in the kernel's log.
+    fn say(&mut self, what: impl Display) {
+        log::info!("boot: {what}");
+        if let Some(line) = &self.line {
+            // A terminal that does not take it now goes without.
+            let _full = rustix::io::write(line, format!("{what}\r\n").as_bytes());
+        }
+    }
+
+    fn open_line(&mut self, board: &Board) {
+        if self.line.is_none() {
+            self.line =
+                board.tty.first().and_then(|tty| terminal::open_to_tell(tty, board.speed).ok());
+        }
+    }
+
+    /// Loads every module of the image; the watchdogs' are tried one after the other.
+    fn load_modules(&mut self, board: &Board) -> Result<(), String> {
+        let order = step("modules", fs::read_to_string("/modules/order"))?;
+        let is_watchdog = |file: &str| {
+            let name = file.trim_end_matches(".ko");
+            board.watchdog.iter().any(|it| it.split(' ').next() == Some(name))
+        };
+        for name in order.lines().filter(|name| !is_watchdog(name)) {
+            if let Err(error) = load(name, "") {
+                self.say(format_args!("module {name}: {error}"));
+            }
+        }
+        for module in &board.watchdog {
+            let (name, parameters) = module.split_once(' ').unwrap_or((module, ""));
+            // Hardware that is not there is the usual case.
+            let _none_here = load(&format!("{name}.ko"), parameters);
+            match Watchdog::open() {
+                Ok(Some(watchdog)) => {
+                    self.watchdog = Some(watchdog);
+                    log::info!("boot: watchdog {module}");
+                    self.feed();
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(error) => self.say(format_args!("watchdog {name}: {error}")),
+            }
+        }
+        self.say("no watchdog: a machine that hangs stays so");
+        Ok(())
+    }
+
+    fn feed(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed(clock::now());
+        }
+    }
+
+    /// Waits for `limit` at most until `look` finds something.
+    fn wait_for<T>(
+        &mut self,
+        limit: Duration,
+        mut look: impl FnMut() -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        let until = clock::now() + limit;
+        loop {
+            if let Some(found) = look()? {
+                return Ok(Some(found));
+            }
+            if clock::now() >= until {
+                return Ok(None);
+            }
+            self.feed();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn find_disk(&mut self) -> Result<Disk, String> {
+        let found = step("disk", self.wait_for(DISK_PATIENCE, disk::find))?;
+        let disk = found.ok_or("no disk with the partitions of an appliance was found")?;
+        let device = disk.device().display().to_string();
+        match disk.grow() {
+            Ok(true) => {
+                self.say(format_args!("{device}: the data partition takes the rest of the disk"))
+            }
+            Ok(false) => {}
+            // It serves with what it has.
+            Err(error) => self.say(format_args!("{device}: {error}")),
+        }
+        Ok(disk)
+    }
+
+    /// Takes the configuration from its partition; the partition stays mounted for its files.
+    fn configure(&mut self, disk: &Disk) -> Result<(Config, HostId, Identity), String> {
+        step("the configuration partition", disk.mount_config("/config"))?;
+        let read = |name: &str| {
+            fs::read_to_string(Path::new("/config").join(name))
+                .map_err(|error| format!("{name} in the configuration partition: {error}"))
+        };
+        let identity =
+            Identity::parse(&read("host.toml")?).map_err(|why| format!("host.toml: {why}"))?;
+        let text = read("tandem.toml")?;
+        step(CONFIG, fs::write(CONFIG, text))?;
+        step(CONFIG, fs::set_permissions(CONFIG, fs::Permissions::from_mode(0o600)))?;
+        let config = file::load_config(CONFIG)?;
+        let me = config.find_host(&identity.host).map_err(|error| format!("host.toml: {error}"))?;
+        Ok((config, me, identity))
+    }
+
+    fn prepare_data(&mut self, disk: &Disk) -> Result<(), String> {
+        let mut watchdog = self.watchdog.take();
+        let mut feed = || {
+            if let Some(watchdog) = &mut watchdog {
+                watchdog.feed(clock::now());
+            }
+        };
+        let done = disk.mount_data("/data", &mut feed);
+        self.watchdog = watchdog;
+        let done = step("data", done)?;
+        self.say(format_args!("data partition {done}, {}", uptime()));
+        let made = FOLDERS.iter().try_for_each(|(path, owner, mode)| {
+            fs::create_dir_all(path)?;
+            chown(path, Some(*owner), Some(*owner))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode))
+        });
+        step("data", made)?;
+        step(file::STATE_DIR, symlink("/data/tandem", file::STATE_DIR))?;
+        fs::create_dir_all("/var/www")
+            .and_then(|()| symlink("/data/www", "/var/www/html"))
+            .or_else(|error| step("/var/www/html", Err(error)))?;
+        let (site, place) = (Path::new("/config/www"), Path::new("/data/www"));
+        match (site.is_dir(), place.exists()) {
+            (true, false) => {
+                step("www", disk::copy_folder(site, place, services::WWW_ID))?;
+                self.say("www: copied from the configuration partition");
+            }
+            (false, false) => step("www", fs::create_dir(place))?,
+            (true | false, true) => {}
+        }
+        Ok(())
+    }
+
+    /// Something keeps this machine from serving: it says what, and waits for somebody.
+    fn stranded(&mut self, why: &str) -> End {
+        loop {
+            self.say(format_args!("\r\nthis machine does not serve: {why}"));
+            let until = clock::now() + REMINDER;
+            while clock::now() < until {
+                self.feed();
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// All services have ended: the disk is left in order.
+    fn end(&mut self, end: End) -> ! {
+        rustix::fs::sync();
+        for target in ["/data", "/usr"] {
+            if let Err(error) = disk::unmount_at(target) {
+                self.say(format_args!("{target}: {error}"));
+            }
+        }
+        rustix::fs::sync();
+        let command = match end {
+            End::PowerOff => RebootCommand::PowerOff,
+            End::Asked | End::Reboot => RebootCommand::Restart,
+        };
+        loop {
+            let error = reboot(command);
+            self.say(format_args!("reboot: {error:?}"));
+            // The watchdog is not fed any more.
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    }
+}
+
+fn first_mounts() -> io::Result<()> {
+    for (source, target, kind, options) in MOUNTS {
+        fs::create_dir_all(target)?;
+        let options = std::ffi::CString::new(options)?;
+        match mount(source, target, kind, MountFlags::NOSUID, options.as_c_str()) {
+            // The kernel may have mounted its devices itself.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => return Err(named(Path::new(target), error.into())),
+        }
+    }
+    let controllers = Path::new("/sys/fs/cgroup/cgroup.subtree_control");
+    for name in ["+memory", "+pids", "+cpu"] {
+        let _kernel_without_it = fs::write(controllers, name);
+    }
+    Ok(())
+}
+
+/// Standard output and error of this process and of its children: a line is a record there.
+fn log_to_kernel() -> io::Result<()> {
+    let ring = OpenOptions::new().write(true).open("/dev/kmsg")?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stdout(&ring)?;
+    rustix::stdio::dup2_stderr(&ring)?;
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format(|out, record| writeln!(out, "tandem: {}", record.args()))
+        .init();
+    Ok(())
+}
+
+/// A clock without a battery begins where the image was built: certificates were valid then.
+fn set_clock_floor() {
+    let text = fs::read_to_string("/etc/tandem/image.toml").unwrap_or_default();
+    let built = text.lines().find_map(|line| line.strip_prefix("built = ")?.parse().ok());
+    if let Some(built) = built.filter(|&built| clock_gettime(ClockId::Realtime).tv_sec < built) {
+        let _refused = clock_settime(ClockId::Realtime, Timespec { tv_sec: built, tv_nsec: 0 });
+    }
+}
+
+fn load(name: &str, parameters: &str) -> io::Result<()> {
+    let module = File::open(Path::new("/modules").join(name))?;
+    let parameters = std::ffi::CString::new(parameters)?;
+    match finit_module(&module, &parameters, 0) {
+        // Built in or loaded already; hardware that is not there.
+        Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NODEV) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The slot that the boot loader started.
+fn slot() -> String {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let slot = line.split_whitespace().find_map(|word| word.strip_prefix("tandem.slot="));
+    slot.unwrap_or("A").to_owned()
+}
+
+fn uptime() -> String {
+    let up = Duration::from_nanos(clock::now().as_nanos());
+    format!("{}.{:02} s after the kernel", up.as_secs(), up.subsec_millis() / 10)
+}
+
+fn hosts(config: &Config) -> String {
+    let line = |id| {
+        let host = config.host(id);
+        format!("{} {}\n", host.inside_address(), host.name)
+    };
+    HostId::ALL.into_iter().map(line).fold("127.0.0.1 localhost\n".to_owned(), |all, it| all + &it)
+}
+
+fn write_files(facts: &services::Facts) -> io::Result<()> {
+    fs::write(services::DATABASE_CONFIG, services::database_config(facts))?;
+    fs::write(services::PHP_CONFIG, services::php_config(facts))?;
+    fs::write(services::PHP_INI, services::php_ini())
+}
