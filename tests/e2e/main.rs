@@ -11,6 +11,7 @@ mod foreign;
 mod host;
 mod line;
 mod load;
+mod machine;
 mod mixed;
 mod pair;
 mod php;
@@ -21,6 +22,7 @@ mod world;
 mod writers;
 
 mod addresses;
+mod appliance;
 mod console;
 mod durability;
 mod errant;

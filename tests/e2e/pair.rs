@@ -42,7 +42,7 @@ const SERVERS: [Identity; 2] = [
         inside: "192.168.3.101/24",
     },
 ];
-const CLIENT: Identity =
+pub const CLIENT: Identity =
     Identity { name: "client", number: 9, outside: "10.96.153.1/24", inside: "192.168.3.1/24" };
 const NAMES: &str = "127.0.0.1 localhost\n192.168.3.100 server1\n192.168.3.101 server2\n";
 /// Both hosts, their databases and tandem together.

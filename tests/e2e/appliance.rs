@@ -1,0 +1,159 @@
+//! The appliance: two machines from one disk image do what the pair of hosts does.
+//!
+//! Read first: `machine`; image/build. Everything is emulated on two cores, so the limits are five
+//! times what a quiet machine measures, and the figures are printed.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::check;
+use crate::figures::{lost, seconds};
+use crate::host::{Host, inside};
+use crate::load::{self, Kind, Load, Rates, Record};
+use crate::machine::{self, Firmware, Machine};
+use crate::pair::{CLIENT, EXAMPLE, OUTSIDE_VIP, binary};
+use crate::php::static_text;
+use crate::world::{Outcome, World, wait_until};
+
+const NAMES: [&str; 2] = ["server1", "server2"];
+const FILES: [(&str, &str); 4] = [
+    ("install.php", include_str!("app/install.php")),
+    ("read.php", include_str!("app/read.php")),
+    ("rows.php", include_str!("app/rows.php")),
+    ("write.php", include_str!("app/write.php")),
+];
+/// What two emulated machines carry beside themselves.
+const RATES: Rates = Rates { statics: 2, reads: 2, writes: 4 };
+/// From power-on to a page that reads the database, first boot included: 15 s on a quiet machine.
+const SERVICE_LIMIT: Duration = Duration::from_secs(75);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn two_machines_from_one_image_fail_over_and_hand_back() {
+    let image = machine::image(&binary()).unwrap_or_else(|why| panic!("{why}"));
+    let world = World::new().unwrap_or_else(|why| panic!("{why}"));
+    let mut client = Host::new(&world, CLIENT).expect("a client");
+    client.boot(&world).expect("a client that runs");
+    let firmwares = [Firmware::Bios, Firmware::Uefi];
+    let mut machines: Vec<Machine> = Vec::new();
+    for (place, name) in NAMES.into_iter().enumerate() {
+        let number = u8::try_from(place + 1).expect("two of them");
+        let machine = Machine::new(&world, name, number, &image, firmwares[place]);
+        machines.push(machine.unwrap_or_else(|why| panic!("{why}")));
+    }
+    let mut stage = Stage { machines, client };
+    if let Err(why) = stage.play() {
+        let logs: String = stage.machines.iter().map(|it| it.log(60)).collect();
+        panic!("{why}\n{logs}");
+    }
+}
+
+struct Stage {
+    machines: Vec<Machine>,
+    client: Host,
+}
+
+impl Stage {
+    fn play(&mut self) -> Outcome<()> {
+        for machine in &self.machines {
+            machine.put("host.toml", format!("host = \"{}\"\n", machine.name).as_bytes())?;
+            machine.put("tandem.toml", EXAMPLE.as_bytes())?;
+            machine.put("www/static.txt", static_text().as_bytes())?;
+            for (name, content) in FILES {
+                machine.put(&format!("www/{name}"), content.as_bytes())?;
+            }
+        }
+        let at = self.machines[0].power_on()?;
+        self.machines[1].power_on()?;
+        let first = self.machines[0].wait_for("after the kernel", SERVICE_LIMIT);
+        first.map(drop)?;
+        println!("power-on to PID 1: {} s", seconds(at.elapsed()));
+        self.page("/install.php", "installed", SERVICE_LIMIT)?;
+        self.page("/read.php", "rows 0", ANSWER_LIMIT)?;
+        println!("power-on to the first page with the database: {} s", seconds(at.elapsed()));
+        self.is_in_role(0, "active")?;
+        self.is_in_role(1, "standby")?;
+        self.is_durable(0)?;
+        let load = Load::start(&self.client, OUTSIDE_VIP, RATES, &static_text(), 1)?;
+        let (began, story) = (Instant::now(), self.fail_over_and_back(&load));
+        let records = load.finish()?;
+        story?;
+        let rows = self.get("/rows.php", ANSWER_LIMIT)?;
+        let rows: BTreeSet<u64> = rows.lines().filter_map(|line| line.parse().ok()).collect();
+        let lost = lost(&records, began, Instant::now(), &rows);
+        let good = records.iter().filter(|it| it.is_good()).count();
+        println!(
+            "{good} of {} requests were good, {} acknowledged writes lost",
+            records.len(),
+            lost.len()
+        );
+        check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+    }
+
+    fn fail_over_and_back(&mut self, load: &Load) -> Outcome<()> {
+        let is_written = |since| load.has_good(Kind::Write, since);
+        wait_until("writes flow", ANSWER_LIMIT, || {
+            is_written(Instant::now() - Duration::from_secs(1))
+        })?;
+
+        let at = self.machines[0].power_off()?;
+        let taken = wait_until("server2 takes writes", FAILOVER_LIMIT, || is_written(at))?;
+        println!("server1's power is cut: a write again after {} s", seconds(taken));
+        self.is_in_role(1, "active")?;
+
+        let at = self.machines[0].power_on()?;
+        self.is_in_role(0, "standby")?;
+        println!("server1 is back, a replica after {} s", seconds(at.elapsed()));
+        self.is_in_role(1, "active")?;
+        self.is_durable(1)?;
+
+        let at = Instant::now();
+        self.machines[0].types("switchover\r")?;
+        self.machines[0].wait_for("[y/N] ", ANSWER_LIMIT)?;
+        self.machines[0].types("y\r")?;
+        self.machines[0].wait_for("server1 active> ", FAILOVER_LIMIT)?;
+        self.is_in_role(1, "standby")?;
+        println!("switchover typed on server1's line: {} s", seconds(at.elapsed()));
+        wait_until("writes flow", ANSWER_LIMIT, || is_written(at))?;
+        let failed: Vec<Record> =
+            load.records().into_iter().filter(|it| it.start >= at && !it.is_good()).collect();
+        check(failed.is_empty(), || format!("failed in the switchover: {failed:?}"))
+    }
+
+    /// Asks the line what the host does until it does this.
+    fn is_in_role(&mut self, number: usize, role: &str) -> Outcome<()> {
+        let machine = &mut self.machines[number];
+        let words = format!("{} {role}> ", machine.name);
+        wait_until(&words, SERVICE_LIMIT, || {
+            machine.types("\r").is_ok() && machine.wait_for(&words, Duration::from_secs(2)).is_ok()
+        })
+        .map(drop)
+    }
+
+    /// What is acknowledged from here on is on both hosts.
+    fn is_durable(&mut self, number: usize) -> Outcome<()> {
+        let machine = &mut self.machines[number];
+        wait_until("writes are on both hosts", SERVICE_LIMIT, || {
+            machine.types("db\r").is_ok()
+                && machine.wait_for("by both hosts", Duration::from_secs(3)).is_ok()
+        })
+        .map(drop)
+    }
+
+    fn get(&self, path: &str, limit: Duration) -> Outcome<String> {
+        let target = SocketAddr::from((OUTSIDE_VIP, 80));
+        inside(&self.client.network()?, || load::get(target, path, Instant::now() + limit))?
+    }
+
+    /// Asks for a page until it begins with these words.
+    fn page(&self, path: &str, words: &str, limit: Duration) -> Outcome<()> {
+        let mut last = String::new();
+        let waited = wait_until(&format!("{path} says {words}"), limit, || {
+            last = self.get(path, Duration::from_secs(5)).unwrap_or_else(|why| why);
+            last.starts_with(words)
+        });
+        waited.map(drop).map_err(|why| format!("{why}; {last}"))
+    }
+}
