@@ -159,9 +159,8 @@ impl Machine {
             let (id, port) = (link.switch(), port(self.name, link));
             let tap = format!("tap,id={id},ifname={port},script=no,downscript=no");
             let (slot, number, place) = (3 + link.index(), self.number, link.index());
-            let card = format!(
-                "virtio-net-pci,netdev={id},addr={slot},romfile=,mac=52:54:00:00:{number:02x}:{place:02x}"
-            );
+            let mac = format!("52:54:00:00:{number:02x}:{place:02x}");
+            let card = format!("virtio-net-pci,netdev={id},addr={slot},romfile=,mac={mac}");
             command.args(["-netdev", &tap, "-device", &card]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
