@@ -6,6 +6,7 @@
 //! machine), `services` (what runs), facts/image.md.
 
 pub mod board;
+pub mod draft;
 pub mod gpt;
 pub mod kernel;
 pub mod services;

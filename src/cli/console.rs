@@ -22,9 +22,9 @@ use crate::console::editor::{Editor, Event};
 use crate::console::message::{Level, RELEASE, Request};
 use crate::console::note::SERVICE_SAYS;
 use crate::console::render;
-use crate::console::verbs::{self, Group, VERBS};
+use crate::console::verbs::{self, Group, VERBS, Verb};
 use crate::crypt::Hash;
-use crate::os::{clock, control, terminal};
+use crate::os::{clock, control, init, terminal};
 use crate::time::Instant;
 
 struct Arguments {
@@ -165,13 +165,14 @@ impl<'a> Console<'a> {
             match words.as_slice() {
                 [] => {}
                 ["exit" | "quit" | "logout"] => return Ok(()),
-                ["help"] => put(&returned(&verbs::overview(true)))?,
+                ["help"] => put(&returned(&verbs::console_overview(init::is_appliance())))?,
                 [name, ..] => match verbs::find(name).map(|verb| verb.group) {
-                    Some(Group::Look | Group::Act) => {
+                    Some(group) if group.is_of_console(init::is_appliance()) => {
                         self.raw = None;
                         perform(&words, self.place)?;
                     }
-                    Some(Group::Shell | Group::Utility) => {
+                    Some(Group::Machine) => put(b"that one is for an appliance\r\n")?,
+                    Some(Group::Look | Group::Act | Group::Shell | Group::Utility) => {
                         put(b"that one is for a shell\r\n")?;
                     }
                     None => {
@@ -304,8 +305,9 @@ fn prompt() -> String {
 
 /// The words that may stand where the cursor is.
 fn words(before: &str) -> Vec<&'static str> {
-    let is_of_console = |group| matches!(group, Group::Look | Group::Act);
-    let names = || VERBS.iter().filter(|verb| is_of_console(verb.group)).map(|verb| verb.name);
+    let is_appliance = init::is_appliance();
+    let is_here = move |verb: &&Verb| verb.group.is_of_console(is_appliance);
+    let names = move || VERBS.iter().filter(is_here).map(|verb| verb.name);
     match before.trim_start().split_once(' ') {
         None => names().collect(),
         Some(("help", _)) => names().collect(),

@@ -9,6 +9,7 @@ mod check;
 mod connection;
 mod console;
 mod discover;
+mod edit;
 mod encrypt;
 mod hash;
 mod look;
@@ -18,6 +19,7 @@ mod mysqlrplcheck;
 mod mysqlrplshow;
 mod options;
 mod rejoin;
+mod rescue;
 mod run;
 mod say;
 mod servers;
@@ -30,7 +32,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE};
-use crate::console::message::{RELEASE, Request};
+use crate::console::message::{Power, RELEASE, Request};
 use crate::console::verbs::{self, Group};
 use crate::os::{file, init, serve_sql, serve_web, terminal};
 use crate::wire::HostId;
@@ -65,7 +67,10 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         put(&verb.help());
         return ExitCode::SUCCESS;
     }
-    if verbs::find(name).is_some_and(|verb| verb.group == Group::Act) {
+    if name == "edit" {
+        return edit::run(&rest);
+    }
+    if verbs::find(name).is_some_and(|it| matches!(it.group, Group::Act | Group::Machine)) {
         let is_sure = act::take_yes(&mut rest);
         return acting(name, &rest, is_sure);
     }
@@ -74,6 +79,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     }
     match name {
         "run" => run::run(&rest),
+        "rescue" if init::is_appliance() => rescue::run(&rest),
         "status" => status::run(&rest),
         "log" => look::log(&rest),
         "config" => look::config(&rest),
@@ -110,7 +116,7 @@ fn tell(name: &str) -> ExitCode {
 
 fn help(arguments: &[String]) -> ExitCode {
     match arguments {
-        [] => put(&verbs::overview(false)),
+        [] => put(&verbs::overview()),
         [name] => match verbs::find(name) {
             Some(verb) => put(&verb.help()),
             None => return usage(&format!("there is no verb {name}")),
@@ -143,6 +149,8 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
         ("reseed", []) => Request::Reseed,
         ("reload", []) => Request::Reload,
+        ("reboot", []) => Request::Power(Power::Reboot),
+        ("shutdown", []) => Request::Power(Power::Off),
         (_, _) => return wrong(name, "takes no arguments"),
     };
     act::act(&request, is_sure)
@@ -162,7 +170,7 @@ fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
 
 /// There is no such verb.
 fn usage(what: &str) -> ExitCode {
-    eprintln!("tandem: {what}\n\n{}", verbs::overview(false));
+    eprintln!("tandem: {what}\n\n{}", verbs::overview());
     ExitCode::from(2)
 }
 

@@ -110,6 +110,14 @@ impl Editor {
         self.show_again(out);
     }
 
+    /// The same with a line that is there already, to be changed.
+    pub fn begin_with(&mut self, prompt: &str, text: &str, out: &mut Vec<u8>) {
+        self.begin(prompt, false, out);
+        self.line = text.bytes().take(LINE_BYTES_MAX).collect();
+        self.cursor = self.line.len();
+        self.show(out);
+    }
+
     /// Prints lines in between: the prompt, or a new one, and what was typed stand below them
     /// afterwards.
     pub fn interject(&mut self, text: &[u8], prompt: Option<&str>, out: &mut Vec<u8>) {

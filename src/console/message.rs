@@ -57,6 +57,15 @@ pub enum Request {
         tty: String,
         is_in: bool,
     },
+    /// How an appliance is to end, once it has left the pair.
+    Power(Power),
+}
+
+/// What becomes of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Power {
+    Reboot,
+    Off,
 }
 
 /// How bad a note is (syslog(3): err, warning, info).
@@ -95,7 +104,7 @@ impl Request {
             Self::Status | Self::Log { .. } | Self::Config | Self::Trace { .. } => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
             Self::Hold(_) | Self::Maintenance(_) | Self::Reload | Self::PhpDrain { .. } => true,
-            Self::ConsoleLogin { .. } => true,
+            Self::ConsoleLogin { .. } | Self::Power(_) => true,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! In: a request, the status. Out: a few sentences. Must not: decide whether it may (the node does,
 //! and says why not).
 
-use super::message::Request;
+use super::message::{Power, Request};
 use super::render::{fold, transactions};
 use super::status::Status;
 use crate::wire::Role;
@@ -29,6 +29,7 @@ pub fn preview(request: &Request, status: &Status) -> Option<Vec<String>> {
              itself in the end and has to be started again, which its init system does.",
             status.host, status.peer.name
         ),
+        Request::Power(power) => machine_ends(*power, status),
         Request::Status
         | Request::Rejoin
         | Request::Hold(false)
@@ -90,6 +91,26 @@ fn maintenance(status: &Status) -> String {
             format!("{takes_none}: if {} dies meanwhile, nobody serves.", status.peer.name)
         }
     }
+}
+
+fn machine_ends(power: Power, status: &Status) -> String {
+    let (host, peer) = (&status.host, &status.peer.name);
+    let first = match (status.role, status.peer.role) {
+        (Role::Active | Role::Demoting, Some(Role::Standby)) => {
+            format!("{peer} takes over, losing nothing")
+        }
+        (Role::Active | Role::Demoting, _) => {
+            format!("{peer} CANNOT TAKE OVER: nobody serves meanwhile")
+        }
+        (Role::Joining | Role::Refused | Role::Standby | Role::Promoting, _) => {
+            format!("{host} does not serve, so that nothing moves")
+        }
+    };
+    let then = match power {
+        Power::Reboot => "boots again and comes back as a replica",
+        Power::Off => "switches itself off",
+    };
+    format!("{first}; then the services of {host} end, and it {then}.")
 }
 
 fn all_vips(status: &Status) -> String {

@@ -40,6 +40,8 @@ pub enum Group {
     Look,
     /// Root only.
     Act,
+    /// Root only, and only where the whole machine is tandem's.
+    Machine,
     /// Programs to start and tools beside the daemon: on a shell, not on the console.
     Shell,
     /// Of mysql-utilities.
@@ -47,14 +49,25 @@ pub enum Group {
 }
 
 impl Group {
-    const ALL: [Self; 4] = [Self::Look, Self::Act, Self::Shell, Self::Utility];
+    const ALL: [Self; 5] = [Self::Look, Self::Act, Self::Machine, Self::Shell, Self::Utility];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Look => "Looking (root, and the group of the socket)",
             Self::Act => "Acting (root)",
+            Self::Machine => "Of an appliance (root)",
             Self::Shell => "On a shell",
             Self::Utility => "Of mysql-utilities, also by links of these names",
+        }
+    }
+
+    /// Whether a console has it.
+    #[must_use]
+    pub const fn is_of_console(self, is_appliance: bool) -> bool {
+        match self {
+            Self::Look | Self::Act => true,
+            Self::Machine => is_appliance,
+            Self::Shell | Self::Utility => false,
         }
     }
 }
@@ -186,6 +199,25 @@ pub const VERBS: &[Verb] = &[
         options: &[],
     },
     Verb {
+        name: "edit", arguments: "[FILE]", group: Group::Machine,
+        summary: "changes the configuration, line by line",
+        about: "FILE is tandem.toml, or host.toml. Nothing is written that is not right.",
+        options: &[word("tandem.toml", "the same on both hosts"),
+            word("host.toml", "which of the two this is")],
+    },
+    Verb {
+        name: "reboot", arguments: "[--yes]", group: Group::Machine,
+        summary: "leaves the pair and boots again",
+        about: "The other host takes over first, if this one serves and the other one can.",
+        options: &[YES],
+    },
+    Verb {
+        name: "shutdown", arguments: "[--yes]", group: Group::Machine,
+        summary: "leaves the pair and switches the machine off",
+        about: "The other host takes over first, if this one serves and the other one can.",
+        options: &[YES],
+    },
+    Verb {
         name: "run", arguments: "[--config FILE] [--host NAME]", group: Group::Shell,
         summary: "the daemon, in the foreground",
         about: "RUST_LOG chooses what it writes to standard error, as env_logger reads it: \
@@ -260,9 +292,19 @@ pub fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|verb| verb.name == name)
 }
 
-/// All verbs, by group: `tandem help`. The console leaves out what is a shell's.
+/// All verbs, by group: `tandem help`.
 #[must_use]
-pub fn overview(is_console: bool) -> String {
+pub fn overview() -> String {
+    told(false, |_| true)
+}
+
+/// Those of the console.
+#[must_use]
+pub fn console_overview(is_appliance: bool) -> String {
+    told(true, |group| group.is_of_console(is_appliance))
+}
+
+fn told(is_console: bool, has: impl Fn(Group) -> bool) -> String {
     let mut text = String::new();
     let mut line = |line: &str| {
         let _infallible = writeln!(text, "{line}");
@@ -272,7 +314,7 @@ pub fn overview(is_console: bool) -> String {
         line("usage: tandem VERB [ARGUMENTS]");
     }
     for group in Group::ALL {
-        if is_console && matches!(group, Group::Shell | Group::Utility) {
+        if !has(group) {
             continue;
         }
         line(&format!("\n{}:\n", group.title()));
@@ -319,13 +361,14 @@ mod tests {
     #[test]
     fn help_fits_on_80_columns_and_the_consoles_on_24_lines() {
         for text in
-            [overview(false), overview(true)].into_iter().chain(VERBS.iter().map(Verb::help))
+            [overview(), console_overview(true)].into_iter().chain(VERBS.iter().map(Verb::help))
         {
             for line in text.lines() {
                 assert!(line.len() <= 79, "{line}");
             }
         }
-        assert!(overview(true).lines().count() <= 30, "{}", overview(true));
+        let console = console_overview(false);
+        assert!(console.lines().count() <= 30, "{console}");
     }
 
     #[test]

@@ -204,7 +204,10 @@ impl Node {
             Request::PhpDrain { host, is_on } => self.ask_php_drain(now, client, host, *is_on),
             Request::Trace { seconds, kinds } => self.begin_trace(now, client, *seconds, *kinds),
             // The hands have what is asked for, and answer themselves.
-            Request::Log { .. } | Request::Config | Request::ConsoleLogin { .. } => {}
+            Request::Log { .. }
+            | Request::Config
+            | Request::ConsoleLogin { .. }
+            | Request::Power(_) => {}
             Request::Reload => self.outputs.push_back(Output::Reload { client }),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);

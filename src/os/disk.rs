@@ -21,11 +21,13 @@ const NEW: &[u8] = b"tandem: data, new";
 /// Where ext4's superblock has its magic number.
 const EXT4_MAGIC_AT: u64 = 1024 + 56;
 const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
+/// Where the configuration's partition is mounted while somebody reads or writes it.
+pub const CONFIG: &str = "/config";
 const NAMES: [&str; 5] = ["esp", "config", "payload-a", "payload-b", "data"];
 
 /// A disk with all partitions of an appliance.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     device: PathBuf,
     /// By name.
     partitions: BTreeMap<String, PathBuf>,
@@ -39,7 +41,7 @@ enum Content {
 }
 
 /// The disk, if the kernel has found it by now. An error if there are two.
-pub(super) fn find() -> io::Result<Option<Disk>> {
+pub fn find() -> io::Result<Option<Disk>> {
     let mut disks: BTreeMap<PathBuf, BTreeMap<String, PathBuf>> = BTreeMap::new();
     for entry in fs::read_dir("/sys/class/block")? {
         let folder = fs::canonicalize(entry?.path())?;
@@ -95,11 +97,46 @@ impl Disk {
         Ok(!writes.is_empty())
     }
 
-    pub(super) fn mount_config(&self, target: &str) -> io::Result<()> {
+    /// The configuration's partition, to /config.
+    pub(super) fn mount_config(&self) -> io::Result<()> {
+        self.mount_config_with(CONFIG, MountFlags::RDONLY)
+    }
+
+    fn mount_config_with(&self, target: &str, access: MountFlags) -> io::Result<()> {
         let options = c"umask=077,iocharset=ascii";
-        let flags = MountFlags::RDONLY | MountFlags::NOEXEC | MountFlags::NOSUID;
-        mount(self.partition("config"), target, "vfat", flags | MountFlags::NODEV, options)?;
+        let flags = access | MountFlags::NOEXEC | MountFlags::NOSUID | MountFlags::NODEV;
+        mount(self.partition("config"), target, "vfat", flags, options)?;
         Ok(())
+    }
+
+    /// Reads a file of the configuration partition, which is mounted for that.
+    pub fn read_config(&self, name: &str) -> io::Result<String> {
+        self.with_config(MountFlags::RDONLY, |folder| fs::read_to_string(folder.join(name)))
+    }
+
+    /// Replaces a file of the configuration partition. It is the old one or the new one, as far as
+    /// FAT can promise that.
+    pub fn write_config(&self, name: &str, text: &str) -> io::Result<()> {
+        self.with_config(MountFlags::empty(), |folder| {
+            let beside = folder.join(format!("{name}.new"));
+            let mut file = File::create(&beside)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&beside, folder.join(name))?;
+            rustix::fs::syncfs(&file)?;
+            Ok(())
+        })
+    }
+
+    fn with_config<T>(
+        &self,
+        access: MountFlags,
+        job: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.mount_config_with(CONFIG, access)?;
+        let done = job(Path::new(CONFIG));
+        unmount_at(CONFIG)?;
+        done
     }
 
     /// The programs of this slot, to /usr.

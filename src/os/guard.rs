@@ -17,14 +17,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize};
 
 use super::children::{CONSOLE, Children, Spec};
 use super::notes::{self, ToGuard};
 use super::watchdog::Watchdog;
 use super::{clock, file, link, route};
 use crate::console;
-use crate::console::message::Frames;
+use crate::console::message::{Frames, Power};
 use crate::console::note::Note;
 use crate::node::Will;
 use crate::time::Instant;
@@ -47,12 +46,12 @@ pub struct Household {
 }
 
 /// Why it came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// By a signal.
     Asked,
-    Reboot,
-    PowerOff,
+    /// By an operator, of an appliance.
+    Ordered(Power),
 }
 
 /// What the signals asked for.
@@ -180,6 +179,16 @@ impl Household {
         Ok(false)
     }
 
+    /// Keeps it without a node, until the end is asked for.
+    pub(super) fn keep(&mut self, signals: &SignalFd) -> io::Result<()> {
+        loop {
+            if let Woken::EndAsked = self.turn(signals, None)? {
+                return Ok(());
+            }
+            self.reap(None);
+        }
+    }
+
     /// Ends consoles, which are not waited for, and services, which are, however long they take.
     fn end(&mut self, signals: &SignalFd) -> io::Result<()> {
         self.consoles.end(clock::now());
@@ -201,7 +210,7 @@ struct Watch<'a> {
     is_stdout_open: bool,
     end_asked_at: Option<Instant>,
     /// The node said how the machine is to end, and ends by itself.
-    end: Option<End>,
+    ordered: Option<Power>,
 }
 
 impl<'a> Watch<'a> {
@@ -223,7 +232,7 @@ impl<'a> Watch<'a> {
             will: Will::default(),
             is_stdout_open: true,
             end_asked_at: None,
-            end: None,
+            ordered: None,
         })
     }
 
@@ -254,7 +263,7 @@ impl<'a> Watch<'a> {
 
     /// Whether it was to end, and the guard with it.
     fn end(&self) -> Option<End> {
-        self.end.or_else(|| self.end_asked_at.map(|_| End::Asked))
+        self.ordered.map(End::Ordered).or_else(|| self.end_asked_at.map(|_| End::Asked))
     }
 
     /// Keeps the last whole will that the node wrote.
@@ -273,7 +282,10 @@ impl<'a> Watch<'a> {
             match told {
                 Ok(ToGuard::Will(will)) => self.will = will,
                 Ok(ToGuard::Note(record)) => notes::keep(record),
-                Ok(ToGuard::End(end)) => self.end = Some(end),
+                Ok(ToGuard::End(power)) => {
+                    self.end_asked_at.get_or_insert_with(clock::now);
+                    self.ordered = Some(power);
+                }
                 Err(garbled) => {
                     let what = format!("the node's will: {garbled}");
                     notes::tell(&Note::Guard { what });

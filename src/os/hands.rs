@@ -19,9 +19,9 @@ use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
 use super::notes::{self, ToGuard};
-use super::{clock, control, file, listener, metrics};
+use super::{clock, control, file, init, listener, metrics};
 use crate::config::Config;
-use crate::console::message::{self, Level, Request, Response};
+use crate::console::message::{self, Level, Power, Request, Response};
 use crate::console::note::Note;
 use crate::console::status::{ChildStatus, Glance};
 use crate::node::{DataPlane, Input, Output};
@@ -338,6 +338,10 @@ impl Hands {
                 }
                 true
             }
+            Request::Power(power) => {
+                let response = self.end_machine(power);
+                self.clients.reply(client, response)
+            }
             Request::Status
             | Request::Switchover
             | Request::FailoverForce
@@ -350,6 +354,24 @@ impl Hands {
             | Request::Trace { .. } => return false,
         };
         true
+    }
+
+    /// The guard ends the machine when the node has left.
+    fn end_machine(&self, power: Power) -> Response {
+        if !init::is_appliance() {
+            let why = "this host is no appliance: its own system ends it (shutdown(8))";
+            return Response::Refused(why.to_owned());
+        }
+        let mut stdout = io::stdout().lock();
+        let told = stdout.write_all(&message::encode(&ToGuard::End(power)));
+        match told.and_then(|()| stdout.flush()) {
+            Ok(()) => {
+                // A full queue is a node that has not come round for long.
+                let _full = self.inputs.try_send(Input::Terminate);
+                Response::Done("this host leaves the pair; then its services end".to_owned())
+            }
+            Err(error) => Response::Refused(format!("the guard does not listen: {error}")),
+        }
     }
 
     fn follow(&self, client: u64, level: Level) {

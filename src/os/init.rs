@@ -22,7 +22,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot, sethostname};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use super::children::{Children, Spec};
+use super::children::{CONSOLE, Children, Spec};
 use super::disk::{self, Disk};
 use super::file::{self, named};
 use super::guard::{self, End, Household};
@@ -31,14 +31,14 @@ use super::{cards, clock, notes, service, terminal};
 use crate::appliance::board::{self, Board, Identity};
 use crate::appliance::{kernel, services};
 use crate::config::Config;
-use crate::console::message::RELEASE;
+use crate::console::message::{Power, RELEASE};
 use crate::wire::HostId;
 
 const CONFIG: &str = "/etc/tandem/tandem.toml";
+/// In the initramfs alone.
+const BOARD: &str = "/etc/tandem/board.toml";
 /// A disk on a slow bus is found within this.
 const DISK_PATIENCE: Duration = Duration::from_secs(15);
-/// Between two reminders of what keeps the machine from serving.
-const REMINDER: Duration = Duration::from_secs(30);
 
 /// What is mounted before anything is known: source, target, kind, options.
 const MOUNTS: [(&str, &str, &str, &str); 8] = [
@@ -69,6 +69,26 @@ pub fn run() -> ! {
     boot.end(end)
 }
 
+/// Whether this process is one of an appliance.
+#[must_use]
+pub fn is_appliance() -> bool {
+    Path::new(BOARD).exists()
+}
+
+/// Ends a machine that does not serve.
+pub fn end_now(power: Power) {
+    rustix::fs::sync();
+    let error = reboot(command(End::Ordered(power)));
+    eprintln!("reboot: {error:?}");
+}
+
+const fn command(end: End) -> RebootCommand {
+    match end {
+        End::Ordered(Power::Off) => RebootCommand::PowerOff,
+        End::Asked | End::Ordered(Power::Reboot) => RebootCommand::Restart,
+    }
+}
+
 struct Boot {
     watchdog: Option<Watchdog>,
     /// The first terminal, on which the boot is told; none before it is known.
@@ -88,7 +108,7 @@ impl Boot {
         let signals = step("signals", guard::block_signals())?;
         drop(signals);
         let _older_kernel = reboot(RebootCommand::CadOff);
-        let text = step("board.toml", fs::read_to_string("/etc/tandem/board.toml"))?;
+        let text = step("board.toml", fs::read_to_string(BOARD))?;
         let board = board::parse(&text).map_err(|why| format!("board.toml: {why}"))?;
         self.board = Some(board.clone());
         set_clock_floor();
@@ -111,7 +131,7 @@ impl Boot {
         cards::set_up(&config, me, &board, &identity)?;
         step("payload", disk.mount_payload(&slot()))?;
         self.prepare_data(&disk)?;
-        disk::unmount_at("/config").or_else(|error| step("/config", Err(error)))?;
+        step(disk::CONFIG, disk::unmount_at(disk::CONFIG))?;
         let facts = step("services", service::facts(&config, me))?;
         step("files of the services", write_files(&facts))?;
         self.say(format_args!("{host}, {}", uptime()));
@@ -251,9 +271,9 @@ impl Boot {
 
     /// Takes the configuration from its partition; the partition stays mounted for its files.
     fn configure(&mut self, disk: &Disk) -> Result<(Config, HostId, Identity), String> {
-        step("the configuration partition", disk.mount_config("/config"))?;
+        step("the configuration partition", disk.mount_config())?;
         let read = |name: &str| {
-            fs::read_to_string(Path::new("/config").join(name))
+            fs::read_to_string(Path::new(disk::CONFIG).join(name))
                 .map_err(|error| format!("{name} in the configuration partition: {error}"))
         };
         let identity =
@@ -299,16 +319,31 @@ impl Boot {
         Ok(())
     }
 
-    /// Something keeps this machine from serving: it says what, and waits for somebody.
+    /// Something keeps this machine from serving: it says what on every terminal, and waits there
+    /// for somebody who mends it.
     fn stranded(&mut self, why: &str) -> End {
-        loop {
-            self.say(format_args!("\r\nthis machine does not serve: {why}"));
-            let until = clock::now() + REMINDER;
-            while clock::now() < until {
-                self.feed();
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        }
+        self.say(format_args!("this machine does not serve: {why}"));
+        let _not_mounted = disk::unmount_at(disk::CONFIG);
+        let (terminals, speed) = match &self.board {
+            Some(board) => (board.tty.clone(), board.speed.to_string()),
+            None => (vec!["console".to_owned()], "115200".to_owned()),
+        };
+        let console = |tty: String| Spec {
+            name: format!("rescue on {tty}"),
+            arguments: guard::words(&["rescue", "--tty", &tty, "--speed", &speed, "--why", why]),
+            policy: CONSOLE,
+            is_service: false,
+        };
+        let mut household = Household {
+            consoles: Children::new(terminals.into_iter().map(console).collect()),
+            watchdog: self.watchdog.take(),
+            ..Household::default()
+        };
+        self.line = None;
+        let kept = guard::block_signals().and_then(|signals| household.keep(&signals));
+        self.watchdog = household.watchdog.take();
+        self.say(format_args!("rescue: {kept:?}"));
+        End::Asked
     }
 
     /// All services have ended: the disk is left in order.
@@ -320,10 +355,7 @@ impl Boot {
             }
         }
         rustix::fs::sync();
-        let command = match end {
-            End::PowerOff => RebootCommand::PowerOff,
-            End::Asked | End::Reboot => RebootCommand::Restart,
-        };
+        let command = command(end);
         loop {
             let error = reboot(command);
             self.say(format_args!("reboot: {error:?}"));

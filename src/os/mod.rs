@@ -10,7 +10,7 @@ pub mod clock;
 pub mod control;
 mod conversation;
 pub mod data;
-mod disk;
+pub mod disk;
 pub mod errant;
 pub mod file;
 pub mod guard;

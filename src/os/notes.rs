@@ -24,9 +24,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use smol::channel::{self, Receiver, Sender};
 
-use super::guard::End;
 use super::{clock, file};
-use crate::console::message::{self, Frames, Level};
+use crate::console::message::{self, Frames, Level, Power};
 use crate::console::note::{Note, Record, Ring};
 use crate::console::syslog;
 use crate::node::Will;
@@ -37,7 +36,7 @@ pub enum ToGuard {
     Will(Will),
     Note(Record),
     /// The node ends, and then the machine is to end like this.
-    End(End),
+    End(Power),
 }
 
 /// Notes that wait for one follower; one that does not read misses the rest.

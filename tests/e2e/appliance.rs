@@ -12,7 +12,7 @@ use crate::figures::{lost, seconds};
 use crate::host::{Host, inside};
 use crate::load::{self, Kind, Load, Rates, Record};
 use crate::machine::{self, Firmware, Machine};
-use crate::pair::{CLIENT, EXAMPLE, OUTSIDE_VIP, binary};
+use crate::pair::{CLIENT, EXAMPLE, OUTSIDE_VIP};
 use crate::php::static_text;
 use crate::world::{Outcome, World, wait_until};
 
@@ -32,7 +32,7 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn two_machines_from_one_image_fail_over_and_hand_back() {
-    let image = machine::image(&binary()).unwrap_or_else(|why| panic!("{why}"));
+    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
     let world = World::new().unwrap_or_else(|why| panic!("{why}"));
     let mut client = Host::new(&world, CLIENT).expect("a client");
     client.boot(&world).expect("a client that runs");
@@ -48,6 +48,58 @@ fn two_machines_from_one_image_fail_over_and_hand_back() {
         let logs: String = stage.machines.iter().map(|it| it.log(60)).collect();
         panic!("{why}\n{logs}");
     }
+}
+
+/// A disk as it was flashed, and then a configuration with a mistake: both are mended on the line.
+#[test]
+fn a_machine_that_cannot_serve_says_why_and_is_mended_on_its_line() {
+    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
+    let world = World::new().unwrap_or_else(|why| panic!("{why}"));
+    let machine = Machine::new(&world, "server1", 1, &image, Firmware::Bios);
+    let mut machine = machine.unwrap_or_else(|why| panic!("{why}"));
+    if let Err(why) = mend(&mut machine) {
+        panic!("{why}\n{}", machine.log(80));
+    }
+}
+
+fn mend(machine: &mut Machine) -> Outcome<()> {
+    let wrong = EXAMPLE.replacen("vrid = 50", "vrid = 500", 1);
+    check(wrong != EXAMPLE, || "the example has another vrid".into())?;
+    machine.put("tandem.toml", wrong.as_bytes())?;
+    machine.power_on()?;
+    let told = machine.wait_for("does not serve> ", SERVICE_LIMIT)?;
+    check(told.contains("write host = \"server1\""), || format!("it says: {told}"))?;
+    machine.types("edit host.toml\r")?;
+    machine.answers("edit> ", "+0", ANSWER_LIMIT)?;
+    machine.answers("1+ ", "host = \"server1\"", ANSWER_LIMIT)?;
+    machine.answers("2+ ", ".", ANSWER_LIMIT)?;
+    machine.answers("edit> ", "w", ANSWER_LIMIT)?;
+    machine.wait_for("written", ANSWER_LIMIT)?;
+    machine.answers("does not serve> ", "reboot", ANSWER_LIMIT)?;
+    machine.wait_for_end(ANSWER_LIMIT)?;
+
+    machine.power_on()?;
+    let told = machine.wait_for("does not serve> ", SERVICE_LIMIT)?;
+    check(told.contains("line 19, column 8"), || format!("it says: {told}"))?;
+    machine.types("edit\r")?;
+    machine.answers("edit> ", "w", ANSWER_LIMIT)?;
+    machine.wait_for("line 19, column 8", ANSWER_LIMIT)?;
+    // The line is offered as it is; its last digit is one too many.
+    machine.answers("edit> ", "19", ANSWER_LIMIT)?;
+    machine.answers("vrid = 500", "\x7f", ANSWER_LIMIT)?;
+    machine.answers("edit> ", "w", ANSWER_LIMIT)?;
+    machine.wait_for("written", ANSWER_LIMIT)?;
+    machine.answers("does not serve> ", "reboot", ANSWER_LIMIT)?;
+    machine.wait_for_end(ANSWER_LIMIT)?;
+
+    machine.power_on()?;
+    machine.wait_for("answers", SERVICE_LIMIT)?;
+    machine.wait_for("server1 joining> ", SERVICE_LIMIT)?;
+    machine.types("shutdown\r")?;
+    machine.answers("[y/N] ", "y", ANSWER_LIMIT)?;
+    let ended = machine.wait_for_end(SERVICE_LIMIT)?;
+    println!("shutdown, database and all: {} s", seconds(ended));
+    Ok(())
 }
 
 struct Stage {

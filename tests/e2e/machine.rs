@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::host::text;
+use crate::pair::binary;
 use crate::world::{Link, Outcome, World, wait_until};
 
 /// What starts the boot loader.
@@ -43,8 +44,14 @@ const DISK_BYTES: u64 = 1 << 30;
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
-/// The image of the board that QEMU is, made by image/build from the binary under test.
-pub fn image(binary: &Path) -> Outcome<PathBuf> {
+/// The image of the board that QEMU is, made by image/build from the binary under test, once.
+pub fn image() -> Outcome<PathBuf> {
+    static IMAGE: Mutex<Option<Outcome<PathBuf>>> = Mutex::new(None);
+    let mut image = IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    image.get_or_insert_with(|| build(&binary())).clone()
+}
+
+fn build(binary: &Path) -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let run = |script: &str, words: &[&str]| -> Outcome<String> {
         let output = Command::new(root.join(script)).args(words).output().map_err(text)?;
@@ -198,8 +205,12 @@ impl Machine {
     }
 
     /// Whether it switched itself off, or was reset.
-    pub fn has_ended(&mut self) -> bool {
-        self.emulator.as_mut().is_none_or(|it| it.try_wait().is_ok_and(|status| status.is_some()))
+    pub fn wait_for_end(&mut self, limit: Duration) -> Outcome<Duration> {
+        let emulator = self.emulator.as_mut().ok_or("it is off")?;
+        let waited = wait_until("the machine ends", limit, || {
+            emulator.try_wait().is_ok_and(|status| status.is_some())
+        });
+        waited.map_err(|why| format!("{why}; the line: {:?}", lock(&self.screen)))
     }
 
     /// Types on the serial line.
@@ -221,12 +232,10 @@ impl Machine {
         seen.ok_or_else(|| "it was seen".to_owned())
     }
 
-    /// Types a line and returns what came before the next prompt.
-    pub fn asks(&mut self, line: &str, limit: Duration) -> Outcome<String> {
-        lock(&self.screen).clear();
-        self.types(&format!("{line}\r"))?;
-        self.wait_for(&format!("> {line}\r\n"), limit)?;
-        self.wait_for(&format!("{} ", self.name), limit)
+    /// Types a line when the prompt is there.
+    pub fn answers(&mut self, prompt: &str, line: &str, limit: Duration) -> Outcome<()> {
+        self.wait_for(prompt, limit)?;
+        self.types(&format!("{line}\r"))
     }
 
     /// The last lines of the serial line.
