@@ -38,6 +38,14 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// (back-pressure), so that a slow client costs this much memory and no more.
 pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
 
+/// Between two words of the node to its guard that its loop comes round. The node wakes more often
+/// than that for its beacons.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A node that said nothing for so long hangs: its guard kills it and starts another one. Its lease
+/// on the addresses ended long before, so that nothing but its own return waits for this.
+pub const HANG_LIMIT: Duration = Duration::from_secs(10);
+
 /// Notes kept in memory for `tandem status` and the log verb; the oldest is dropped.
 pub const NOTES_KEPT: usize = 1000;
 

@@ -6,7 +6,9 @@
 //! machine), `services` (what runs), facts/image.md.
 
 pub mod board;
+pub mod bundle;
 pub mod draft;
 pub mod gpt;
 pub mod kernel;
 pub mod services;
+pub mod slots;

@@ -85,6 +85,9 @@ const fn policy(stop_limit: Option<Duration>) -> Policy {
     }
 }
 
+/// Of a service that is ended at once.
+pub const POLICY: Policy = policy(Some(Duration::from_secs(10)));
+
 /// All of them, in the order in which they start; they end in the opposite one.
 #[must_use]
 pub fn all(facts: &Facts) -> [Service; 2] {
@@ -119,7 +122,7 @@ pub fn all(facts: &Facts) -> [Service; 2] {
                 ("pids.max", (share.workers * 4 + 16).to_string()),
                 ("cpu.weight", "100".into()),
             ],
-            policy: policy(Some(Duration::from_secs(10))),
+            policy: POLICY,
         },
     ]
 }

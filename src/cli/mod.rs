@@ -26,6 +26,7 @@ mod servers;
 mod status;
 mod support;
 mod turn;
+mod update;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -146,6 +147,7 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
             Request::PhpDrain { host: (*host).to_owned(), is_on: *verb == "drain" }
         }
         ("php", _) => return wrong(name, "takes drain or on, and the name of a host"),
+        ("update", _) => return update::run(arguments, is_sure),
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
         ("reseed", []) => Request::Reseed,
         ("reload", []) => Request::Reload,

@@ -199,6 +199,15 @@ pub const VERBS: &[Verb] = &[
         options: &[],
     },
     Verb {
+        name: "update", arguments: "FILE [--older] [--yes]", group: Group::Machine,
+        summary: "takes another build, and goes back if it does not do",
+        about: "FILE is the name of a file on a FAT stick, or an address as in \
+            http://10.0.0.9/tandem.update. The file is signed; it is written beside what runs, read \
+            back, and booted. A build with which this host is not back in the pair within ten \
+            minutes is given up. Update the host that stands by, then switchover, then the other.",
+        options: &[word("--older", "takes one that is older, or that failed here before"), YES],
+    },
+    Verb {
         name: "edit", arguments: "[FILE]", group: Group::Machine,
         summary: "changes the configuration, line by line",
         about: "FILE is tandem.toml, or host.toml. Nothing is written that is not right.",

@@ -24,6 +24,8 @@ pub const CONSOLE: Policy = Policy {
     steady_time: Duration::from_secs(1),
     stop_limit: None,
 };
+/// A service that ends with this code is done, and not started again.
+pub const DONE_CODE: u8 = 125;
 /// Of a line that a child says; the rest of a longer one is dropped.
 const LINE_BYTES_MAX: usize = 240;
 /// Lines of one child that are kept within `LINES_TIME`: a hundred would push out what happened.
@@ -94,6 +96,10 @@ impl Children {
         if one.spec.is_service {
             one.hear(now);
             one.output = None;
+            if status == format!("exit code {DONE_CODE}") {
+                one.child.wish(false);
+                return true;
+            }
             let (name, status) = (one.spec.name.clone(), status.to_owned());
             notes::tell(&Note::ServiceEnded { name, status });
         }

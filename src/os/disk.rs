@@ -15,12 +15,16 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use super::file::named;
 use super::sys;
 use crate::appliance::gpt;
+use crate::appliance::slots::Slot;
 
 /// What image/build writes where the data partition begins.
 const NEW: &[u8] = b"tandem: data, new";
 /// Where ext4's superblock has its magic number.
 const EXT4_MAGIC_AT: u64 = 1024 + 56;
 const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
+/// Where the boot loader's partition is mounted while somebody reads or writes it.
+pub(super) const ESP: &str = "/esp";
+const STICK: &str = "/run/stick";
 /// Where the configuration's partition is mounted while somebody reads or writes it.
 pub const CONFIG: &str = "/config";
 const NAMES: [&str; 5] = ["esp", "config", "payload-a", "payload-b", "data"];
@@ -73,7 +77,7 @@ impl Disk {
         &self.device
     }
 
-    fn partition(&self, name: &str) -> &Path {
+    pub(super) fn partition(&self, name: &str) -> &Path {
         &self.partitions[name]
     }
 
@@ -99,14 +103,7 @@ impl Disk {
 
     /// The configuration's partition, to /config.
     pub(super) fn mount_config(&self) -> io::Result<()> {
-        self.mount_config_with(CONFIG, MountFlags::RDONLY)
-    }
-
-    fn mount_config_with(&self, target: &str, access: MountFlags) -> io::Result<()> {
-        let options = c"umask=077,iocharset=ascii";
-        let flags = access | MountFlags::NOEXEC | MountFlags::NOSUID | MountFlags::NODEV;
-        mount(self.partition("config"), target, "vfat", flags, options)?;
-        Ok(())
+        mount_fat(self.partition("config"), CONFIG, MountFlags::RDONLY)
     }
 
     /// Reads a file of the configuration partition, which is mounted for that.
@@ -128,25 +125,34 @@ impl Disk {
         })
     }
 
+    /// Does something with the boot loader's partition, which is mounted for that.
+    pub(super) fn with_esp<T>(
+        &self,
+        writes: bool,
+        job: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let access = if writes { MountFlags::empty() } else { MountFlags::RDONLY };
+        mount_fat(self.partition("esp"), ESP, access)?;
+        let done = job(Path::new(ESP)).and_then(|done| sync_at(ESP).map(|()| done));
+        unmount_at(ESP)?;
+        done
+    }
+
     fn with_config<T>(
         &self,
         access: MountFlags,
         job: impl FnOnce(&Path) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.mount_config_with(CONFIG, access)?;
+        mount_fat(self.partition("config"), CONFIG, access)?;
         let done = job(Path::new(CONFIG));
         unmount_at(CONFIG)?;
         done
     }
 
     /// The programs of this slot, to /usr.
-    pub(super) fn mount_payload(&self, slot: &str) -> io::Result<()> {
-        let name = format!("payload-{}", slot.to_lowercase());
+    pub(super) fn mount_payload(&self, slot: Slot) -> io::Result<()> {
+        let device = self.partition(slot.payload());
         let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-        let device = self
-            .partitions
-            .get(&name)
-            .ok_or_else(|| io::Error::other(format!("there is no slot {slot}")))?;
         mount(device, "/usr", "squashfs", flags, None).map_err(|error| named(device, error.into()))
     }
 
@@ -185,6 +191,37 @@ impl Disk {
             .map_err(|error| named(device, error.into()))?;
         Ok(done)
     }
+}
+
+fn mount_fat(device: &Path, target: &str, access: MountFlags) -> io::Result<()> {
+    let options = c"umask=077,iocharset=ascii";
+    let flags = access | MountFlags::NOEXEC | MountFlags::NOSUID | MountFlags::NODEV;
+    mount(device, target, "vfat", flags, options).map_err(|error| named(device, error.into()))
+}
+
+/// A file of that name on a FAT file system of another disk, which stays mounted.
+pub(super) fn find_on_stick(name: &str) -> io::Result<Option<PathBuf>> {
+    let own = find()?.map(|disk| disk.device);
+    for entry in fs::read_dir("/sys/class/block")? {
+        let folder = fs::canonicalize(entry?.path())?;
+        let disk = folder.parent().and_then(Path::file_name).map(|it| Path::new("/dev").join(it));
+        let Some(device) = folder.file_name().map(|it| Path::new("/dev").join(it)) else {
+            continue;
+        };
+        if Some(&device) == own.as_ref() || disk == own {
+            continue;
+        }
+        fs::create_dir_all(STICK)?;
+        // What is no FAT is no stick of ours.
+        if mount_fat(&device, STICK, MountFlags::RDONLY).is_ok() {
+            let path = Path::new(STICK).join(name);
+            if path.exists() {
+                return Ok(Some(path));
+            }
+            unmount_at(STICK)?;
+        }
+    }
+    Ok(None)
 }
 
 fn content(device: &Path) -> io::Result<Content> {

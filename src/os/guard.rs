@@ -25,6 +25,7 @@ use super::{clock, file, link, route};
 use crate::console;
 use crate::console::message::{Frames, Power};
 use crate::console::note::Note;
+use crate::limits::HANG_LIMIT;
 use crate::node::Will;
 use crate::time::Instant;
 
@@ -33,6 +34,8 @@ use crate::time::Instant;
 const RESTART_DELAY_MIN: Duration = Duration::from_millis(500);
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
 const STEADY_TIME: Duration = Duration::from_secs(60);
+/// The longest wait of a turn: children are looked after, and the watchdog is fed, this often.
+const TURN: Duration = Duration::from_secs(1);
 /// How long a node that was told to end may take: it closes a database and hands over.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -139,7 +142,7 @@ impl Household {
         let mut sources: Vec<PollFd<'_>> = outputs.collect();
         sources.push(PollFd::new(signals, PollFlags::IN));
         sources.extend(node.map(|node| PollFd::new(node, PollFlags::IN)));
-        let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let timeout = Timespec::try_from(TURN).map_err(io::Error::other)?;
         match poll(&mut sources, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -208,6 +211,9 @@ struct Watch<'a> {
     received: Frames,
     will: Will,
     is_stdout_open: bool,
+    /// When its loop was known to come round.
+    alive_at: Instant,
+    is_killed: bool,
     end_asked_at: Option<Instant>,
     /// The node said how the machine is to end, and ends by itself.
     ordered: Option<Power>,
@@ -231,6 +237,8 @@ impl<'a> Watch<'a> {
             received: Frames::default(),
             will: Will::default(),
             is_stdout_open: true,
+            alive_at: clock::now(),
+            is_killed: false,
             end_asked_at: None,
             ordered: None,
         })
@@ -239,6 +247,7 @@ impl<'a> Watch<'a> {
     /// How the node ended.
     fn until_ended(&mut self, household: &mut Household) -> io::Result<String> {
         loop {
+            let turned_at = clock::now();
             let stdout = self.is_stdout_open.then_some(&self.stdout);
             match household.turn(self.signals, stdout)? {
                 Woken::EndAsked if self.end_asked_at.is_none() => {
@@ -255,9 +264,28 @@ impl<'a> Watch<'a> {
                 self.read_will();
                 return Ok(status);
             }
+            self.end_what_hangs(turned_at, household);
             if self.end_asked_at.is_some_and(|at| clock::now().since(at) > LEAVE_LIMIT) {
                 let _already_gone = kill(self.node, Signal::SIGKILL);
             }
+        }
+    }
+
+    /// Kills a node whose loop does not come round. `turned_at`: when the guard's own turn began; a
+    /// guard that did not run itself, as on a machine that was paused, knows nothing of the node.
+    fn end_what_hangs(&mut self, turned_at: Instant, household: &mut Household) {
+        let now = clock::now();
+        if now.since(turned_at) > 2 * TURN {
+            self.alive_at = now;
+        } else if now.since(self.alive_at) > HANG_LIMIT && self.end_asked_at.is_none() {
+            let what = format!("the node hangs for {} s: ending it", HANG_LIMIT.as_secs());
+            notes::tell(&Note::Guard { what });
+            // One that even SIGKILL does not end waits for the kernel: only a reset helps.
+            if std::mem::replace(&mut self.is_killed, true) {
+                household.watchdog = None;
+            }
+            let _already_gone = kill(self.node, Signal::SIGKILL);
+            self.alive_at = now;
         }
     }
 
@@ -282,6 +310,7 @@ impl<'a> Watch<'a> {
             match told {
                 Ok(ToGuard::Will(will)) => self.will = will,
                 Ok(ToGuard::Note(record)) => notes::keep(record),
+                Ok(ToGuard::Alive) => self.alive_at = clock::now(),
                 Ok(ToGuard::End(power)) => {
                     self.end_asked_at.get_or_insert_with(clock::now);
                     self.ordered = Some(power);

@@ -27,11 +27,13 @@ use super::disk::{self, Disk};
 use super::file::{self, named};
 use super::guard::{self, End, Household};
 use super::watchdog::Watchdog;
-use super::{cards, clock, notes, service, terminal};
+use super::{cards, clock, notes, service, terminal, update};
 use crate::appliance::board::{self, Board, Identity};
+use crate::appliance::slots::Slot;
 use crate::appliance::{kernel, services};
 use crate::config::Config;
 use crate::console::message::{Power, RELEASE};
+use crate::console::note::Note;
 use crate::wire::HostId;
 
 const CONFIG: &str = "/etc/tandem/tandem.toml";
@@ -129,7 +131,7 @@ impl Boot {
         step("host name", sethostname(host.as_bytes()).map_err(io::Error::from))?;
         step("/etc/hosts", fs::write("/etc/hosts", hosts(&config)))?;
         cards::set_up(&config, me, &board, &identity)?;
-        step("payload", disk.mount_payload(&slot()))?;
+        step("payload", disk.mount_payload(slot()))?;
         self.prepare_data(&disk)?;
         step(disk::CONFIG, disk::unmount_at(disk::CONFIG))?;
         let facts = step("services", service::facts(&config, me))?;
@@ -139,16 +141,17 @@ impl Boot {
         if let Some(place) = &config.console.syslog {
             notes::send_to(place, &host);
         }
-        self.guard(&config, &host, &facts)
+        self.guard(&disk, &config, &host, &facts)
     }
 
     fn guard(
         &mut self,
+        disk: &Disk,
         config: &Config,
         host: &str,
         facts: &services::Facts,
     ) -> Result<End, String> {
-        let board = self.board.as_ref().ok_or("no board")?;
+        let board = self.board.clone().ok_or("no board")?;
         let console = crate::console::Config {
             tty: board.tty.clone(),
             speed: board.speed,
@@ -169,7 +172,26 @@ impl Boot {
             policy: service.policy,
             is_service: true,
         };
-        let services = services::all(facts).into_iter().map(spec).collect();
+        let mut services: Vec<Spec> = services::all(facts).into_iter().map(spec).collect();
+        let (environment, running) = (step("boot partition", update::environment(disk))?, slot());
+        if environment.pending.is_some_and(|(slot, _)| slot == running) {
+            let what = format!("slot {running} is on trial");
+            self.say(&what);
+            notes::tell(&Note::Boot { what });
+            services.push(Spec {
+                name: "update".to_owned(),
+                arguments: guard::words(&["update", "--confirm"]),
+                policy: services::POLICY,
+                is_service: true,
+            });
+        }
+        if let Some(failed) = environment.failed {
+            let what = format!("the build in slot {failed} did not do: what ran before runs again");
+            self.say(&what);
+            notes::tell(&Note::BootTrouble { what });
+        }
+        // The node begins with what was noted by now.
+        notes::save();
         let mut household = Household {
             consoles: Children::new(consoles),
             services: Children::new(services),
@@ -324,6 +346,11 @@ impl Boot {
     fn stranded(&mut self, why: &str) -> End {
         self.say(format_args!("this machine does not serve: {why}"));
         let _not_mounted = disk::unmount_at(disk::CONFIG);
+        if is_on_trial() {
+            // A build that cannot even begin is not kept.
+            self.say("its build is on trial: the boot loader has another one");
+            return End::Asked;
+        }
         let (terminals, speed) = match &self.board {
             Some(board) => (board.tty.clone(), board.speed.to_string()),
             None => (vec!["console".to_owned()], "115200".to_owned()),
@@ -365,6 +392,13 @@ impl Boot {
     }
 }
 
+/// Whether the slot that runs is not known to be good.
+fn is_on_trial() -> bool {
+    let disk = disk::find().ok().flatten();
+    let environment = disk.and_then(|disk| update::environment(&disk).ok());
+    environment.and_then(|it| it.pending).is_some_and(|(slot, _)| slot == self::slot())
+}
+
 fn first_mounts() -> io::Result<()> {
     for (source, target, kind, options) in MOUNTS {
         fs::create_dir_all(target)?;
@@ -396,8 +430,7 @@ fn log_to_kernel() -> io::Result<()> {
 
 /// A clock without a battery begins where the image was built: certificates were valid then.
 fn set_clock_floor() {
-    let text = fs::read_to_string("/etc/tandem/image.toml").unwrap_or_default();
-    let built = text.lines().find_map(|line| line.strip_prefix("built = ")?.parse().ok());
+    let built = identity().ok().and_then(|(_, built)| i64::try_from(built).ok());
     if let Some(built) = built.filter(|&built| clock_gettime(ClockId::Realtime).tv_sec < built) {
         let _refused = clock_settime(ClockId::Realtime, Timespec { tv_sec: built, tv_nsec: 0 });
     }
@@ -414,10 +447,20 @@ fn load(name: &str, parameters: &str) -> io::Result<()> {
 }
 
 /// The slot that the boot loader started.
-fn slot() -> String {
+#[must_use]
+pub fn slot() -> Slot {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let slot = line.split_whitespace().find_map(|word| word.strip_prefix("tandem.slot="));
-    slot.unwrap_or("A").to_owned()
+    slot.and_then(Slot::parse).unwrap_or(Slot::A)
+}
+
+/// Of the image that runs: its board, and when it was built, in seconds since 1970.
+pub fn identity() -> io::Result<(String, u64)> {
+    let text = fs::read_to_string("/etc/tandem/image.toml")?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+    let board = value("board = ").map(|value| value.trim_matches('"').to_owned());
+    let built = value("built = ").and_then(|value| value.parse().ok());
+    board.zip(built).ok_or_else(|| io::Error::other("image.toml is not whole"))
 }
 
 fn uptime() -> String {

@@ -32,4 +32,5 @@ pub mod survey;
 mod sys;
 pub mod terminal;
 pub mod tls;
+pub mod update;
 mod watchdog;

@@ -35,6 +35,8 @@ use crate::node::Will;
 pub enum ToGuard {
     Will(Will),
     Note(Record),
+    /// The node's loop comes round.
+    Alive,
     /// The node ends, and then the machine is to end like this.
     End(Power),
 }
@@ -116,6 +118,11 @@ fn put_whole(pipe: &mut (impl io::Write + AsFd), frame: &[u8]) -> io::Result<()>
     }
     pipe.write_all(frame)?;
     pipe.flush()
+}
+
+/// Tells the guard that the node's loop comes round.
+pub fn tell_alive() {
+    let _guard_is_gone = put_whole(&mut io::stdout().lock(), &message::encode(&ToGuard::Alive));
 }
 
 /// From here on the guard's notes go to this node, too.

@@ -40,7 +40,8 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
 }
 
 async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) {
-    node.handle(clock::now(), Input::Wake);
+    let mut alive_at = clock::now();
+    node.handle(alive_at, Input::Wake);
     loop {
         while let Some(output) = node.poll_output() {
             if let Err(Exit) = hands.perform(output) {
@@ -51,7 +52,12 @@ async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>
             Some(facts) => facts,
             None => next_input(inputs, node.deadline()).await,
         };
-        node.handle(clock::now(), input);
+        let now = clock::now();
+        node.handle(now, input);
+        if now.since(alive_at) >= limits::ALIVE_INTERVAL {
+            alive_at = now;
+            notes::tell_alive();
+        }
     }
 }
 

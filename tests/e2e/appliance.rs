@@ -4,12 +4,15 @@
 //! times what a quiet machine measures, and the figures are printed.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::check;
 use crate::figures::{lost, seconds};
-use crate::host::{Host, inside};
+use crate::host::{Host, inside, text};
 use crate::load::{self, Kind, Load, Rates, Record};
 use crate::machine::{self, Firmware, Machine};
 use crate::pair::{CLIENT, EXAMPLE, OUTSIDE_VIP};
@@ -43,7 +46,9 @@ fn two_machines_from_one_image_fail_over_and_hand_back() {
         let machine = Machine::new(&world, name, number, &image, firmwares[place]);
         machines.push(machine.unwrap_or_else(|why| panic!("{why}")));
     }
-    let mut stage = Stage { machines, client };
+    let depot = world.dir().join("depot");
+    fs::create_dir(&depot).expect("a folder");
+    let mut stage = Stage { machines, client, depot };
     if let Err(why) = stage.play() {
         let logs: String = stage.machines.iter().map(|it| it.log(60)).collect();
         panic!("{why}\n{logs}");
@@ -105,6 +110,8 @@ fn mend(machine: &mut Machine) -> Outcome<()> {
 struct Stage {
     machines: Vec<Machine>,
     client: Host,
+    /// Where the client's server of HTTP has its files.
+    depot: PathBuf,
 }
 
 impl Stage {
@@ -129,7 +136,8 @@ impl Stage {
         self.is_in_role(1, "standby")?;
         self.is_durable(0)?;
         let load = Load::start(&self.client, OUTSIDE_VIP, RATES, &static_text(), 1)?;
-        let (began, story) = (Instant::now(), self.fail_over_and_back(&load));
+        let began = Instant::now();
+        let story = self.fail_over_and_back(&load).and_then(|()| self.update(&load));
         let records = load.finish()?;
         story?;
         let rows = self.get("/rows.php", ANSWER_LIMIT)?;
@@ -172,6 +180,90 @@ impl Stage {
         let failed: Vec<Record> =
             load.records().into_iter().filter(|it| it.start >= at && !it.is_good()).collect();
         check(failed.is_empty(), || format!("failed in the switchover: {failed:?}"))
+    }
+
+    /// The host that stands by takes another build, keeps it, and goes back from one that does not
+    /// even boot.
+    fn update(&mut self, load: &Load) -> Outcome<()> {
+        let folder = self.depot.clone();
+        let junk = folder.join("junk");
+        fs::write(&junk, "no initramfs").map_err(text)?;
+        machine::update(&folder.join("good"), 10, None)?;
+        machine::update(&folder.join("broken"), 20, Some(&junk))?;
+        let mut bytes = fs::read(folder.join("good")).map_err(text)?;
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(folder.join("damaged"), bytes).map_err(text)?;
+        self.serve(folder)?;
+        let at = Instant::now();
+
+        let server2 = &mut self.machines[1];
+        server2.types("update http://10.96.153.1:8000/damaged --yes\r")?;
+        server2.wait_for("its SHA-256 is", ANSWER_LIMIT * 2)?;
+        server2.types("update http://10.96.153.1:8000/good --yes\r")?;
+        server2.wait_for("slot B is tried at the next boot", ANSWER_LIMIT * 2)?;
+        server2.wait_for_end(ANSWER_LIMIT)?;
+        server2.power_on()?;
+        server2.wait_for("slot B", SERVICE_LIMIT)?;
+        server2.wait_for("slot B is on trial", SERVICE_LIMIT)?;
+        self.is_kept(1)?;
+        println!("update of the standby, until it is kept: {} s", seconds(at.elapsed()));
+
+        let server2 = &mut self.machines[1];
+        server2.types("update http://10.96.153.1:8000/broken --yes\r")?;
+        server2.wait_for("slot A is tried at the next boot", ANSWER_LIMIT * 2)?;
+        server2.wait_for_end(ANSWER_LIMIT)?;
+        for _ in 0..3 {
+            server2.power_on()?;
+            // Its kernel finds nothing to start, and boots again after ten seconds: not awaited.
+            server2.wait_for("Kernel panic", SERVICE_LIMIT)?;
+            server2.power_off()?;
+        }
+        server2.power_on()?;
+        server2.wait_for("slot B", SERVICE_LIMIT)?;
+        server2.wait_for("the build in slot A did not do", SERVICE_LIMIT)?;
+        self.is_in_role(1, "standby")?;
+        let server2 = &mut self.machines[1];
+        server2.types("update http://10.96.153.1:8000/broken --yes\r")?;
+        server2.wait_for("did not become well, and went back", ANSWER_LIMIT)?;
+        let failed: Vec<Record> =
+            load.records().into_iter().filter(|it| it.start >= at && !it.is_good()).collect();
+        check(failed.is_empty(), || format!("failed in the updates: {failed:?}"))
+    }
+
+    /// Whether the build on trial is kept, as `log` says.
+    fn is_kept(&mut self, number: usize) -> Outcome<()> {
+        let machine = &mut self.machines[number];
+        wait_until("the build is kept", SERVICE_LIMIT, || {
+            machine.types("log\r").is_ok()
+                && machine.wait_for("this build is kept", Duration::from_secs(2)).is_ok()
+        })
+        .map(drop)
+    }
+
+    /// A server of HTTP on the client, for as long as the test runs.
+    fn serve(&self, folder: PathBuf) -> Outcome<()> {
+        let listener =
+            inside(&self.client.network()?, || TcpListener::bind(("10.96.153.1", 8000)))?
+                .map_err(text)?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                let _asked = stream.read_line(&mut line);
+                let name = line.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+                let content = fs::read(folder.join(name)).unwrap_or_default();
+                while line.trim() != "" {
+                    line.clear();
+                    let _rest = stream.read_line(&mut line);
+                }
+                let stream = stream.get_mut();
+                let _gone = stream
+                    .write_all(b"HTTP/1.0 200 OK\r\n\r\n")
+                    .and_then(|()| stream.write_all(&content));
+            }
+        });
+        Ok(())
     }
 
     /// Asks the line what the host does until it does this.

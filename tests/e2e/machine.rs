@@ -51,18 +51,51 @@ pub fn image() -> Outcome<PathBuf> {
     image.get_or_insert_with(|| build(&binary())).clone()
 }
 
+/// Another build of the same, later by so many seconds; with this in place of its initramfs.
+pub fn update(to: &Path, later: u64, initramfs: Option<&Path>) -> Outcome<()> {
+    let image = image()?;
+    let parts = image.with_extension("parts");
+    let built = fs::read_to_string(parts.join("built")).map_err(text)?;
+    let built = built.trim().parse::<u64>().map_err(text)? + later;
+    let key = image.with_file_name("update-key.pem");
+    let mut words = vec!["qemu-x86_64".to_owned(), "--built".to_owned(), built.to_string()];
+    words.extend(["--key".to_owned(), key.display().to_string()]);
+    words.extend(["--to".to_owned(), to.display().to_string()]);
+    words.extend(initramfs.iter().flat_map(|it| ["--initramfs".into(), it.display().to_string()]));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    run("image/bundle", &words).map(drop)
+}
+
+/// What one of the project's scripts prints.
+fn run(script: &str, words: &[&str]) -> Outcome<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = Command::new(script).args(words).output().map_err(text)?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
 fn build(binary: &Path) -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let run = |script: &str, words: &[&str]| -> Outcome<String> {
-        let output = Command::new(root.join(script)).args(words).output().map_err(text)?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        }
-    };
     run("scripts/packages", &["image", "qemu"])?;
     let binary = binary.to_str().ok_or("a path in UTF-8")?;
-    let words = ["qemu-x86_64", "--binary", binary];
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let folder = target.join("image");
+    fs::create_dir_all(&folder).map_err(text)?;
+    let key = folder.join("update-key.pem");
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "ed25519", "-out"])
+        .arg(&key)
+        .status()
+        .map_err(text)?;
+    if !made.success() {
+        return Err(format!("{}: openssl: {made}", key.display()));
+    }
+    let folder = folder.to_str().ok_or("a path in UTF-8")?;
+    let key = key.to_str().ok_or("a path in UTF-8")?;
+    let words = ["qemu-x86_64", "--binary", binary, "--key", key, "--to", folder];
     let printed = match run("image/build", &words) {
         // A pinned package may have left the mirror since: then the newest is what can be tested.
         Err(why) if why.contains("superseded") => {
@@ -78,7 +111,7 @@ fn build(binary: &Path) -> Outcome<PathBuf> {
     };
     println!("{printed}");
     let path = printed.lines().last().ok_or("image/build prints no path")?;
-    Ok(root.join(path))
+    Ok(path.into())
 }
 
 impl Machine {

@@ -34,6 +34,7 @@ pub fn all() -> Vec<Story> {
         Story::new("the active guard is killed", Either, active_guard_is_killed),
         Story::new("the active daemon is killed, guard and node", Moves, active_daemon_is_killed),
         Story::new("the active node hangs", Moves, active_node_hangs),
+        Story::new("the standby node hangs for good", Stays, standby_node_hangs_for_good),
         Story::new("the standby node is killed", Stays, standby_node_is_killed),
         Story::new("the standby daemon is killed", Stays, standby_daemon_is_killed),
     ]
@@ -208,6 +209,17 @@ fn active_node_hangs(scene: &mut Scene<'_>) -> Outcome<()> {
     let taken = scene.taken_over(at, SILENCE);
     scene.pair.servers[active].signal_node(Signal::SIGCONT)?;
     taken.map_err(|why| format!("{why}; seen: {}", seen(scene.pair)))
+}
+
+/// Its guard, which hears nothing of it any more, starts another one.
+fn standby_node_hangs_for_good(scene: &mut Scene<'_>) -> Outcome<()> {
+    let server = &scene.pair.servers[scene.standby];
+    let node = server.host.outer_pid(NODE_PID)?;
+    server.signal_node(Signal::SIGSTOP)?;
+    wait_until("another node runs", Duration::from_secs(15), || {
+        server.host.outer_pid(NODE_PID).is_ok_and(|it| it != node)
+    })?;
+    scene.nobody_moves(ELECTION)
 }
 
 fn standby_node_is_killed(scene: &mut Scene<'_>) -> Outcome<()> {

@@ -1,0 +1,136 @@
+//! `update FILE`, of an appliance: another build into the slot that does not run, tried at the next
+//! boot, and kept if this host comes back into the pair with it.
+//!
+//! Exit code 0: the machine is on its way to boot it. 1: refused or failed; what runs still runs.
+//! Read first: os/update.rs; image/grub.cfg (who counts the tries).
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::act;
+use super::status::fetch;
+use crate::console::message::{Power, Request};
+use crate::console::status::Status;
+use crate::os::disk::{self, Disk};
+use crate::os::{children, clock, init, update};
+use crate::time::Civil;
+use crate::wire::Role;
+
+/// For so long everything has to be well before a build is kept.
+const WELL_TIME: Duration = Duration::from_secs(10);
+/// A build that is not well by then is given up: the machine boots again.
+const TRIAL_LIMIT: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
+    let mut may_be_older = false;
+    let mut places = Vec::new();
+    for argument in arguments {
+        match argument.as_str() {
+            "--older" => may_be_older = true,
+            "--confirm" => return confirm(),
+            other => places.push(other),
+        }
+    }
+    let [place] = places.as_slice() else {
+        return super::wrong(
+            "update",
+            "takes one file, or an address as in http://10.0.0.9/update",
+        );
+    };
+    match install(place, may_be_older, is_sure) {
+        Ok(code) => code,
+        Err(why) => super::failed(&why),
+    }
+}
+
+fn install(place: &str, may_be_older: bool, is_sure: bool) -> Result<ExitCode, String> {
+    let disk = disk()?;
+    let update = update::open(place)?;
+    let manifest = &update.manifest;
+    let (board, built) = init::identity().map_err(|error| error.to_string())?;
+    manifest.suits(&board, built, may_be_older).map_err(|why| format!("{place}: {why}"))?;
+    if !may_be_older && update::has_failed(&disk, manifest).map_err(|error| error.to_string())? {
+        return Err(format!(
+            "{place}: this machine took it before, did not become well, and went back: \
+             --older takes it all the same"
+        ));
+    }
+    let Civil { year, month, day, .. } = Civil::of(manifest.built);
+    println!("tandem {} for {board}, built {year:04}-{month:02}-{day:02}", manifest.release);
+    if !is_sure {
+        let what = "It is written beside what runs; then this host leaves the pair and boots it. \
+                    If it is not back in the pair within 10 minutes, or does not even boot, what \
+                    runs now is booted again.";
+        let lines = crate::console::render::fold(what, "");
+        if let Err(code) = act::confirm(&lines) {
+            return Ok(code);
+        }
+    }
+    let slot = update::install(&disk, update, &mut |step| println!("{step}"))?;
+    println!("slot {slot} is tried at the next boot");
+    Ok(act::perform(&Request::Power(Power::Reboot), false))
+}
+
+fn disk() -> Result<Disk, String> {
+    if !init::is_appliance() {
+        return Err("this host is no appliance: copy the new binary over the old one, and start \
+                    the service again"
+            .into());
+    }
+    let found = disk::find().map_err(|error| error.to_string())?;
+    found.ok_or_else(|| "the appliance's disk is gone".to_owned())
+}
+
+/// The service that PID 1 starts on a machine whose slot is on trial.
+fn confirm() -> ExitCode {
+    match watch() {
+        Ok(what) => {
+            println!("{what}");
+            ExitCode::from(children::DONE_CODE)
+        }
+        Err(why) => super::failed(&why),
+    }
+}
+
+fn watch() -> Result<&'static str, String> {
+    let disk = disk()?;
+    let begun = clock::now();
+    let mut well_since = None;
+    loop {
+        let now = clock::now();
+        match fetch().map_err(|_| "no daemon answers".to_owned()).and_then(|it| ail(&it)) {
+            Ok(()) => {
+                let since = *well_since.get_or_insert(now);
+                if now.since(since) >= WELL_TIME {
+                    let done = update::confirm(&disk).map_err(|error| error.to_string())?;
+                    return Ok(if done { "this build is kept" } else { "no build is on trial" });
+                }
+            }
+            Err(why) if now.since(begun) >= TRIAL_LIMIT => {
+                println!("this build is given up: {why}");
+                act::perform(&Request::Power(Power::Reboot), false);
+                init::end_now(Power::Reboot);
+            }
+            Err(_) => well_since = None,
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What keeps this host from being back in the pair.
+fn ail(status: &Status) -> Result<(), String> {
+    let takes_part = |role| matches!(role, Role::Active | Role::Standby);
+    if !takes_part(status.role) {
+        return Err(format!("{} is {}", status.host, status.role));
+    }
+    match status.peer.role {
+        None => return Err(format!("{} is silent", status.peer.name)),
+        Some(role) if !takes_part(role) => return Err(format!("{} is {role}", status.peer.name)),
+        Some(_) => {}
+    }
+    match status.web.php.iter().find(|it| it.host == status.host && !it.is_up) {
+        Some(php) => Err(format!("php-fpm: {}", php.reason)),
+        None => Ok(()),
+    }
+}
