@@ -1,7 +1,7 @@
 //! An update: kernel, initramfs and payload of one build, under one signature.
 //!
-//! In: the first bytes of a file. Out: what it holds and in which order, if it is signed with the key
-//! that this image trusts and made for this board. Must not: read the parts themselves.
+//! In: the first bytes of a file. Out: what it holds and in which order, if it is signed with the
+//! key that this image trusts. Must not: read the parts themselves.
 //! Read first: image/bundle, which writes it; RFC 8032 (Ed25519).
 //!
 //! ```text

@@ -147,6 +147,10 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
             Request::PhpDrain { host: (*host).to_owned(), is_on: *verb == "drain" }
         }
         ("php", _) => return wrong(name, "takes drain or on, and the name of a host"),
+        ("reset", ["--everything"]) => return update::reset(is_sure),
+        ("reset", _) => {
+            return wrong(name, "needs --everything: database, site and state are lost");
+        }
         ("update", _) => return update::run(arguments, is_sure),
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
         ("reseed", []) => Request::Reseed,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::act;
+use super::edit::Keys;
 use super::status::fetch;
 use crate::console::message::{Power, Request};
 use crate::console::status::Status;
@@ -80,6 +81,30 @@ fn disk() -> Result<Disk, String> {
     }
     let found = disk::find().map_err(|error| error.to_string())?;
     found.ok_or_else(|| "the appliance's disk is gone".to_owned())
+}
+
+/// `reset --everything`: the next boot begins with an empty data partition.
+pub(super) fn reset(is_sure: bool) -> ExitCode {
+    match order_reset(is_sure) {
+        Ok(code) => code,
+        Err(why) => super::failed(&why),
+    }
+}
+
+fn order_reset(is_sure: bool) -> Result<ExitCode, String> {
+    let disk = disk()?;
+    let name = super::host_name();
+    if !is_sure {
+        println!("Database, site and state of {name} are lost; its configuration stays.");
+        let typed = Keys::new()?.read(&format!("Type {name} to go on: "), "")?;
+        if typed.as_deref() != Some(name.as_str()) {
+            println!("nothing was done");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    disk.set_reset(true).map_err(|error| format!("boot partition: {error}"))?;
+    println!("the next boot begins anew");
+    Ok(act::perform(&Request::Power(Power::Reboot), false))
 }
 
 /// The service that PID 1 starts on a machine whose slot is on trial.

@@ -146,6 +146,10 @@ pub enum Note {
     BootTrouble {
         what: String,
     },
+    /// Of the appliance's data partition.
+    StorageScarce {
+        what: String,
+    },
 }
 
 /// The name of what services print.
@@ -187,6 +191,7 @@ impl Note {
             | Self::SlowStatement { .. }
             | Self::ConsoleRefused { .. }
             | Self::ServiceEnded { .. }
+            | Self::StorageScarce { .. }
             | Self::Durability { .. } => Level::Warn,
             Self::DatabaseTrouble { .. }
             | Self::Diverged { .. }
@@ -246,6 +251,7 @@ impl Note {
             Self::ServiceEnded { .. } => "service-ended",
             Self::Boot { .. } => "boot",
             Self::BootTrouble { .. } => "boot-trouble",
+            Self::StorageScarce { .. } => "storage-scarce",
         }
     }
 
@@ -310,6 +316,7 @@ impl fmt::Display for Note {
             Self::ServiceSays { name, text } => write!(f, "{name} says: {text}"),
             Self::ServiceEnded { name, status } => write!(f, "{name} ended: {status}"),
             Self::Boot { what } | Self::BootTrouble { what } => write!(f, "boot: {what}"),
+            Self::StorageScarce { what } => f.write_str(what),
         }
     }
 }

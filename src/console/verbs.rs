@@ -202,8 +202,8 @@ pub const VERBS: &[Verb] = &[
         name: "update", arguments: "FILE [--older] [--yes]", group: Group::Machine,
         summary: "takes another build, and goes back if it does not do",
         about: "FILE is the name of a file on a FAT stick, or an address as in \
-            http://10.0.0.9/tandem.update. The file is signed; it is written beside what runs, read \
-            back, and booted. A build with which this host is not back in the pair within ten \
+            http://10.0.0.9/tandem.update. The file is signed; it is written beside what runs, \
+            read back, and booted. A build with which this host is not back in the pair within ten \
             minutes is given up. Update the host that stands by, then switchover, then the other.",
         options: &[word("--older", "takes one that is older, or that failed here before"), YES],
     },
@@ -213,6 +213,13 @@ pub const VERBS: &[Verb] = &[
         about: "FILE is tandem.toml, or host.toml. Nothing is written that is not right.",
         options: &[word("tandem.toml", "the same on both hosts"),
             word("host.toml", "which of the two this is")],
+    },
+    Verb {
+        name: "reset", arguments: "--everything", group: Group::Machine,
+        summary: "takes all data off this machine, and boots it as a new one",
+        about: "The configuration and the programs stay. Database, site and state are gone: the \
+            host's name is asked for. The other host's data come back by `reseed`.",
+        options: &[word("--everything", "said, as it cannot be taken back")],
     },
     Verb {
         name: "reboot", arguments: "[--yes]", group: Group::Machine,

@@ -24,6 +24,8 @@ const EXT4_MAGIC_AT: u64 = 1024 + 56;
 const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
 /// Where the boot loader's partition is mounted while somebody reads or writes it.
 pub(super) const ESP: &str = "/esp";
+/// A file there: the data are to be forgotten.
+const RESET: &str = "reset";
 const STICK: &str = "/run/stick";
 /// Where the configuration's partition is mounted while somebody reads or writes it.
 pub const CONFIG: &str = "/config";
@@ -154,6 +156,27 @@ impl Disk {
         let device = self.partition(slot.payload());
         let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
         mount(device, "/usr", "squashfs", flags, None).map_err(|error| named(device, error.into()))
+    }
+
+    /// Puts the image's mark where the data are, which are lost: the next boot makes a file system.
+    /// Not while they are mounted.
+    pub(super) fn forget_data(&self) -> io::Result<()> {
+        let mut device = OpenOptions::new().write(true).open(self.partition("data"))?;
+        device.write_all(NEW)?;
+        device.sync_all()
+    }
+
+    /// Whether the data are to be forgotten at this boot.
+    pub(super) fn wants_reset(&self) -> io::Result<bool> {
+        self.with_esp(false, |esp| Ok(esp.join(RESET).exists()))
+    }
+
+    /// The next boot is to forget the data; or it has.
+    pub fn set_reset(&self, is_wanted: bool) -> io::Result<()> {
+        self.with_esp(true, |esp| match is_wanted {
+            true => File::create(esp.join(RESET))?.sync_all(),
+            false => fs::remove_file(esp.join(RESET)),
+        })
     }
 
     /// Makes the file system if the image's mark is there, checks it otherwise, and mounts it.

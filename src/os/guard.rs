@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::children::{CONSOLE, Children, Spec};
 use super::notes::{self, ToGuard};
+use super::storage::Storage;
 use super::watchdog::Watchdog;
 use super::{clock, file, link, route};
 use crate::console;
@@ -46,6 +47,7 @@ pub struct Household {
     /// Ended in the opposite order of their start, each when the one after it has.
     pub services: Children,
     pub watchdog: Option<Watchdog>,
+    pub storage: Option<Storage>,
 }
 
 /// Why it came to its end.
@@ -137,6 +139,9 @@ impl Household {
         self.services.tend(now);
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed(now);
+        }
+        if let Some(storage) = &mut self.storage {
+            storage.tend(now);
         }
         let outputs = self.services.outputs().map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
         let mut sources: Vec<PollFd<'_>> = outputs.collect();

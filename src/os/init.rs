@@ -26,6 +26,7 @@ use super::children::{CONSOLE, Children, Spec};
 use super::disk::{self, Disk};
 use super::file::{self, named};
 use super::guard::{self, End, Household};
+use super::storage::Storage;
 use super::watchdog::Watchdog;
 use super::{cards, clock, notes, service, terminal, update};
 use crate::appliance::board::{self, Board, Identity};
@@ -39,6 +40,8 @@ use crate::wire::HostId;
 const CONFIG: &str = "/etc/tandem/tandem.toml";
 /// In the initramfs alone.
 const BOARD: &str = "/etc/tandem/board.toml";
+/// Of a file of the configuration partition that is copied into memory.
+const SETTING_BYTES_MAX: u64 = 1024 * 1024;
 /// A disk on a slow bus is found within this.
 const DISK_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -196,6 +199,7 @@ impl Boot {
             consoles: Children::new(consoles),
             services: Children::new(services),
             watchdog: self.watchdog.take(),
+            storage: Some(Storage::new("/data")),
         };
         // Consoles talk on the line from here on.
         self.line = None;
@@ -300,15 +304,19 @@ impl Boot {
         };
         let identity =
             Identity::parse(&read("host.toml")?).map_err(|why| format!("host.toml: {why}"))?;
-        let text = read("tandem.toml")?;
-        step(CONFIG, fs::write(CONFIG, text))?;
-        step(CONFIG, fs::set_permissions(CONFIG, fs::Permissions::from_mode(0o600)))?;
+        read("tandem.toml")?;
+        step("/etc/tandem", copy_settings())?;
         let config = file::load_config(CONFIG)?;
         let me = config.find_host(&identity.host).map_err(|error| format!("host.toml: {error}"))?;
         Ok((config, me, identity))
     }
 
     fn prepare_data(&mut self, disk: &Disk) -> Result<(), String> {
+        if step("boot partition", disk.wants_reset())? {
+            // A power cut in between does it once more.
+            step("data", disk.forget_data().and_then(|()| disk.set_reset(false)))?;
+            self.say("all data were taken off, as ordered");
+        }
         let mut watchdog = self.watchdog.take();
         let mut feed = || {
             if let Some(watchdog) = &mut watchdog {
@@ -397,6 +405,21 @@ fn is_on_trial() -> bool {
     let disk = disk::find().ok().flatten();
     let environment = disk.and_then(|disk| update::environment(&disk).ok());
     environment.and_then(|it| it.pending).is_some_and(|(slot, _)| slot == self::slot())
+}
+
+/// Copies every file of the configuration partition that is not a folder's: the configuration,
+/// certificates, files with secrets. They are root's alone.
+fn copy_settings() -> io::Result<()> {
+    for entry in fs::read_dir(disk::CONFIG)? {
+        let entry = entry?;
+        let is_kept = entry.metadata()?.is_file() && entry.metadata()?.len() <= SETTING_BYTES_MAX;
+        if is_kept {
+            let there = Path::new("/etc/tandem").join(entry.file_name());
+            fs::write(&there, fs::read(entry.path())?)?;
+            fs::set_permissions(&there, fs::Permissions::from_mode(0o600))?;
+        }
+    }
+    Ok(())
 }
 
 fn first_mounts() -> io::Result<()> {

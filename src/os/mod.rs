@@ -28,6 +28,7 @@ pub mod run;
 pub mod serve_sql;
 pub mod serve_web;
 pub mod service;
+pub mod storage;
 pub mod survey;
 mod sys;
 pub mod terminal;

@@ -1,8 +1,8 @@
 //! An update of the appliance: from its file into the slot that does not run.
 //!
-//! In: where the file is, the key that is trusted. Out: a slot that was read back and compared, to be
-//! tried at the next boot. Must not: write a byte before the signature was checked; touch the slot
-//! that runs, the partition table, the configuration or the data.
+//! In: where the file is, the key that is trusted. Out: a slot that was read back and compared, to
+//! be tried at the next boot. Must not: write a byte before the signature was checked; touch the
+//! slot that runs, the partition table, the configuration or the data.
 //! Read first: `appliance::bundle`, `appliance::slots`; image/grub.cfg.
 
 use std::fs::{self, File, OpenOptions};
@@ -140,7 +140,8 @@ pub fn has_failed(disk: &Disk, manifest: &Manifest) -> io::Result<bool> {
     })
 }
 
-/// Writes the parts into the slot that does not run, reads them back, and lets the next boot try it.
+/// Writes the parts into the slot that does not run, reads them back, and lets the next boot try
+/// it.
 pub fn install(
     disk: &Disk,
     mut update: Update,

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::check;
@@ -100,11 +101,57 @@ fn mend(machine: &mut Machine) -> Outcome<()> {
     machine.power_on()?;
     machine.wait_for("answers", SERVICE_LIMIT)?;
     machine.wait_for("server1 joining> ", SERVICE_LIMIT)?;
+    machine.types("reset --everything\r")?;
+    machine.answers("Type server1 to go on: ", "server1", ANSWER_LIMIT)?;
+    machine.wait_for_end(SERVICE_LIMIT)?;
+    machine.power_on()?;
+    machine.wait_for("all data were taken off", SERVICE_LIMIT)?;
+    machine.wait_for("data partition made", SERVICE_LIMIT)?;
+    machine.wait_for("answers", SERVICE_LIMIT)?;
+    machine.wait_for("server1 joining> ", SERVICE_LIMIT)?;
     machine.types("shutdown\r")?;
     machine.answers("[y/N] ", "y", ANSWER_LIMIT)?;
     let ended = machine.wait_for_end(SERVICE_LIMIT)?;
     println!("shutdown, database and all: {} s", seconds(ended));
     Ok(())
+}
+
+/// On a disk in memory, where the kernel has one to spare.
+#[test]
+fn an_image_is_flashed_onto_a_disk_that_nobody_uses() {
+    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
+    let image = image.with_extension("img.zst").display().to_string();
+    let flash = |words: &[&str]| -> (bool, String) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/flash");
+        let mut command = Command::new(script);
+        let output = command.args(words).stdin(Stdio::null()).output().expect("bash");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    for (words, why) in [
+        (["/dev/null", image.as_str()], "no block device"),
+        (["/dev/zram0", "/no/such/image"], "no such file"),
+    ] {
+        let (is_done, said) = flash(&words);
+        assert!(!is_done && said.contains(why), "{said}");
+    }
+    let size = Path::new("/sys/block/zram0/disksize");
+    if fs::read_to_string(size).is_ok_and(|text| text.trim() != "0") || !size.exists() {
+        println!("this kernel has no disk in memory to spare: nothing was flashed");
+        return;
+    }
+    let set = |size_of: &str| fs::write(size, size_of).expect("zram takes a size");
+    let reset = || fs::write("/sys/block/zram0/reset", "1").expect("zram is reset");
+    set("128M");
+    let small = flash(&["/dev/zram0", &image, "--yes"]);
+    reset();
+    set("512M");
+    let asked = flash(&["/dev/zram0", &image]);
+    let written = flash(&["/dev/zram0", &image, "--yes"]);
+    reset();
+    assert!(!small.0 && small.1.contains("the image"), "{}", small.1);
+    assert!(!asked.0 && asked.1.contains("nobody is there to be asked"), "{}", asked.1);
+    assert!(written.0 && written.1.contains("written and read back"), "{}", written.1);
 }
 
 struct Stage {
