@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
-    tcgetattr, tcsetattr,
+    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, QueueSelector,
+    SpecialCodeIndex, Termios, tcflush, tcgetattr, tcsetattr,
 };
 
 use crate::crypt::Hash;
@@ -89,6 +89,9 @@ fn make_sane(settings: &mut Termios) {
     settings.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
     settings.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ECHOE;
     settings.local_modes |= LocalModes::ECHOK | LocalModes::ISIG | LocalModes::IEXTEN;
+    // The kernel would drop output some time after Ctrl-C, and the next prompt with it: `drop_output`
+    // does it in time.
+    settings.local_modes |= LocalModes::NOFLSH;
     // No line of a modem counts, and none is hung up; flow control by wires that are not there
     // would stop the output for ever.
     settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
@@ -126,6 +129,11 @@ pub fn heed_signals() {
 
 fn set_of<const N: usize>(signals: [Signal; N]) -> SigSet {
     signals.into_iter().collect()
+}
+
+/// What was written and is not on its way yet is of no use any more.
+pub fn drop_output() {
+    let _hung_up = tcflush(rustix::stdio::stdout(), QueueSelector::OFlush);
 }
 
 /// This process does not outlive the one that started it.
