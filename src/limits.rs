@@ -46,6 +46,9 @@ pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// on the addresses ended long before, so that nothing but its own return waits for this.
 pub const HANG_LIMIT: Duration = Duration::from_secs(10);
 
+/// Bytes of the address of an update, which one host tells the other in a beacon.
+pub const PLACE_BYTES_MAX: usize = 128;
+
 /// Notes kept in memory for `tandem status` and the log verb; the oldest is dropped.
 pub const NOTES_KEPT: usize = 1000;
 

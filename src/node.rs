@@ -30,6 +30,7 @@ mod status;
 mod succession;
 pub mod survey;
 mod trace;
+mod update;
 mod witness;
 
 use std::collections::VecDeque;
@@ -174,6 +175,7 @@ pub struct Node {
     troubles: find::Troubles,
     findings: Findings,
     errant: Option<errant::Errant>,
+    updates: update::Updates,
     errant_since: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -234,7 +236,6 @@ impl Node {
         };
         let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let devices = config.devices().into_iter().map(Device::new).collect();
-        let lookout = witness::Lookout::new(&config, me, boot_id);
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
             group,
@@ -242,6 +243,7 @@ impl Node {
             addresses,
             engine: repl::Engine::new(&config.repl, site),
             devices,
+            lookout: witness::Lookout::new(&config, me, boot_id),
             links,
             config,
             me,
@@ -254,7 +256,6 @@ impl Node {
             is_terminating: false,
             netlink_sequence: 0,
             is_dumped: false,
-            lookout,
             pending: VecDeque::new(),
             job: None,
             jobs: VecDeque::new(),
@@ -288,6 +289,7 @@ impl Node {
             troubles: find::Troubles::default(),
             findings: Findings::default(),
             errant: None,
+            updates: update::Updates::default(),
             errant_since: None,
             outputs: VecDeque::new(),
         };
@@ -314,6 +316,8 @@ impl Node {
             Input::Netlink { datagram } => self.handle_netlink(now, &datagram),
             Input::NetlinkLost => self.dump_links(),
             Input::ClockSet { seconds } => self.troubles.clock_set(now, seconds),
+            Input::Image(image) => self.set_image(image),
+            Input::UpdateFailed { id, why } => self.update_failed(id, &why),
             Input::ErrantSaved(saved) => self.errant_saved(saved),
             Input::Answer { id, result } => {
                 self.engine.handle(now, repl::Input::Answer { id, result });

@@ -16,7 +16,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::limits::{BEACON_BYTES_MAX, POSITION_BYTES_MAX};
+use crate::limits::{BEACON_BYTES_MAX, PLACE_BYTES_MAX, POSITION_BYTES_MAX};
 use crate::time::Instant;
 use crate::units::{self, Secret};
 use crate::wire::{self, Hold, HostId, LinkId, Orders, Role};
@@ -96,6 +96,30 @@ pub struct Report {
     pub php_drain: [Hold; 2],
     /// A digest of each section of the configuration (`config::SECTIONS`).
     pub sections: [u32; 8],
+    /// Of an appliance.
+    pub build: Build,
+    /// What the receiver, an appliance, is to take.
+    pub update: Option<UpdateOrder>,
+    /// The receiver's order that came to nothing here.
+    pub update_failed: Option<u64>,
+}
+
+/// The build that an appliance runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Build {
+    /// Seconds since 1970; 0: this host is no appliance.
+    pub built: u64,
+    /// It is not known yet whether it is kept.
+    pub is_on_trial: bool,
+}
+
+/// One host lets the other one take a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateOrder {
+    /// Tells two orders apart.
+    pub id: u64,
+    /// As the verb `update` takes it.
+    pub place: heapless::String<PLACE_BYTES_MAX>,
 }
 
 /// Where a planned handover stands on the host that says so. `id` is the giver's.
@@ -344,6 +368,9 @@ mod tests {
             declined: None,
             php_drain: [Hold::default(); 2],
             sections: [0; 8],
+            build: Build::default(),
+            update: None,
+            update_failed: None,
         }
     }
 

@@ -143,6 +143,7 @@ impl Bench {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::TakeUpdate { .. }
             | Output::Routes(_)
             | Output::Persist(_)
             | Output::Will(_)
@@ -486,6 +487,9 @@ fn report() -> Report {
         declined: None,
         php_drain: [tandem::wire::Hold::default(); 2],
         sections: [0; 8],
+        build: tandem::peer::Build::default(),
+        update: None,
+        update_failed: None,
     }
 }
 

@@ -8,6 +8,8 @@
 pub const BLOCK: u64 = 512;
 /// Of the table at the beginning: protective MBR, header, 128 entries.
 pub const TABLE_BYTES: usize = 34 * BLOCK_BYTES;
+/// Of its copy at the end: entries, header.
+pub const COPY_BYTES: usize = 33 * BLOCK_BYTES;
 const BLOCK_BYTES: usize = 512;
 
 const SIGNATURE: &[u8] = b"EFI PART";
@@ -40,13 +42,13 @@ pub struct Write {
 
 /// The writes that let the last of the partitions end where the disk of `blocks` ends, in their
 /// order: the copy at the end first, so that a power cut leaves one whole table. Empty: it does
-/// already.
+/// already. `table`: the first blocks of the disk.
 pub fn grow(table: &[u8], blocks: u64) -> Result<Vec<Write>, String> {
-    let header = header(table)?;
-    let entries = &table[2 * BLOCK_BYTES..][..ENTRIES_BYTES];
-    if crc32(entries) != u32_at(header, field::ENTRIES_SUM) {
-        return Err("the partition table is damaged: the sum of its entries is wrong".into());
+    if table.len() < TABLE_BYTES {
+        return Err("the partition table is cut short".into());
     }
+    let (header, entries) = (&table[BLOCK_BYTES..], &table[2 * BLOCK_BYTES..]);
+    let (header, entries) = check(header, entries, 2)?;
     let last_usable = blocks.checked_sub(ENTRIES_BLOCKS + 2).ok_or("the disk is too small")?;
     let ends = entries.chunks(ENTRY_BYTES).map(|entry| u64_at(entry, field::LAST));
     let (place, end) = ends.enumerate().max_by_key(|(_, end)| *end).ok_or("no partitions")?;
@@ -54,39 +56,51 @@ pub fn grow(table: &[u8], blocks: u64) -> Result<Vec<Write>, String> {
         return Ok(Vec::new());
     }
     let mut entries = entries.to_vec();
-    let at = place * ENTRY_BYTES;
-    entries[at + field::LAST.start..at + field::LAST.end]
-        .copy_from_slice(&last_usable.to_le_bytes());
-    let sum = crc32(&entries);
-    let header = |own: u64, other: u64, entries_at: u64| {
-        let mut header = header.to_vec();
-        put(&mut header, field::OWN, own);
-        put(&mut header, field::OTHER, other);
-        put(&mut header, field::LAST_USABLE, last_usable);
-        put(&mut header, field::ENTRIES, entries_at);
-        header[field::ENTRIES_SUM].copy_from_slice(&sum.to_le_bytes());
-        header[field::HEADER_SUM].fill(0);
-        let own_sum = crc32(&header);
-        header[field::HEADER_SUM].copy_from_slice(&own_sum.to_le_bytes());
-        header.resize(BLOCK_BYTES, 0);
-        header
-    };
-    let last = blocks - 1;
-    let copy_at = last - ENTRIES_BLOCKS;
+    put(&mut entries[place * ENTRY_BYTES..], field::LAST, last_usable);
+    let mut header = header.to_vec();
+    put(&mut header, field::LAST_USABLE, last_usable);
+    let (last, copy_at) = (blocks - 1, blocks - 1 - ENTRIES_BLOCKS);
     Ok(vec![
         Write { block: copy_at, bytes: entries.clone() },
-        Write { block: last, bytes: header(last, 1, copy_at) },
-        Write { block: 2, bytes: entries },
-        Write { block: 1, bytes: header(1, last, 2) },
+        Write { block: last, bytes: summed(&header, &entries, last, 1, copy_at) },
+        Write { block: 2, bytes: entries.clone() },
+        Write { block: 1, bytes: summed(&header, &entries, 1, last, 2) },
     ])
 }
 
-/// The header in block 1, checked; without what follows it there.
-fn header(table: &[u8]) -> Result<&[u8], String> {
-    if table.len() < TABLE_BYTES {
-        return Err("the partition table is cut short".into());
-    }
-    let block = &table[BLOCK_BYTES..][..BLOCK_BYTES];
+/// The writes that make the table at the beginning anew, from its copy in the last blocks of a disk
+/// of `blocks`: what a power cut in the middle of `grow` asks for.
+pub fn restore(copy: &[u8], blocks: u64) -> Result<Vec<Write>, String> {
+    let header = copy.get(ENTRIES_BYTES..).filter(|rest| rest.len() >= BLOCK_BYTES);
+    let header = header.ok_or("the copy of the partition table is cut short")?;
+    let (header, entries) = check(header, copy, blocks - 1 - ENTRIES_BLOCKS)?;
+    Ok(vec![
+        Write { block: 2, bytes: entries.to_vec() },
+        Write { block: 1, bytes: summed(header, entries, 1, blocks - 1, 2) },
+    ])
+}
+
+/// A header's block with its places and its sums.
+fn summed(header: &[u8], entries: &[u8], own: u64, other: u64, entries_at: u64) -> Vec<u8> {
+    let mut header = header.to_vec();
+    put(&mut header, field::OWN, own);
+    put(&mut header, field::OTHER, other);
+    put(&mut header, field::ENTRIES, entries_at);
+    header[field::ENTRIES_SUM].copy_from_slice(&crc32(entries).to_le_bytes());
+    header[field::HEADER_SUM].fill(0);
+    let sum = crc32(&header);
+    header[field::HEADER_SUM].copy_from_slice(&sum.to_le_bytes());
+    header.resize(BLOCK_BYTES, 0);
+    header
+}
+
+/// Header and entries without what follows them, if their sums are right.
+fn check<'a>(
+    header: &'a [u8],
+    entries: &'a [u8],
+    entries_at: u64,
+) -> Result<(&'a [u8], &'a [u8]), String> {
+    let (block, entries) = (&header[..BLOCK_BYTES], &entries[..ENTRIES_BYTES]);
     if !block.starts_with(SIGNATURE) {
         return Err("there is no GPT on the disk".into());
     }
@@ -95,16 +109,19 @@ fn header(table: &[u8]) -> Result<&[u8], String> {
         return Err(format!("the partition table is damaged: a header of {size} bytes"));
     }
     let header = &block[..size];
-    let mut summed = header.to_vec();
-    summed[field::HEADER_SUM].fill(0);
-    if crc32(&summed) != u32_at(header, field::HEADER_SUM) {
+    let mut unsummed = header.to_vec();
+    unsummed[field::HEADER_SUM].fill(0);
+    if crc32(&unsummed) != u32_at(header, field::HEADER_SUM) {
         return Err("the partition table is damaged: the sum of its header is wrong".into());
     }
     let shape = [field::COUNT, field::SIZE].map(|field| u32_at(header, field) as usize);
-    if shape != [ENTRIES, ENTRY_BYTES] || u64_at(header, field::ENTRIES) != 2 {
+    if shape != [ENTRIES, ENTRY_BYTES] || u64_at(header, field::ENTRIES) != entries_at {
         return Err("the partition table is not one that image/build made".into());
     }
-    Ok(header)
+    if crc32(entries) != u32_at(header, field::ENTRIES_SUM) {
+        return Err("the partition table is damaged: the sum of its entries is wrong".into());
+    }
+    Ok((header, entries))
 }
 
 fn put(header: &mut [u8], field: std::ops::Range<usize>, value: u64) {
@@ -174,6 +191,20 @@ mod tests {
         assert_eq!(u64_at(&disk[1024..], field::LAST), 199, "the other one stays");
         assert_eq!(disk[1024..][..ENTRIES_BYTES], disk[4063 * 512..][..ENTRIES_BYTES]);
         assert_eq!(grow(&disk, DISK as u64), Ok(Vec::new()), "once");
+    }
+
+    #[test]
+    fn a_power_cut_at_any_write_leaves_a_table_to_go_on_with() {
+        let writes = grow(&table(), DISK as u64).unwrap();
+        for count in 0..=writes.len() {
+            let disk = written(table(), &writes[..count]);
+            let again = grow(&disk, DISK as u64).unwrap_or_else(|_| {
+                let copy = &disk[disk.len() - COPY_BYTES..];
+                restore(copy, DISK as u64).expect("the copy was written first")
+            });
+            let disk = written(disk, &again);
+            assert_eq!(grow(&disk, DISK as u64), Ok(Vec::new()), "{count} writes");
+        }
     }
 
     #[test]

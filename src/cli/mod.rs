@@ -17,6 +17,7 @@ mod mysqlreplicate;
 mod mysqlrpladmin;
 mod mysqlrplcheck;
 mod mysqlrplshow;
+mod network;
 mod options;
 mod rejoin;
 mod rescue;
@@ -71,7 +72,9 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     if name == "edit" {
         return edit::run(&rest);
     }
-    if verbs::find(name).is_some_and(|it| matches!(it.group, Group::Act | Group::Machine)) {
+    if name != "network"
+        && verbs::find(name).is_some_and(|it| matches!(it.group, Group::Act | Group::Machine))
+    {
         let is_sure = act::take_yes(&mut rest);
         return acting(name, &rest, is_sure);
     }
@@ -80,6 +83,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     }
     match name {
         "run" => run::run(&rest),
+        "network" => network::run(&rest),
         "rescue" if init::is_appliance() => rescue::run(&rest),
         "status" => status::run(&rest),
         "log" => look::log(&rest),
@@ -147,6 +151,8 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
             Request::PhpDrain { host: (*host).to_owned(), is_on: *verb == "drain" }
         }
         ("php", _) => return wrong(name, "takes drain or on, and the name of a host"),
+        ("watchdog", ["--test"]) => Request::WatchdogTest,
+        ("watchdog", _) => return wrong(name, "takes --test"),
         ("reset", ["--everything"]) => return update::reset(is_sure),
         ("reset", _) => {
             return wrong(name, "needs --everything: database, site and state are lost");

@@ -21,14 +21,18 @@ use crate::wire::Role;
 const WELL_TIME: Duration = Duration::from_secs(10);
 /// A build that is not well by then is given up: the machine boots again.
 const TRIAL_LIMIT: Duration = Duration::from_secs(600);
+/// For the other host to take a build and to be back and well, its trial included.
+const PAIR_LIMIT: Duration = Duration::from_secs(1200);
+const SWITCH_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
-    let mut may_be_older = false;
+    let (mut may_be_older, mut is_pair) = (false, false);
     let mut places = Vec::new();
     for argument in arguments {
         match argument.as_str() {
             "--older" => may_be_older = true,
+            "--pair" => is_pair = true,
             "--confirm" => return confirm(),
             other => places.push(other),
         }
@@ -39,7 +43,11 @@ pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
             "takes one file, or an address as in http://10.0.0.9/update",
         );
     };
-    match install(place, may_be_older, is_sure) {
+    let done = match is_pair {
+        true => both(place, is_sure),
+        false => install(place, may_be_older, is_sure),
+    };
+    match done {
         Ok(code) => code,
         Err(why) => super::failed(&why),
     }
@@ -73,6 +81,66 @@ fn install(place: &str, may_be_older: bool, is_sure: bool) -> Result<ExitCode, S
     Ok(act::perform(&Request::Power(Power::Reboot), false))
 }
 
+/// The host that stands by first; then the roles are exchanged; then this one.
+fn both(place: &str, is_sure: bool) -> Result<ExitCode, String> {
+    let (board, own) = init::identity().map_err(|error| error.to_string())?;
+    let manifest = {
+        disk()?;
+        update::open(place)?.manifest
+    };
+    manifest.suits(&board, own, false).map_err(|why| format!("{place}: {why}"))?;
+    let (name, peer) = {
+        let status = fetch()?;
+        (status.host, status.peer.name)
+    };
+    if !is_sure {
+        let what = format!(
+            "{peer} takes it, boots it, and is waited for until it is back and well; then {name} \
+             gives it the role and takes the same. Nothing moves if {peer} goes back to what it \
+             runs."
+        );
+        if let Err(code) = act::confirm(&crate::console::render::fold(&what, "")) {
+            return Ok(code);
+        }
+    }
+    act::perform(&Request::UpdatePeer { place: place.to_owned() }, false);
+    if !fetch()?.build.is_peer_ordered {
+        return Ok(ExitCode::FAILURE);
+    }
+    wait(PAIR_LIMIT, |status| {
+        let build = status.build;
+        let is_back = status.peer.role == Some(Role::Standby) && !build.is_peer_ordered;
+        match is_back {
+            true if build.peer_built != manifest.built => {
+                Err(format!("{peer} runs what it ran: its log says why"))
+            }
+            true => Ok(!build.is_peer_on_trial),
+            false => Ok(false),
+        }
+    })?;
+    println!("{peer} is back and well with it");
+    act::perform(&Request::Switchover, false);
+    wait(SWITCH_LIMIT, |status| Ok(status.role == Role::Standby))?;
+    install(place, false, true)
+}
+
+/// Until it is so; a daemon that does not answer for a moment is asked again.
+fn wait(
+    limit: Duration,
+    mut is_so: impl FnMut(&Status) -> Result<bool, String>,
+) -> Result<(), String> {
+    let since = clock::now();
+    while clock::now().since(since) < limit {
+        if let Ok(status) = fetch()
+            && is_so(&status)?
+        {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(format!("it is not so after {} s: `status` shows how things are", limit.as_secs()))
+}
+
 fn disk() -> Result<Disk, String> {
     if !init::is_appliance() {
         return Err("this host is no appliance: copy the new binary over the old one, and start \
@@ -102,7 +170,7 @@ fn order_reset(is_sure: bool) -> Result<ExitCode, String> {
             return Ok(ExitCode::FAILURE);
         }
     }
-    disk.set_reset(true).map_err(|error| format!("boot partition: {error}"))?;
+    disk.order_new_data().map_err(|error| format!("boot partition: {error}"))?;
     println!("the next boot begins anew");
     Ok(act::perform(&Request::Power(Power::Reboot), false))
 }
@@ -129,6 +197,7 @@ fn watch() -> Result<&'static str, String> {
                 let since = *well_since.get_or_insert(now);
                 if now.since(since) >= WELL_TIME {
                     let done = update::confirm(&disk).map_err(|error| error.to_string())?;
+                    act::perform(&Request::UpdateKept, false);
                     return Ok(if done { "this build is kept" } else { "no build is on trial" });
                 }
             }

@@ -59,6 +59,14 @@ pub enum Request {
     },
     /// How an appliance is to end, once it has left the pair.
     Power(Power),
+    /// An appliance's watchdog is not to be fed any more.
+    WatchdogTest,
+    /// The other host, an appliance, is to take this build and boot it.
+    UpdatePeer {
+        place: String,
+    },
+    /// The build that was on trial is kept.
+    UpdateKept,
 }
 
 /// What becomes of the machine.
@@ -104,7 +112,8 @@ impl Request {
             Self::Status | Self::Log { .. } | Self::Config | Self::Trace { .. } => false,
             Self::Switchover | Self::FailoverForce | Self::Rejoin | Self::Reseed => true,
             Self::Hold(_) | Self::Maintenance(_) | Self::Reload | Self::PhpDrain { .. } => true,
-            Self::ConsoleLogin { .. } | Self::Power(_) => true,
+            Self::ConsoleLogin { .. } | Self::Power(_) | Self::WatchdogTest => true,
+            Self::UpdatePeer { .. } | Self::UpdateKept => true,
         }
     }
 }

@@ -146,6 +146,13 @@ pub enum Note {
     BootTrouble {
         what: String,
     },
+    /// Of both hosts, at the word of one.
+    Update {
+        what: String,
+    },
+    UpdateTrouble {
+        what: String,
+    },
     /// Of the appliance's data partition.
     StorageScarce {
         what: String,
@@ -174,6 +181,7 @@ impl Note {
             | Self::SplitterOrder { .. }
             | Self::ConsoleLogin { .. }
             | Self::ServiceSays { .. }
+            | Self::Update { .. }
             | Self::Boot { .. }
             | Self::Leaving => Level::Info,
             Self::CarrierLost { .. }
@@ -192,6 +200,7 @@ impl Note {
             | Self::ConsoleRefused { .. }
             | Self::ServiceEnded { .. }
             | Self::StorageScarce { .. }
+            | Self::UpdateTrouble { .. }
             | Self::Durability { .. } => Level::Warn,
             Self::DatabaseTrouble { .. }
             | Self::Diverged { .. }
@@ -252,6 +261,8 @@ impl Note {
             Self::Boot { .. } => "boot",
             Self::BootTrouble { .. } => "boot-trouble",
             Self::StorageScarce { .. } => "storage-scarce",
+            Self::Update { .. } => "update",
+            Self::UpdateTrouble { .. } => "update-trouble",
         }
     }
 
@@ -317,6 +328,7 @@ impl fmt::Display for Note {
             Self::ServiceEnded { name, status } => write!(f, "{name} ended: {status}"),
             Self::Boot { what } | Self::BootTrouble { what } => write!(f, "boot: {what}"),
             Self::StorageScarce { what } => f.write_str(what),
+            Self::Update { what } | Self::UpdateTrouble { what } => write!(f, "update: {what}"),
         }
     }
 }
@@ -380,6 +392,12 @@ impl Ring {
         }
         self.last = self.last.max(record.number);
         self.records.push_back(record);
+    }
+
+    /// Of the last note.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.last
     }
 
     /// The last `count` that are at least so bad, oldest first.

@@ -30,6 +30,11 @@ pub fn preview(request: &Request, status: &Status) -> Option<Vec<String>> {
             status.host, status.peer.name
         ),
         Request::Power(power) => machine_ends(*power, status),
+        Request::WatchdogTest => format!(
+            "{} is reset, as if it hung, within 15 s: nothing is told to {} before, and what is \
+             on its way here is lost.",
+            status.host, status.peer.name
+        ),
         Request::Status
         | Request::Rejoin
         | Request::Hold(false)
@@ -39,7 +44,9 @@ pub fn preview(request: &Request, status: &Status) -> Option<Vec<String>> {
         | Request::Log { .. }
         | Request::Config
         | Request::Trace { .. }
-        | Request::ConsoleLogin { .. } => return None,
+        | Request::ConsoleLogin { .. }
+        | Request::UpdatePeer { .. }
+        | Request::UpdateKept => return None,
     };
     Some(fold(&text, ""))
 }

@@ -23,6 +23,7 @@ pub struct Status {
     pub orders: OrdersStatus,
     pub config_digest: String,
     pub peer: PeerStatus,
+    pub build: BuildStatus,
     pub witnesses: Vec<WitnessStatus>,
     pub links: LinksStatus,
     pub database: DatabaseStatus,
@@ -99,6 +100,18 @@ pub struct PeerStatus {
     pub config_differs: Vec<String>,
     /// `None` when it was not heard lately.
     pub database: Option<PeerDatabaseStatus>,
+}
+
+/// Builds of appliances, in seconds since 1970; 0: no appliance, or not heard lately.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct BuildStatus {
+    pub built: u64,
+    /// It is not known yet whether it is kept.
+    pub is_on_trial: bool,
+    pub peer_built: u64,
+    pub is_peer_on_trial: bool,
+    /// The peer was let take a build, and has neither booted nor refused it yet.
+    pub is_peer_ordered: bool,
 }
 
 /// The other host's database, as that host says.
@@ -284,6 +297,7 @@ pub(crate) mod tests {
             orders: OrdersStatus::default(),
             config_digest: "0123456789abcdef".into(),
             peer: peer(),
+            build: BuildStatus::default(),
             witnesses: vec![WitnessStatus { address: "10.96.153.1".into(), answers: true }],
             links: LinksStatus { outside: link(), inside: link() },
             database: DatabaseStatus {

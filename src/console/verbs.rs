@@ -199,13 +199,20 @@ pub const VERBS: &[Verb] = &[
         options: &[],
     },
     Verb {
-        name: "update", arguments: "FILE [--older] [--yes]", group: Group::Machine,
+        name: "network", arguments: "[ping ADDRESS]", group: Group::Machine,
+        summary: "cards, routes, neighbours; whether an address answers",
+        about: "What ip(8) and ping(8) tell elsewhere.",
+        options: &[word("ping", "asks four times, a second apart")],
+    },
+    Verb {
+        name: "update", arguments: "FILE [--pair | --older] [--yes]", group: Group::Machine,
         summary: "takes another build, and goes back if it does not do",
         about: "FILE is the name of a file on a FAT stick, or an address as in \
             http://10.0.0.9/tandem.update. The file is signed; it is written beside what runs, \
             read back, and booted. A build with which this host is not back in the pair within ten \
-            minutes is given up. Update the host that stands by, then switchover, then the other.",
-        options: &[word("--older", "takes one that is older, or that failed here before"), YES],
+            minutes is given up.",
+        options: &[word("--pair", "on the host that serves: the other one first, then this one"),
+            word("--older", "takes one that is older, or that failed here before"), YES],
     },
     Verb {
         name: "edit", arguments: "[FILE]", group: Group::Machine,
@@ -213,6 +220,12 @@ pub const VERBS: &[Verb] = &[
         about: "FILE is tandem.toml, or host.toml. Nothing is written that is not right.",
         options: &[word("tandem.toml", "the same on both hosts"),
             word("host.toml", "which of the two this is")],
+    },
+    Verb {
+        name: "watchdog", arguments: "--test [--yes]", group: Group::Machine,
+        summary: "shows that a machine that hangs is reset",
+        about: "The guard does not feed the watchdog any more, as one that hangs would not.",
+        options: &[word("--test", "resets this machine, or shows that nothing does"), YES],
     },
     Verb {
         name: "reset", arguments: "--everything", group: Group::Machine,

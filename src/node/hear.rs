@@ -185,6 +185,7 @@ impl Node {
                 self.hear_refusal();
                 self.count_beacons(now);
                 self.hear_source(now);
+                self.hear_update();
             }
             Err(refusal) => ears.beacon_refused = Some((now, refusal)),
         }

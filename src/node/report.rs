@@ -74,6 +74,7 @@ impl Node {
         // Until it is fenced, the position of a host that waits may still grow.
         let is_waiting = matches!(self.role, Role::Joining | Role::Refused);
         let position = observation.position.as_deref().filter(|_| !is_waiting || self.is_fenced);
+        let (build, update, update_failed) = self.report_update();
         Report {
             host: self.me,
             boot_id: self.boot_id,
@@ -105,6 +106,9 @@ impl Node {
             declined: self.operator.declined,
             php_drain: self.persistent.php_drain,
             sections: self.config.sections.digests(),
+            build,
+            update,
+            update_failed,
         }
     }
 
@@ -202,12 +206,15 @@ impl Node {
             Request::Hold(is_on) => self.ask_hold(now, client, *is_on),
             Request::Maintenance(is_on) => self.ask_maintenance(now, client, *is_on),
             Request::PhpDrain { host, is_on } => self.ask_php_drain(now, client, host, *is_on),
+            Request::UpdatePeer { place } => self.ask_peer_update(now, client, place),
             Request::Trace { seconds, kinds } => self.begin_trace(now, client, *seconds, *kinds),
             // The hands have what is asked for, and answer themselves.
             Request::Log { .. }
             | Request::Config
             | Request::ConsoleLogin { .. }
-            | Request::Power(_) => {}
+            | Request::Power(_)
+            | Request::WatchdogTest
+            | Request::UpdateKept => {}
             Request::Reload => self.outputs.push_back(Output::Reload { client }),
             Request::FailoverForce => {
                 let peer_serves = self.fresh(now).is_some_and(|peer| peer.role == Role::Active);

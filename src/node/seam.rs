@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::console::message::{Request, Response};
 use crate::console::note::Note;
 use crate::console::status::Glance;
+use crate::peer::Build;
 use crate::repl;
 use crate::repl::errant::Saved;
 use crate::routes::Routes;
@@ -55,6 +56,13 @@ pub enum Input {
     Answer {
         id: u64,
         result: Result<repl::Rows, repl::ServerError>,
+    },
+    /// Which build this host, an appliance, runs.
+    Image(Build),
+    /// `Output::TakeUpdate` of that id came to nothing.
+    UpdateFailed {
+        id: u64,
+        why: String,
     },
     /// How `Output::SaveErrant` ended.
     ErrantSaved(Result<Saved, String>),
@@ -119,6 +127,11 @@ pub enum Output {
     },
     /// End the process of the local database: it could not be closed, and must not write.
     EndDatabase,
+    /// Take a build, at the peer's order, and boot it.
+    TakeUpdate {
+        id: u64,
+        place: String,
+    },
     /// Save the transactions that are not in `known`, which is what the peer has.
     SaveErrant {
         known: String,

@@ -37,6 +37,7 @@ impl Node {
             },
             config_digest: hexadecimal(self.config.digest),
             peer: self.peer_status(now),
+            build: self.build_status(now),
             witnesses: self.witness_status(now),
             links: LinksStatus {
                 outside: self.link_status(now, LinkId::Outside),

@@ -98,6 +98,8 @@ impl Survey {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::Image(_)
+            | Input::UpdateFailed { .. }
             | Input::DataPlane(_)
             | Input::Control { .. }
             | Input::Icmp { .. }

@@ -78,6 +78,8 @@ impl Node {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::Image(_)
+            | Input::UpdateFailed { .. }
             | Input::DataPlane(_)
             | Input::Control { .. }
             | Input::Terminate

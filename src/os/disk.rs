@@ -1,7 +1,7 @@
 //! The appliance's disk: its partitions, found by name; made ready, checked and mounted.
 //!
 //! In: the kernel's list of block devices. Out: mounted file systems. Must not: make a file system
-//! where anything but the image's own mark is; guess which of two disks is meant.
+//! unless the boot loader's partition says so; guess which of two disks is meant.
 //! Read first: image/build (who lays the disk out), `appliance::gpt`; facts/image.md 2(a) and (d).
 
 use std::collections::BTreeMap;
@@ -13,19 +13,17 @@ use std::process::{Command, Stdio};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::file::named;
-use super::sys;
+use super::{init, sys};
 use crate::appliance::gpt;
 use crate::appliance::slots::Slot;
 
-/// What image/build writes where the data partition begins.
-const NEW: &[u8] = b"tandem: data, new";
 /// Where ext4's superblock has its magic number.
 const EXT4_MAGIC_AT: u64 = 1024 + 56;
 const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
 /// Where the boot loader's partition is mounted while somebody reads or writes it.
 pub(super) const ESP: &str = "/esp";
-/// A file there: the data are to be forgotten.
-const RESET: &str = "reset";
+/// A file there: the data partition is to be made. image/build puts it there.
+const DATA_IS_NEW: &str = "data.new";
 const STICK: &str = "/run/stick";
 /// Where the configuration's partition is mounted while somebody reads or writes it.
 pub const CONFIG: &str = "/config";
@@ -37,13 +35,6 @@ pub struct Disk {
     device: PathBuf,
     /// By name.
     partitions: BTreeMap<String, PathBuf>,
-}
-
-/// What is where the data are to be.
-enum Content {
-    New,
-    FileSystem,
-    Unknown,
 }
 
 /// The disk, if the kernel has found it by now. An error if there are two.
@@ -91,7 +82,14 @@ impl Disk {
         let mut table = vec![0; gpt::TABLE_BYTES];
         disk.seek(SeekFrom::Start(0))?;
         disk.read_exact(&mut table)?;
-        let writes = gpt::grow(&table, blocks).map_err(io::Error::other)?;
+        let writes = gpt::grow(&table, blocks).or_else(|why| {
+            let mut copy = vec![0; gpt::COPY_BYTES];
+            let back = i64::try_from(copy.len()).map_err(|_| why.clone())?;
+            let read = disk.seek(SeekFrom::End(-back)).and_then(|_| disk.read_exact(&mut copy));
+            read.map_err(|error| format!("{why}; {error}"))?;
+            gpt::restore(&copy, blocks).map_err(|_| why)
+        });
+        let writes = writes.map_err(io::Error::other)?;
         for write in &writes {
             disk.seek(SeekFrom::Start(write.block * gpt::BLOCK))?;
             disk.write_all(&write.bytes)?;
@@ -158,28 +156,17 @@ impl Disk {
         mount(device, "/usr", "squashfs", flags, None).map_err(|error| named(device, error.into()))
     }
 
-    /// Puts the image's mark where the data are, which are lost: the next boot makes a file system.
-    /// Not while they are mounted.
-    pub(super) fn forget_data(&self) -> io::Result<()> {
-        let mut device = OpenOptions::new().write(true).open(self.partition("data"))?;
-        device.write_all(NEW)?;
-        device.sync_all()
+    /// Whether the data are to be made at this boot: of a disk that was just flashed, or by order.
+    pub(super) fn is_data_new(&self) -> io::Result<bool> {
+        self.with_esp(false, |esp| Ok(esp.join(DATA_IS_NEW).exists()))
     }
 
-    /// Whether the data are to be forgotten at this boot.
-    pub(super) fn wants_reset(&self) -> io::Result<bool> {
-        self.with_esp(false, |esp| Ok(esp.join(RESET).exists()))
+    /// The next boot is to forget the data.
+    pub fn order_new_data(&self) -> io::Result<()> {
+        self.with_esp(true, |esp| File::create(esp.join(DATA_IS_NEW))?.sync_all())
     }
 
-    /// The next boot is to forget the data; or it has.
-    pub fn set_reset(&self, is_wanted: bool) -> io::Result<()> {
-        self.with_esp(true, |esp| match is_wanted {
-            true => File::create(esp.join(RESET))?.sync_all(),
-            false => fs::remove_file(esp.join(RESET)),
-        })
-    }
-
-    /// Makes the file system if the image's mark is there, checks it otherwise, and mounts it.
+    /// Makes the file system if that was asked for, checks it otherwise, and mounts it.
     /// `while_waiting` is called several times a second. Returns what was done.
     pub(super) fn mount_data(
         &self,
@@ -187,33 +174,43 @@ impl Disk {
         while_waiting: &mut dyn FnMut(),
     ) -> io::Result<&'static str> {
         let device = self.partition("data");
-        let done = match content(device)? {
-            Content::New => {
-                // The mark goes with the last step: until then this is begun again.
-                let words = ["-q", "-F", "-L", "tandem-data", "-m", "1", "-E", "nodiscard"];
-                run(
-                    "/usr/sbin/mke2fs",
-                    &[&words, &["-t", "ext4"][..]].concat(),
-                    device,
-                    while_waiting,
-                )?;
-                "made"
+        let done = if self.is_data_new()? {
+            let words = ["-q", "-F", "-t", "ext4", "-L", "tandem-data", "-m", "1"];
+            run("/usr/sbin/mke2fs", &words, device, while_waiting)?;
+            File::open(device)?.sync_all()?;
+            // The wish goes last: a power cut before has it done again. If it stayed, the next boot
+            // would take what is written from here on.
+            self.with_esp(true, |esp| fs::remove_file(esp.join(DATA_IS_NEW)))?;
+            if self.is_data_new()? {
+                return Err(io::Error::other(format!("{ESP}/{DATA_IS_NEW} cannot be removed")));
             }
-            Content::FileSystem => {
-                run("/usr/sbin/e2fsck", &["-p"], device, while_waiting)?;
-                "checked"
-            }
-            Content::Unknown => {
-                let why = "holds neither the image's mark nor a file system, and may be the only \
-                           copy of something: it is left alone";
-                return Err(named(device, io::Error::other(why)));
-            }
+            "made"
+        } else if is_ext4(device)? {
+            run("/usr/sbin/e2fsck", &["-p"], device, while_waiting)?;
+            "checked"
+        } else {
+            let why =
+                "holds no file system, and may be the only copy of something: it is left alone";
+            return Err(named(device, io::Error::other(why)));
         };
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
         mount(device, target, "ext4", flags, c"errors=remount-ro")
             .map_err(|error| named(device, error.into()))?;
         Ok(done)
     }
+}
+
+/// On an appliance the configuration that the daemon was started with is a copy: the next boot
+/// takes this one.
+pub(super) fn keep_config(text: &str) -> Result<(), String> {
+    if !init::is_appliance() {
+        return Ok(());
+    }
+    let kept = find().and_then(|disk| match disk {
+        Some(disk) => disk.write_config("tandem.toml", text),
+        None => Err(io::Error::other("the appliance's disk is gone")),
+    });
+    kept.map_err(|error| format!("saved until the next boot alone: {error}"))
 }
 
 fn mount_fat(device: &Path, target: &str, access: MountFlags) -> io::Result<()> {
@@ -247,17 +244,12 @@ pub(super) fn find_on_stick(name: &str) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn content(device: &Path) -> io::Result<Content> {
-    let mut file = File::open(device)?;
-    let mut mark = [0; NEW.len()];
-    file.read_exact(&mut mark)?;
-    if mark == NEW {
-        return Ok(Content::New);
-    }
+fn is_ext4(device: &Path) -> io::Result<bool> {
     let mut magic = [0; 2];
+    let mut file = File::open(device)?;
     file.seek(SeekFrom::Start(EXT4_MAGIC_AT))?;
     file.read_exact(&mut magic)?;
-    Ok(if magic == EXT4_MAGIC { Content::FileSystem } else { Content::Unknown })
+    Ok(magic == EXT4_MAGIC)
 }
 
 /// Runs a program on a device to its end; 0 and 1 (corrected) are well, as in fsck(8).

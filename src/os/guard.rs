@@ -264,9 +264,9 @@ impl<'a> Watch<'a> {
                 }
                 Woken::EndAsked | Woken::ChildMaybeEnded | Woken::Nothing => {}
             }
-            self.read_will();
+            self.read_will(household);
             if let Some(status) = household.reap(Some(self.node)) {
-                self.read_will();
+                self.read_will(household);
                 return Ok(status);
             }
             self.end_what_hangs(turned_at, household);
@@ -300,7 +300,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Keeps the last whole will that the node wrote.
-    fn read_will(&mut self) {
+    fn read_will(&mut self, household: &mut Household) {
         let mut buffer = [0; 4096];
         while self.is_stdout_open {
             match self.stdout.read(&mut buffer) {
@@ -315,6 +315,8 @@ impl<'a> Watch<'a> {
             match told {
                 Ok(ToGuard::Will(will)) => self.will = will,
                 Ok(ToGuard::Note(record)) => notes::keep(record),
+                // A device that is closed without its magic character goes on counting.
+                Ok(ToGuard::Unfed) => household.watchdog = None,
                 Ok(ToGuard::Alive) => self.alive_at = clock::now(),
                 Ok(ToGuard::End(power)) => {
                     self.end_asked_at.get_or_insert_with(clock::now);

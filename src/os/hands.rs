@@ -19,7 +19,7 @@ use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
 use super::notes::{self, ToGuard};
-use super::{clock, control, file, init, listener, metrics};
+use super::{clock, control, file, init, listener, metrics, update};
 use crate::config::Config;
 use crate::console::message::{self, Level, Power, Request, Response};
 use crate::console::note::Note;
@@ -123,6 +123,7 @@ impl Hands {
             }
             Output::Query { id, sql, limit } => self.query(&self.database, id, sql, limit),
             Output::Probe { id, sql, limit } => self.query(&self.unlogged, id, sql.into(), limit),
+            Output::TakeUpdate { id, place } => self.take_update(id, place),
             Output::EndDatabase => self.end_database(),
             Output::SaveErrant { known } => self.save_errant(known),
             Output::Routes(routes) => {
@@ -192,6 +193,24 @@ impl Hands {
                         .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
                 });
                 let _ending = inputs.send(Input::ErrantSaved(saved)).await;
+            })
+            .detach();
+    }
+
+    /// In a process of its own, which has the machine boot in the end.
+    fn take_update(&self, id: u64, place: String) {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["update", &place, "--yes"]);
+        let inputs = self.inputs.clone();
+        self.executor
+            .spawn(async move {
+                let output = smol::unblock(move || command.stdin(Stdio::null()).output()).await;
+                let why = match output {
+                    Ok(output) if output.status.success() => return,
+                    Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let _ending = inputs.send(Input::UpdateFailed { id, why }).await;
             })
             .detach();
     }
@@ -338,10 +357,9 @@ impl Hands {
                 }
                 true
             }
-            Request::Power(power) => {
-                let response = self.end_machine(power);
-                self.clients.reply(client, response)
-            }
+            Request::Power(power) => self.clients.reply(client, self.end_machine(power)),
+            Request::UpdateKept => self.clients.reply(client, self.update_kept()),
+            Request::WatchdogTest => self.clients.reply(client, self.test_watchdog()),
             Request::Status
             | Request::Switchover
             | Request::FailoverForce
@@ -351,6 +369,7 @@ impl Hands {
             | Request::Maintenance(_)
             | Request::Reload
             | Request::PhpDrain { .. }
+            | Request::UpdatePeer { .. }
             | Request::Trace { .. } => return false,
         };
         true
@@ -358,18 +377,38 @@ impl Hands {
 
     /// The guard ends the machine when the node has left.
     fn end_machine(&self, power: Power) -> Response {
+        self.tell_guard(&ToGuard::End(power), |hands| {
+            // A full queue is a node that has not come round for long.
+            let _full = hands.inputs.try_send(Input::Terminate);
+            "this host leaves the pair; then its services end"
+        })
+    }
+
+    fn test_watchdog(&self) -> Response {
+        self.tell_guard(&ToGuard::Unfed, |_| {
+            "the watchdog is not fed any more: this machine is reset within 15 s, or its watchdog \
+             does not work"
+        })
+    }
+
+    fn update_kept(&self) -> Response {
+        match self.inputs.try_send(Input::Image(update::image())) {
+            Ok(()) => Response::Done(String::new()),
+            // The service that asks starts anew.
+            Err(_) => Response::Refused("the node is busy".to_owned()),
+        }
+    }
+
+    /// Passes an order to the guard of an appliance; `then` says what comes of it.
+    fn tell_guard(&self, order: &ToGuard, then: impl FnOnce(&Self) -> &'static str) -> Response {
         if !init::is_appliance() {
-            let why = "this host is no appliance: its own system ends it (shutdown(8))";
+            let why = "this host is no appliance: its own system does that";
             return Response::Refused(why.to_owned());
         }
         let mut stdout = io::stdout().lock();
-        let told = stdout.write_all(&message::encode(&ToGuard::End(power)));
+        let told = stdout.write_all(&message::encode(order));
         match told.and_then(|()| stdout.flush()) {
-            Ok(()) => {
-                // A full queue is a node that has not come round for long.
-                let _full = self.inputs.try_send(Input::Terminate);
-                Response::Done("this host leaves the pair; then its services end".to_owned())
-            }
+            Ok(()) => Response::Done(then(self).to_owned()),
             Err(error) => Response::Refused(format!("the guard does not listen: {error}")),
         }
     }

@@ -312,11 +312,6 @@ impl Boot {
     }
 
     fn prepare_data(&mut self, disk: &Disk) -> Result<(), String> {
-        if step("boot partition", disk.wants_reset())? {
-            // A power cut in between does it once more.
-            step("data", disk.forget_data().and_then(|()| disk.set_reset(false)))?;
-            self.say("all data were taken off, as ordered");
-        }
         let mut watchdog = self.watchdog.take();
         let mut feed = || {
             if let Some(watchdog) = &mut watchdog {

@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use smol::channel::{self, Receiver, Sender};
 
-use super::{clock, file};
+use super::{clock, file, init};
 use crate::console::message::{self, Frames, Level, Power};
 use crate::console::note::{Note, Record, Ring};
 use crate::console::syslog;
@@ -37,6 +37,8 @@ pub enum ToGuard {
     Note(Record),
     /// The node's loop comes round.
     Alive,
+    /// The watchdog is to be tried: it is not fed any more.
+    Unfed,
     /// The node ends, and then the machine is to end like this.
     End(Power),
 }
@@ -47,6 +49,8 @@ const FOLLOWED_QUEUED: usize = 64;
 #[derive(Default)]
 struct Keeper {
     ring: Ring,
+    /// The last note that `save_news` saw.
+    saved: u64,
     has_guard: bool,
     /// Of the guard: the node, which shows what the guard says among its own.
     node: Option<ChildStdin>,
@@ -63,7 +67,14 @@ fn keeper() -> MutexGuard<'static, Option<Keeper>> {
 /// Begins with what an earlier run left. Whoever has a guard tells it, too.
 pub fn open(has_guard: bool) {
     let ring = Ring::of(load());
-    *keeper() = Some(Keeper { ring, has_guard, node: None, syslog: None, followers: Vec::new() });
+    *keeper() = Some(Keeper {
+        saved: ring.number(),
+        ring,
+        has_guard,
+        node: None,
+        syslog: None,
+        followers: Vec::new(),
+    });
 }
 
 /// From here on notes go to syslog, too: a unix socket, or an address of UDP.
@@ -179,8 +190,21 @@ pub fn follow(level: Level) -> Receiver<Record> {
     receiver
 }
 
+/// On an appliance it outlives a reboot.
 fn path() -> PathBuf {
-    Path::new(file::RUN_DIR).join("notes")
+    let folder = if init::is_appliance() { file::STATE_DIR } else { file::RUN_DIR };
+    Path::new(folder).join("notes")
+}
+
+/// The same as `save`, if there is anything new.
+pub fn save_news() {
+    let news = |keeper: &mut Keeper| {
+        let last = keeper.ring.number();
+        std::mem::replace(&mut keeper.saved, last) != last
+    };
+    if keeper().as_mut().is_some_and(news) {
+        save();
+    }
 }
 
 /// Leaves all notes to the next run, and to `tandem log` while there is none.

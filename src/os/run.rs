@@ -10,7 +10,7 @@ use smol::LocalExecutor;
 use smol::channel::{self, Receiver};
 
 use super::hands::{Exit, Hands, sleep_until};
-use super::{clock, file, guard, notes};
+use super::{clock, file, guard, notes, update};
 use crate::config::Config;
 use crate::limits;
 use crate::node::{Input, Node};
@@ -41,7 +41,7 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
 
 async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) {
     let mut alive_at = clock::now();
-    node.handle(alive_at, Input::Wake);
+    node.handle(alive_at, Input::Image(update::image()));
     loop {
         while let Some(output) = node.poll_output() {
             if let Err(Exit) = hands.perform(output) {

@@ -1,4 +1,4 @@
-//! Room on the appliance's data partition, looked at while there is still some.
+//! The appliance's data partition: its room, looked at while there is still some; the notes there.
 //!
 //! In: the file system. Out: a note when it gets scarce, and when that is over. Must not: free any.
 //! Read first: statvfs(3). A database whose disk is full is found by the node's own probe; this
@@ -34,6 +34,8 @@ impl Storage {
             return;
         }
         self.looked_at = Some(now);
+        // What a power cut would take.
+        notes::save_news();
         let Ok(found) = rustix::fs::statvfs(self.path) else { return };
         let free = found.f_bavail * 100 / found.f_blocks.max(1);
         let mebibytes = found.f_bavail * found.f_frsize / (1024 * 1024);

@@ -89,8 +89,8 @@ fn make_sane(settings: &mut Termios) {
     settings.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
     settings.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ECHOE;
     settings.local_modes |= LocalModes::ECHOK | LocalModes::ISIG | LocalModes::IEXTEN;
-    // The kernel would drop output some time after Ctrl-C, and the next prompt with it: `drop_output`
-    // does it in time.
+    // The kernel would drop output some time after Ctrl-C, and the next prompt with it:
+    // `drop_output` does it in time.
     settings.local_modes |= LocalModes::NOFLSH;
     // No line of a modem counts, and none is hung up; flow control by wires that are not there
     // would stop the output for ever.

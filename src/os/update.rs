@@ -19,6 +19,7 @@ use super::file::named;
 use super::init;
 use crate::appliance::bundle::{self, HEAD_BYTES_MAX, Manifest, Part};
 use crate::appliance::slots::{Environment, Slot};
+use crate::peer::Build;
 
 const KEY: &str = "/etc/tandem/update.pub";
 const ENVIRONMENT: &str = "grub/grubenv";
@@ -93,6 +94,15 @@ fn fetch(rest: &str) -> io::Result<impl Read + use<>> {
         Some("200") => Ok(reader),
         _ => Err(io::Error::other(format!("the server answers {status:?}"))),
     }
+}
+
+/// What this host tells the other one of its build; nothing where it is no appliance.
+#[must_use]
+pub fn image() -> Build {
+    let Ok((_, built)) = init::identity() else { return Build::default() };
+    let environment = disk::find().ok().flatten().and_then(|disk| environment(&disk).ok());
+    let pending = environment.and_then(|it| it.pending);
+    Build { built, is_on_trial: pending.is_some_and(|(slot, _)| slot == init::slot()) }
 }
 
 /// What is known of both slots.

@@ -38,7 +38,7 @@ pub struct Machine {
     log: Arc<Mutex<String>>,
 }
 
-/// Enough for a guest of this size; the image asks for less.
+/// Enough for a guest of this size; with 192 UEFI leaves GRUB no room for kernel and initramfs.
 const MEMORY_MIB: u32 = 256;
 const DISK_BYTES: u64 = 1 << 30;
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";

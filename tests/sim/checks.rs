@@ -335,6 +335,7 @@ impl World {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::TakeUpdate { .. }
             | Output::Routes(_)
             | Output::Persist(_)
             | Output::Will(_)

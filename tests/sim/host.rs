@@ -369,6 +369,7 @@ impl World {
             Output::Probe { id, sql, limit } => self.send_query(host, id, sql.into(), limit),
             Output::EndDatabase => self.end_database(host),
             Output::SaveErrant { known } => self.say(host, format!("saves what is not in {known}")),
+            Output::TakeUpdate { place, .. } => self.say(host, format!("takes {place}")),
             Output::Routes(routes) => self.set_routes(host, routes),
             Output::Persist(persistent) => self.host(host).disk = persistent,
             Output::Will(will) => self.host(host).guard.will = will,

@@ -223,6 +223,9 @@ fn report(cut: &mut Cut<'_>) -> Report {
         declined: is(6).then_some(id),
         php_drain: [Hold { number: id, is_on: is(5) }, Hold::default()],
         sections: [0; 8],
+        build: peer::Build::default(),
+        update: None,
+        update_failed: None,
     }
 }
 

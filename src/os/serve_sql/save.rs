@@ -15,8 +15,8 @@ use std::sync::mpsc::{self, Receiver};
 use crate::config::{self, Config, Sections};
 use crate::console::note::Note;
 use crate::os::file::named;
-use crate::os::notes;
 use crate::os::plane::{Key, Service, Turn};
+use crate::os::{disk, notes};
 use crate::sql::admin::{HERE_ONLY, Outcome};
 use crate::sql::saving::Wanted;
 
@@ -149,6 +149,7 @@ fn save(source: &Source, wanted: &Wanted) -> Result<Source, String> {
             let _ = fs::remove_file(&beside);
             return Err(why);
         }
+        disk::keep_config(&edited)?;
     }
     Ok(Source::new(&source.path, &parsed))
 }
