@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -335,10 +334,5 @@ fn perform(words: &[&str], place: &Place) -> Result<(), String> {
         command.args(["--config", &place.config]);
         command.args(place.host.iter().flat_map(|host| ["--host", host]));
     }
-    let ended = command.status().map_err(|error| format!("/proc/self/exe: {error}"))?;
-    if ended.signal().is_some() {
-        // Ctrl-C on a slow line: nobody wants to read the rest.
-        terminal::drop_output();
-    }
-    Ok(())
+    command.status().map(drop).map_err(|error| format!("/proc/self/exe: {error}"))
 }

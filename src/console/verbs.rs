@@ -231,7 +231,8 @@ pub const VERBS: &[Verb] = &[
         name: "reset", arguments: "--everything", group: Group::Machine,
         summary: "takes all data off this machine, and boots it as a new one",
         about: "The configuration and the programs stay. Database, site and state are gone: the \
-            host's name is asked for. The other host's data come back by `reseed`.",
+            host's name is asked for. The database comes back from the other host as far as its \
+            binary logs reach.",
         options: &[word("--everything", "said, as it cannot be taken back")],
     },
     Verb {

@@ -1,13 +1,14 @@
-//! The one unsafe corner: a packet socket's address and a block device's order, which no crate here
-//! has safely.
+//! The one unsafe corner: a packet socket's address, a block device's order, a signal's default,
+//! which no crate here has safely.
 //!
-//! In: interface index, protocol; a disk. Out: an address that rustix passes to bind and sendto.
-//! Read first: packet(7), struct sockaddr_ll; linux/fs.h, BLKRRPART.
+//! In: interface index, protocol; a disk; a signal. Out: an address that rustix passes to bind and
+//! sendto. Read first: packet(7), struct sockaddr_ll; linux/fs.h, BLKRRPART; signal(7).
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::sys::signal::{SigHandler, Signal};
 use rustix::ioctl::{NoArg, ioctl};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
@@ -51,6 +52,12 @@ unsafe impl SocketAddrArg for PacketAddress {
         let length = SocketAddrLen::try_from(size_of::<Self>()).expect("20 fits");
         f(std::ptr::from_ref(self).cast(), length)
     }
+}
+
+/// A signal that was ignored by whoever started this process has its usual effect.
+pub(crate) fn stop_ignoring(signal: Signal) {
+    // SAFETY: the default action installs no handler, so that none can run at a wrong moment.
+    let _always_can = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
 }
 
 /// Lets the kernel read a disk's partition table again; no partition of it may be in use.

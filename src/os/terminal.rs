@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, QueueSelector,
-    SpecialCodeIndex, Termios, tcflush, tcgetattr, tcsetattr,
+    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
+    tcgetattr, tcsetattr,
 };
 
 use crate::crypt::Hash;
@@ -89,9 +89,6 @@ fn make_sane(settings: &mut Termios) {
     settings.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
     settings.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ECHOE;
     settings.local_modes |= LocalModes::ECHOK | LocalModes::ISIG | LocalModes::IEXTEN;
-    // The kernel would drop output some time after Ctrl-C, and the next prompt with it:
-    // `drop_output` does it in time.
-    settings.local_modes |= LocalModes::NOFLSH;
     // No line of a modem counts, and none is hung up; flow control by wires that are not there
     // would stop the output for ever.
     settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
@@ -121,19 +118,16 @@ pub fn leave_interrupt() {
     let _always_can = set_of([Signal::SIGINT]).thread_block();
 }
 
-/// What the guard and a console block for themselves, and their children would inherit.
+/// What the guard and a console block for themselves, and their children would inherit; and what a
+/// shell without job control ignores for whatever it starts in the background.
 pub fn heed_signals() {
     let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
+    all.into_iter().for_each(super::sys::stop_ignoring);
     let _always_can = set_of(all).thread_unblock();
 }
 
 fn set_of<const N: usize>(signals: [Signal; N]) -> SigSet {
     signals.into_iter().collect()
-}
-
-/// What was written and is not on its way yet is of no use any more.
-pub fn drop_output() {
-    let _hung_up = tcflush(rustix::stdio::stdout(), QueueSelector::OFlush);
 }
 
 /// This process does not outlive the one that started it.

@@ -38,37 +38,29 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn two_machines_from_one_image_fail_over_and_hand_back() {
-    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
-    let world = World::new().unwrap_or_else(|why| panic!("{why}"));
-    let mut client = Host::new(&world, CLIENT).expect("a client");
-    client.boot(&world).expect("a client that runs");
-    let firmwares = [Firmware::Bios, Firmware::Uefi];
-    let mut machines: Vec<Machine> = Vec::new();
-    for (place, name) in NAMES.into_iter().enumerate() {
-        let number = u8::try_from(place + 1).expect("two of them");
-        let machine = Machine::new(&world, name, number, &image, firmwares[place]);
-        machines.push(machine.unwrap_or_else(|why| panic!("{why}")));
-    }
-    let depot = world.dir().join("depot");
-    fs::create_dir(&depot).expect("a folder");
-    let mut stage = Stage { machines, client, depot };
-    if let Err(why) = stage.play() {
-        let logs: String = stage.machines.iter().map(|it| it.log(60)).collect();
-        panic!("{why}\n{logs}");
-    }
+    on_stage(&[Firmware::Bios, Firmware::Uefi], Stage::play);
 }
 
 /// A disk as it was flashed, and then a configuration with a mistake: both are mended on the line.
 #[test]
 fn a_machine_that_cannot_serve_says_why_and_is_mended_on_its_line() {
-    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
-    let world = World::new().unwrap_or_else(|why| panic!("{why}"));
-    let mut client = Host::new(&world, CLIENT).expect("a client");
-    client.boot(&world).expect("a client that runs");
-    let machine = Machine::new(&world, "server1", 1, &image, Firmware::Bios);
-    let mut machine = machine.unwrap_or_else(|why| panic!("{why}"));
-    if let Err(why) = mend(&mut machine) {
-        panic!("{why}\n{}", machine.log(80));
+    on_stage(&[Firmware::Bios], |stage| mend(&mut stage.machines[0]));
+}
+
+/// What is written is never what runs: a machine boots whenever its power comes back.
+/// `cargo test --test e2e -- --ignored power_may_be_cut`
+#[test]
+#[ignore = "twenty boots take ten minutes"]
+fn power_may_be_cut_at_any_moment_of_an_update() {
+    on_stage(&[Firmware::Bios], Stage::cut);
+}
+
+/// Plays a story with a machine of each firmware, switched off; shows the lines if it is broken.
+fn on_stage(firmwares: &[Firmware], story: impl FnOnce(&mut Stage) -> Outcome<()>) {
+    let mut stage = Stage::new(firmwares).unwrap_or_else(|why| panic!("{why}"));
+    if let Err(why) = story(&mut stage) {
+        let logs: String = stage.machines.iter().map(|it| it.log(80)).collect();
+        panic!("{why}\n{logs}");
     }
 }
 
@@ -133,25 +125,6 @@ fn mend(machine: &mut Machine) -> Outcome<()> {
     Ok(())
 }
 
-/// What is written is never what runs: a machine boots whenever its power comes back.
-/// `cargo test --test e2e -- --ignored power_may_be_cut`
-#[test]
-#[ignore = "twenty boots take ten minutes"]
-fn power_may_be_cut_at_any_moment_of_an_update() {
-    let image = machine::image().unwrap_or_else(|why| panic!("{why}"));
-    let world = World::new().unwrap_or_else(|why| panic!("{why}"));
-    let mut client = Host::new(&world, CLIENT).expect("a client");
-    client.boot(&world).expect("a client that runs");
-    let machine = Machine::new(&world, "server1", 1, &image, Firmware::Bios);
-    let depot = world.dir().join("depot");
-    fs::create_dir(&depot).expect("a folder");
-    let machines = vec![machine.unwrap_or_else(|why| panic!("{why}"))];
-    let mut stage = Stage { machines, client, depot };
-    if let Err(why) = stage.cut() {
-        panic!("{why}\n{}", stage.machines[0].log(80));
-    }
-}
-
 /// On a disk in memory, where the kernel has one to spare.
 #[test]
 fn an_image_is_flashed_onto_a_disk_that_nobody_uses() {
@@ -195,9 +168,26 @@ struct Stage {
     client: Host,
     /// Where the client's server of HTTP has its files.
     depot: PathBuf,
+    /// Last, as it ends whatever is left of the others.
+    _world: World,
 }
 
 impl Stage {
+    fn new(firmwares: &[Firmware]) -> Outcome<Self> {
+        let image = machine::image()?;
+        let world = World::new()?;
+        let mut client = Host::new(&world, CLIENT)?;
+        client.boot(&world)?;
+        let machine = |((name, number), firmware): ((&'static str, u8), &Firmware)| {
+            Machine::new(&world, name, number, &image, *firmware)
+        };
+        let machines = NAMES.into_iter().zip(1..).zip(firmwares).map(machine);
+        let machines = machines.collect::<Outcome<Vec<_>>>()?;
+        let depot = world.dir().join("depot");
+        fs::create_dir(&depot).map_err(text)?;
+        Ok(Self { machines, client, depot, _world: world })
+    }
+
     fn play(&mut self) -> Outcome<()> {
         for machine in &self.machines {
             machine.put("host.toml", format!("host = \"{}\"\n", machine.name).as_bytes())?;
