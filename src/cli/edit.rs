@@ -13,7 +13,7 @@ use crate::appliance::board::Identity;
 use crate::appliance::draft::{self, Draft, HELP, Order};
 use crate::config::Config;
 use crate::console::editor::{Editor, Event};
-use crate::os::disk::{self, Disk};
+use crate::os::disk::Disk;
 use crate::os::{file, terminal};
 
 pub(super) const HOST: &str = "host.toml";
@@ -38,7 +38,9 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 
 /// Whether it was written.
 fn edit(name: &str) -> Result<bool, String> {
-    let disk = disk()?;
+    let disk = super::appliance_disk(
+        "edit /etc/tandem/tandem.toml with its own editor, then `tandem check` and `tandem reload`",
+    )?;
     // A file that is not there is begun.
     let mut draft = Draft::new(&disk.read_config(name).unwrap_or_default());
     let mut keys = Keys::new()?;
@@ -103,18 +105,6 @@ fn obey(keys: &mut Keys, draft: &mut Draft, order: Order) -> Result<(), String> 
         Order::Write | Order::Quit => {}
     }
     Ok(())
-}
-
-fn disk() -> Result<Disk, String> {
-    if !crate::os::init::is_appliance() {
-        return Err(
-            "this host is no appliance: edit /etc/tandem/tandem.toml with its own editor, \
-                    then `tandem check` and `tandem reload`"
-                .into(),
-        );
-    }
-    let found = disk::find().map_err(|error| error.to_string())?;
-    found.ok_or_else(|| "the appliance's disk is gone".to_owned())
 }
 
 /// What is wrong with this text in that file, beside the other file as it is.

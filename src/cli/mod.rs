@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use crate::config::{Config, EXAMPLE};
 use crate::console::message::{Power, RELEASE, Request};
 use crate::console::verbs::{self, Group};
+use crate::os::disk::{self, Disk};
 use crate::os::{file, init, serve_sql, serve_web, terminal};
 use crate::wire::HostId;
 
@@ -203,6 +204,15 @@ fn failed(why: &str) -> ExitCode {
 /// To standard output, which a pager may have closed: then there is nobody to tell.
 fn put(text: &str) {
     let _closed = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// The disk of the appliance that this host is; elsewhere an operator does `instead`.
+fn appliance_disk(instead: &str) -> Result<Disk, String> {
+    if !init::is_appliance() {
+        return Err(format!("this host is no appliance: {instead}"));
+    }
+    let found = disk::find().map_err(|error| error.to_string())?;
+    found.ok_or_else(|| "the appliance's disk is gone".to_owned())
 }
 
 /// As the kernel has it.

@@ -12,7 +12,7 @@ use super::edit::Keys;
 use super::status::fetch;
 use crate::console::message::{Power, Request};
 use crate::console::status::Status;
-use crate::os::disk::{self, Disk};
+use crate::os::disk::Disk;
 use crate::os::{children, clock, init, update};
 use crate::time::Civil;
 use crate::wire::Role;
@@ -142,13 +142,7 @@ fn wait(
 }
 
 fn disk() -> Result<Disk, String> {
-    if !init::is_appliance() {
-        return Err("this host is no appliance: copy the new binary over the old one, and start \
-                    the service again"
-            .into());
-    }
-    let found = disk::find().map_err(|error| error.to_string())?;
-    found.ok_or_else(|| "the appliance's disk is gone".to_owned())
+    super::appliance_disk("copy the new binary over the old one, and start the service again")
 }
 
 /// `reset --everything`: the next boot begins with an empty data partition.

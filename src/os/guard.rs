@@ -132,8 +132,13 @@ pub fn run(arguments: &[String], household: &mut Household) -> io::Result<End> {
 }
 
 impl Household {
-    /// What is to be done now; then a wait of a second at most, for signals and for what is said.
-    fn turn(&mut self, signals: &SignalFd, node: Option<&ChildStdout>) -> io::Result<Woken> {
+    /// What is to be done now; then a wait of `limit` at most, for signals and for what is said.
+    fn turn(
+        &mut self,
+        signals: &SignalFd,
+        node: Option<&ChildStdout>,
+        limit: Duration,
+    ) -> io::Result<Woken> {
         let now = clock::now();
         self.consoles.tend(now);
         self.services.tend(now);
@@ -147,7 +152,7 @@ impl Household {
         let mut sources: Vec<PollFd<'_>> = outputs.collect();
         sources.push(PollFd::new(signals, PollFlags::IN));
         sources.extend(node.map(|node| PollFd::new(node, PollFlags::IN)));
-        let timeout = Timespec::try_from(TURN).map_err(io::Error::other)?;
+        let timeout = Timespec::try_from(limit).map_err(io::Error::other)?;
         match poll(&mut sources, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -178,30 +183,29 @@ impl Household {
     /// Waits, and returns whether the end was asked for meanwhile.
     fn wait_for_end(&mut self, signals: &SignalFd, delay: Duration) -> io::Result<bool> {
         let until = clock::now() + delay;
-        while clock::now() < until {
-            if let Woken::EndAsked = self.turn(signals, None)? {
+        loop {
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            if let Woken::EndAsked = self.turn(signals, None, left.min(TURN))? {
                 return Ok(true);
             }
             self.reap(None);
         }
-        Ok(false)
     }
 
     /// Keeps it without a node, until the end is asked for.
     pub(super) fn keep(&mut self, signals: &SignalFd) -> io::Result<()> {
-        loop {
-            if let Woken::EndAsked = self.turn(signals, None)? {
-                return Ok(());
-            }
-            self.reap(None);
-        }
+        while !self.wait_for_end(signals, TURN)? {}
+        Ok(())
     }
 
     /// Ends consoles, which are not waited for, and services, which are, however long they take.
     fn end(&mut self, signals: &SignalFd) -> io::Result<()> {
         self.consoles.end(clock::now());
         while !self.services.wind_down(clock::now()) {
-            self.turn(signals, None)?;
+            self.turn(signals, None, TURN)?;
             self.reap(None);
         }
         Ok(())
@@ -254,7 +258,7 @@ impl<'a> Watch<'a> {
         loop {
             let turned_at = clock::now();
             let stdout = self.is_stdout_open.then_some(&self.stdout);
-            match household.turn(self.signals, stdout)? {
+            match household.turn(self.signals, stdout, TURN)? {
                 Woken::EndAsked if self.end_asked_at.is_none() => {
                     self.end_asked_at = Some(clock::now());
                     let _already_gone = kill(self.node, Signal::SIGTERM);

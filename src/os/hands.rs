@@ -4,7 +4,7 @@
 //! Read first: `run` (the loop that calls this).
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddrV4, TcpListener};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use super::network::{Executor, Network};
 use super::notes::{self, ToGuard};
 use super::{clock, control, file, init, listener, metrics, update};
 use crate::config::Config;
-use crate::console::message::{self, Level, Power, Request, Response};
+use crate::console::message::{Level, Power, Request, Response};
 use crate::console::note::Note;
 use crate::console::status::{ChildStatus, Glance};
 use crate::node::{DataPlane, Input, Output};
@@ -140,9 +140,7 @@ impl Hands {
                 }
             }
             Output::Will(will) => {
-                let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(&message::encode(&ToGuard::Will(will)));
-                log_failure("will", written.and_then(|()| stdout.flush()));
+                log_failure("will", notes::order_guard(&ToGuard::Will(will)));
             }
             Output::Reply { client, response } => {
                 let _gone = self.clients.reply(client, response);
@@ -405,9 +403,7 @@ impl Hands {
             let why = "this host is no appliance: its own system does that";
             return Response::Refused(why.to_owned());
         }
-        let mut stdout = io::stdout().lock();
-        let told = stdout.write_all(&message::encode(order));
-        match told.and_then(|()| stdout.flush()) {
+        match notes::order_guard(order) {
             Ok(()) => Response::Done(then(self).to_owned()),
             Err(error) => Response::Refused(format!("the guard does not listen: {error}")),
         }

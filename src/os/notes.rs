@@ -11,7 +11,7 @@
 //! One for the process, as the log is: what happens deep in a socket is told without a way there.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -129,6 +129,13 @@ fn put_whole(pipe: &mut (impl io::Write + AsFd), frame: &[u8]) -> io::Result<()>
     }
     pipe.write_all(frame)?;
     pipe.flush()
+}
+
+/// Tells the guard what it has to know: waits for room in the pipe, as the guard reads it always.
+pub fn order_guard(order: &ToGuard) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&message::encode(order))?;
+    stdout.flush()
 }
 
 /// Tells the guard that the node's loop comes round.
