@@ -126,7 +126,9 @@ impl Node {
                 (Some(self.me), Flow::Flowing)
             }
             Role::Active | Role::Promoting => (None, Flow::Held { open_limit: LOST_LIMIT }),
-            _ if peer_serves && !self.holds_writes => (Some(them), Flow::Flowing),
+            // Whatever this host is busy with: a source that says that it takes writes is not one
+            // that hands over, which is what they are held for.
+            _ if peer_serves => (Some(them), Flow::Flowing),
             Role::Demoting if !peer_serves => {
                 (Some(self.me), Flow::Held { open_limit: QUIET_LIMIT })
             }

@@ -221,7 +221,12 @@ impl Shared {
             Kind::Read => "/read.php".to_owned(),
             Kind::Write => format!("/write.php?id={}", id.unwrap_or_default()),
         };
-        let body = get(self.target, &path, limit)?;
+        // A write is no GET: that one is sent to the other host when its own falls silent, executed
+        // or not, as every page that changes something has to expect of it (RFC 9110, 9.2.2).
+        let body = match kind {
+            Kind::Static | Kind::Read => get(self.target, &path, limit),
+            Kind::Write => post(self.target, &path, limit),
+        }?;
         let good = match kind {
             Kind::Static => body == self.expected_static,
             Kind::Read => body.starts_with("rows "),
@@ -235,6 +240,12 @@ impl Shared {
 pub fn get(target: SocketAddr, path: &str, limit: Instant) -> Result<String, String> {
     let text = format!("GET {path} HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n");
     ask(target, &text, limit)
+}
+
+/// The same by POST, with nothing in its body.
+fn post(target: SocketAddr, path: &str, limit: Instant) -> Result<String, String> {
+    let fields = "Host: www.example\r\nContent-Length: 0\r\nConnection: close\r\n";
+    ask(target, &format!("POST {path} HTTP/1.1\r\n{fields}\r\n"), limit)
 }
 
 /// Any request on a connection of its own; the body of a complete answer with status 200.

@@ -19,14 +19,13 @@ use tandem::repl::{Dialect, Rows, ServerError};
 use tandem::routes::Flow;
 use tandem::time::Instant;
 use tandem::vrrp::packet::{Expected, Received, password_data};
-use tandem::vrrp::router::LISTEN_MAX;
 use tandem::wire::{DeviceId, HostId, LinkId, Role};
 
 use super::faults::{CALM, CONVERGE_LIMIT, Kind};
 use super::kernel::mac_of;
-use super::mysqld::{APPLY_RATE, Gtid, Life, SHIP_RATE};
+use super::mysqld::{Gtid, Life};
 use super::promises::Promises;
-use super::wire::CLIENT;
+use super::service::Service;
 use super::world::{Event, World};
 
 #[derive(Debug, Default)]
@@ -44,15 +43,13 @@ pub struct Checks {
     /// By host: it lacks what was acknowledged long ago, and nobody has served for a while.
     pub waits_rightly: [bool; 2],
     errant_since: [Option<Instant>; 2],
-    healthy_since: [Option<Instant>; 2],
-    /// Since when both hosts are whole under a standing order.
-    sound_since: Option<Instant>,
     hosts: [OfHost; 2],
     healed_at: Option<Instant>,
     pub last_operated_at: Option<Instant>,
     pub role_changes: u32,
     samples: u64,
     pub promises: Promises,
+    pub service: Service,
 }
 
 #[derive(Debug, Default)]
@@ -84,9 +81,6 @@ const CUT_OFF_MAX: Duration = Duration::from_millis(2400);
 const LISTENS_MIN: Duration = Duration::from_secs(2);
 const ASTRAY_MAX: Duration = Duration::from_secs(10);
 const ERRANT_MAX: Duration = Duration::from_secs(5);
-/// With one host whole, how long no write may be acknowledged: the longest wait is for a link that
-/// may be blocked by spanning tree (`LISTEN_MAX`), then the election.
-const OUTAGE_MAX: Duration = Duration::from_secs(LISTEN_MAX.as_secs() + 10);
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
 impl World {
@@ -99,6 +93,7 @@ impl World {
         self.no_dead_holder();
         self.cut_off_yields();
         self.served();
+        self.statements_find_the_source();
         if self.checks.samples.is_multiple_of(20) {
             self.note_waiting();
             self.writes_go_to_writer();
@@ -126,7 +121,7 @@ impl World {
             && self.links[LinkId::Outside.index()].carrier[host.index()]
     }
 
-    fn takes_writes(&self, host: HostId) -> bool {
+    pub fn takes_writes(&self, host: HostId) -> bool {
         let target = &self.hosts[host.index()];
         let routes = &target.data.routes;
         target.is_running()
@@ -245,60 +240,6 @@ impl World {
                 let what = format!("{} is standby and errant for {since:?}", self.name(host));
                 self.fail("S2 acks_kept_or_reported", what);
             }
-        }
-    }
-
-    /// L4: a host that is whole, and was standby or serving, keeps the service up whatever the
-    /// other host does: writes are acknowledged again within `OUTAGE_MAX`. Not a standby that lacks
-    /// what was acknowledged long ago: by `old_writes_kept` it waits for the source.
-    fn served(&mut self) {
-        let is_network_whole = self.links.iter().all(|link| {
-            link.cut == [[false; 3]; 3]
-                && !link.has_filter
-                && link.noise.lost == 0
-                && link.carrier[CLIENT]
-        });
-        let (mut sound, mut sources) = (0, 0);
-        let mut worst = None;
-        for host in HostId::ALL {
-            let target = &self.hosts[host.index()];
-            let carrier = self.links.iter().all(|link| link.carrier[host.index()]);
-            let database = &target.database;
-            let is_sound = is_network_whole
-                && carrier
-                && target.is_running()
-                && database.life == Life::Up
-                && !target.data.is_php_down
-                && !database.is_full
-                && (database.apply_rate, database.ship_rate) == (APPLY_RATE, SHIP_RATE)
-                && !self.may_wait();
-            let is_whole = is_sound
-                && !self.are_ordered()
-                && !self.checks.waits_rightly[host.index()]
-                && !matches!(target.role, Role::Joining | Role::Refused);
-            // Orders keep a role from being taken, not the last source from going on with its own.
-            let may_go_on = target.disk.was_source && !target.disk.orders.in_maintenance;
-            sound += usize::from(is_sound);
-            sources += usize::from(may_go_on && target.role != Role::Refused);
-            let since = longer(&mut self.checks.healthy_since[host.index()], self.now, is_whole);
-            if since > OUTAGE_MAX {
-                worst = Some(host);
-            }
-        }
-        let goes_on = self.are_ordered() && sound == 2 && sources > 0;
-        let outage = self.now.since(self.client.last_acknowledged_at);
-        let since = longer(&mut self.checks.sound_since, self.now, goes_on);
-        if since > OUTAGE_MAX && outage > OUTAGE_MAX && self.client.is_writing {
-            self.fail("L4 served", format!("no write for {outage:?} with both hosts whole"));
-        }
-        if let Some(host) = worst
-            && outage > OUTAGE_MAX
-            && self.client.is_writing
-        {
-            let name = self.name(host).to_owned();
-            let role = self.hosts[host.index()].role;
-            let what = format!("no write for {outage:?} although {name} ({role}) is whole");
-            self.fail("L4 served", what);
         }
     }
 
@@ -577,7 +518,7 @@ impl World {
 }
 
 /// Since how long a condition stands.
-fn longer(since: &mut Option<Instant>, now: Instant, holds: bool) -> Duration {
+pub fn longer(since: &mut Option<Instant>, now: Instant, holds: bool) -> Duration {
     if !holds {
         *since = None;
         return Duration::ZERO;

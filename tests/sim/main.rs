@@ -23,6 +23,7 @@ mod orders;
 mod plants;
 mod promises;
 mod semi_sync;
+mod service;
 mod sessions;
 mod transcript;
 mod wire;

@@ -3,6 +3,8 @@
 //! In: an output of the node. Out: the same, bent, or none. Must not: need a hook in src/.
 //! Each one must be found by the sweep (`main::planted_bugs_are_found`).
 
+use std::time::Duration;
+
 use tandem::net::arp::Arp;
 use tandem::net::netlink;
 use tandem::node::Output;
@@ -24,6 +26,8 @@ pub enum Plant {
     NoWill,
     /// Writes flow all the time, to the own database.
     NeverHolds,
+    /// What is for the other host's database is held on the way there.
+    HoldsForThePeer,
     /// Fencing is said, not done.
     FencesInWords,
     /// No gratuitous ARP.
@@ -49,13 +53,14 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ForgetsEpoch,
         Self::KeepsAddresses,
         Self::NoLease,
         Self::OpensUndrained,
         Self::NoWill,
         Self::NeverHolds,
+        Self::HoldsForThePeer,
         Self::FencesInWords,
         Self::Silent,
         Self::ResignsAlways,
@@ -110,6 +115,12 @@ impl Plant {
             (Self::NeverHolds, Output::Routes(mut routes)) => {
                 routes.writes = Flow::Flowing;
                 routes.source.get_or_insert(host);
+                Some(Output::Routes(routes))
+            }
+            (Self::HoldsForThePeer, Output::Routes(mut routes)) => {
+                if routes.source == Some(host.other()) {
+                    routes.writes = Flow::Held { open_limit: Duration::from_secs(1) };
+                }
                 Some(Output::Routes(routes))
             }
             (Self::ResignsAlways, Output::SendVrrp { link, mut datagram }) => {
