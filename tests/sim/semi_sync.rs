@@ -82,7 +82,11 @@ impl SemiSync {
 
     /// By its file of settings both halves are off. What is under way is on its way to the clients.
     pub(super) fn restart(&mut self) {
-        *self = Self { on_both: std::mem::take(&mut self.on_both), ..Self::default() };
+        *self = Self {
+            on_both: std::mem::take(&mut self.on_both),
+            changed_at: self.changed_at,
+            ..Self::default()
+        };
     }
 
     pub fn is_replica(&self) -> bool {

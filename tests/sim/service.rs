@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// L5: whatever else a host is busy with, what its programs ask goes to the source that serves:
+    /// L6: whatever else a host is busy with, what its programs ask goes to the source that serves:
     /// PHP runs on both.
     pub fn statements_find_the_source(&mut self) {
         let is_whole = self.is_network_whole()
@@ -109,7 +109,7 @@ impl World {
             if since > HELD_MAX {
                 let what =
                     format!("{} holds what {} would take", self.name(host), self.name(source));
-                self.fail("L5 statements_find_the_source", format!("{what}, for {since:?}"));
+                self.fail("L6 statements_find_the_source", format!("{what}, for {since:?}"));
             }
         }
     }
