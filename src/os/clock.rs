@@ -1,22 +1,30 @@
-//! The clock: CLOCK_BOOTTIME, which goes on while the machine is suspended.
+//! The clock: CLOCK_BOOTTIME, which goes on while the machine is suspended (Linux 2.6.39 and later;
+//! before that CLOCK_MONOTONIC, which does not).
 //!
 //! In: nothing. Out: `Instant`, once a turn; by how much the wall clock was set.
 //! Read first: clock_gettime(2); timerfd_create(2), TFD_TIMER_CANCEL_ON_SET.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 
 use async_io::Async;
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    ClockId, DynamicClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
+    clock_gettime, clock_gettime_dynamic, timerfd_create, timerfd_settime,
 };
 
 use crate::time::Instant;
 
+/// The one that this kernel has: EINVAL is its answer to an unknown one.
+static CLOCK: LazyLock<ClockId> = LazyLock::new(|| {
+    let has_boottime = clock_gettime_dynamic(DynamicClockId::Boottime).is_ok();
+    if has_boottime { ClockId::Boottime } else { ClockId::Monotonic }
+});
+
 #[must_use]
 pub fn now() -> Instant {
-    let time = clock_gettime(ClockId::Boottime);
+    let time = clock_gettime(*CLOCK);
     let seconds = u64::try_from(time.tv_sec).expect("boot time is not negative");
     let nanos = u64::try_from(time.tv_nsec).expect("nanoseconds are not negative");
     Instant::from_nanos(seconds * 1_000_000_000 + nanos)
@@ -66,7 +74,7 @@ impl SetWatch {
 
 /// The wall clock's lead over the time since boot, in seconds: it changes only when it is set.
 fn wall_offset() -> i64 {
-    let (wall, boot) = (clock_gettime(ClockId::Realtime), clock_gettime(ClockId::Boottime));
+    let (wall, boot) = (clock_gettime(ClockId::Realtime), clock_gettime(*CLOCK));
     let nanos = (wall.tv_sec - boot.tv_sec) * 1_000_000_000 + (wall.tv_nsec - boot.tv_nsec);
     nanos.div_euclid(1_000_000_000)
 }

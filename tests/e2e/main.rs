@@ -33,6 +33,7 @@ mod harness;
 mod interop;
 mod keepalived;
 mod links;
+mod old_kernel;
 mod preemption;
 mod reload;
 mod service;

@@ -58,6 +58,8 @@ pub struct Pair {
     pub client: Host,
     pub flavour: Flavour,
     binary: PathBuf,
+    /// What starts tandem, if it is not to be started as it is.
+    prefix: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,8 @@ impl Pair {
         client.boot(&world)?;
         let [first, second] = SERVERS;
         let servers = [Server::new(&world, first)?, Server::new(&world, second)?];
-        let mut pair = Self { world, servers, client, flavour, binary };
+        let prefix = Vec::new();
+        let mut pair = Self { world, servers, client, flavour, binary, prefix };
         for server in &mut pair.servers {
             let host = &mut server.host;
             fs::write(host.path("/etc/hosts"), NAMES).map_err(text)?;
@@ -131,9 +134,14 @@ impl Pair {
     }
 
     pub fn start_tandem(&mut self, number: usize) -> Outcome<()> {
-        self.servers[number]
-            .host
-            .start("tandem", &["/usr/local/sbin/tandem", "run", "--config", CONFIG])
+        let words = ["/usr/local/sbin/tandem", "run", "--config", CONFIG];
+        let words: Vec<&str> = self.prefix.iter().chain(&words).copied().collect();
+        self.servers[number].host.start("tandem", &words)
+    }
+
+    /// From now on tandem is started by these words before its own.
+    pub fn start_by(&mut self, prefix: &[&'static str]) {
+        self.prefix = prefix.to_vec();
     }
 
     /// Tells the daemon of a host to end, and waits until it has.

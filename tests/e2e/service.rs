@@ -34,7 +34,7 @@ fn the_pair_fails_over_takes_back_and_hands_back() {
     println!("{told}");
 }
 
-fn judge(report: &Report) -> Outcome<()> {
+pub fn judge(report: &Report) -> Outcome<()> {
     let complaints = report.complaints();
     check(complaints.is_empty(), || complaints.join("; "))?;
     let Report { failover, comeback, switchover, .. } = report;

@@ -117,7 +117,8 @@ pub fn run(flavour: Flavour, tell: Tell<'_>) -> (Option<Pair>, Outcome<Report>) 
     (Some(pair), report)
 }
 
-fn play(pair: &mut Pair, tell: Tell<'_>) -> Outcome<Report> {
+/// Steps 2 to 7, on a pair where tandem has not been started.
+pub fn play(pair: &mut Pair, tell: Tell<'_>) -> Outcome<Report> {
     tell("2. tandem starts on both, with the same configuration");
     pair.start_tandem(0)?;
     pair.start_tandem(1)?;

@@ -14,7 +14,8 @@ pub(super) fn dial(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     if domain != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE))?;
+        // Linux before 2.6.37 has no such option; what was sent is then resent for minutes.
+        let _unknown_option = socket.set_tcp_user_timeout(Some(limits::SQL_SERVER_SILENCE));
         // A host that lost power in the middle of a statement has nothing left to acknowledge.
         let keepalive = TcpKeepalive::new()
             .with_time(limits::SQL_SERVER_SILENCE)
