@@ -118,6 +118,8 @@ pub struct Build {
 pub struct UpdateOrder {
     /// Tells two orders apart.
     pub id: u64,
+    /// The receiver's `boot_id`: another run of its daemon is not meant.
+    pub run: u64,
     /// As the verb `update` takes it.
     pub place: heapless::String<PLACE_BYTES_MAX>,
 }

@@ -17,7 +17,7 @@ pub(super) struct Updates {
     /// What this host runs; 0 where it is no appliance.
     image: Build,
     /// What the peer is to take, until another run of its daemon is heard.
-    order: Option<(UpdateOrder, u64)>,
+    order: Option<UpdateOrder>,
     /// The peer's last order, and whether it came to nothing here.
     handled: Option<u64>,
     failed: Option<u64>,
@@ -33,9 +33,9 @@ impl Node {
         let name = self.peer_name();
         let peer = self.fresh(now).map(|peer| (peer.role, peer.build.built, peer.boot_id));
         let response = match (self.role, peer, place.try_into()) {
-            (Role::Active, Some((Role::Standby, built, boot_id)), Ok(place)) if built > 0 => {
+            (Role::Active, Some((Role::Standby, built, run)), Ok(place)) if built > 0 => {
                 let id = self.boot_id ^ now.as_nanos();
-                self.updates.order = Some((UpdateOrder { id, place }, boot_id));
+                self.updates.order = Some(UpdateOrder { id, run, place });
                 self.peer.hurry(now);
                 Response::Done(format!("{name} takes it"))
             }
@@ -56,8 +56,7 @@ impl Node {
 
     /// What this host tells of it.
     pub(super) fn report_update(&self) -> (Build, Option<UpdateOrder>, Option<u64>) {
-        let order = self.updates.order.as_ref().map(|(order, _)| order.clone());
-        (self.updates.image, order, self.updates.failed)
+        (self.updates.image, self.updates.order.clone(), self.updates.failed)
     }
 
     /// The peer's order is taken once; ours is over when the peer has started anew, or says that
@@ -65,11 +64,12 @@ impl Node {
     pub(super) fn hear_update(&mut self) {
         let Some(peer) = self.peer.report() else { return };
         let (run, failed, order) = (peer.boot_id, peer.update_failed, peer.update.clone());
-        let is_over = |(order, told): &(UpdateOrder, u64)| run != *told || failed == Some(order.id);
+        let is_over = |order: &UpdateOrder| run != order.run || failed == Some(order.id);
         if self.updates.order.as_ref().is_some_and(is_over) {
             self.updates.order = None;
         }
-        let Some(order) = order.filter(|it| Some(it.id) != self.updates.handled) else { return };
+        let is_new = |it: &UpdateOrder| it.run == self.boot_id && Some(it.id) != self.updates.handled;
+        let Some(order) = order.filter(is_new) else { return };
         self.updates.handled = Some(order.id);
         if self.role == Role::Standby && self.updates.image.built > 0 {
             let place = order.place.as_str().to_owned();

@@ -332,10 +332,10 @@ impl Boot {
         fs::create_dir_all("/var/www")
             .and_then(|()| symlink("/data/www", "/var/www/html"))
             .or_else(|error| step("/var/www/html", Err(error)))?;
-        let (site, place) = (Path::new("/config/www"), Path::new("/data/www"));
+        let (site, place) = (Path::new(disk::CONFIG).join("www"), Path::new("/data/www"));
         match (site.is_dir(), place.exists()) {
             (true, false) => {
-                step("www", disk::copy_folder(site, place, services::WWW_ID))?;
+                step("www", disk::copy_folder(&site, place, services::WWW_ID))?;
                 self.say("www: copied from the configuration partition");
             }
             (false, false) => step("www", fs::create_dir(place))?,
@@ -474,11 +474,15 @@ pub fn slot() -> Slot {
 
 /// Of the image that runs: its board, and when it was built, in seconds since 1970.
 pub fn identity() -> io::Result<(String, u64)> {
+    #[derive(serde::Deserialize)]
+    struct Image {
+        board: String,
+        built: u64,
+    }
     let text = fs::read_to_string("/etc/tandem/image.toml")?;
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
-    let board = value("board = ").map(|value| value.trim_matches('"').to_owned());
-    let built = value("built = ").and_then(|value| value.parse().ok());
-    board.zip(built).ok_or_else(|| io::Error::other("image.toml is not whole"))
+    let Image { board, built } = toml::from_str(&text)
+        .map_err(|error| io::Error::other(format!("image.toml: {error}")))?;
+    Ok((board, built))
 }
 
 fn uptime() -> String {
