@@ -12,6 +12,7 @@ mod discover;
 mod edit;
 mod encrypt;
 mod hash;
+mod install;
 mod look;
 mod mysqlreplicate;
 mod mysqlrpladmin;
@@ -95,6 +96,8 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),
         "hash" => hash::run(&rest),
+        "install" => install::install(&rest),
+        "uninstall" => install::uninstall(&rest),
         "example" | "man" | "version" | "--version" => match rest.is_empty() {
             true => tell(name),
             false => wrong(name, "takes no arguments"),

@@ -268,6 +268,19 @@ pub const VERBS: &[Verb] = &[
         about: "", options: &[word("--live", "look at the network too"), PLACE_HOST],
     },
     Verb {
+        name: "install", arguments: "[--dry-run]", group: Group::Shell,
+        summary: "have this host start it at boot, from /usr/local/sbin",
+        about: "Writes a unit of systemd, or a System V script where that is what the host uses, \
+            and the manual page. Nothing is started.",
+        options: &[DRY_RUN],
+    },
+    Verb {
+        name: "uninstall", arguments: "[--dry-run]", group: Group::Shell,
+        summary: "stop tandem, and take away what install wrote",
+        about: "The other host takes over. Configuration and state are left.",
+        options: &[DRY_RUN],
+    },
+    Verb {
         name: "encrypt", arguments: "PASSWORD", group: Group::Shell,
         summary: "Atlas's form of a password, for `password_encrypted`",
         about: "", options: &[],
@@ -316,6 +329,7 @@ pub const VERBS: &[Verb] = &[
 
 const PLACE_CONFIG: Word = word("--config", "another file than /etc/tandem/tandem.toml");
 const PLACE_HOST: Word = word("--host", "this host's name in it, if it is not its own");
+const DRY_RUN: Word = word("--dry-run", "show what would be done");
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Verb> {

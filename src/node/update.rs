@@ -68,7 +68,8 @@ impl Node {
         if self.updates.order.as_ref().is_some_and(is_over) {
             self.updates.order = None;
         }
-        let is_new = |it: &UpdateOrder| it.run == self.boot_id && Some(it.id) != self.updates.handled;
+        let is_new =
+            |it: &UpdateOrder| it.run == self.boot_id && Some(it.id) != self.updates.handled;
         let Some(order) = order.filter(is_new) else { return };
         self.updates.handled = Some(order.id);
         if self.role == Role::Standby && self.updates.image.built > 0 {

@@ -480,8 +480,8 @@ pub fn identity() -> io::Result<(String, u64)> {
         built: u64,
     }
     let text = fs::read_to_string("/etc/tandem/image.toml")?;
-    let Image { board, built } = toml::from_str(&text)
-        .map_err(|error| io::Error::other(format!("image.toml: {error}")))?;
+    let Image { board, built } =
+        toml::from_str(&text).map_err(|error| io::Error::other(format!("image.toml: {error}")))?;
     Ok((board, built))
 }
 

@@ -30,6 +30,7 @@ mod faults;
 mod findings;
 mod flood;
 mod harness;
+mod install;
 mod interop;
 mod keepalived;
 mod links;
