@@ -62,6 +62,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("supervise", &[]),
     ("appliance", &["supervise"]),
     ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
+    ("import", &["sql", "config"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];
 
