@@ -12,6 +12,7 @@ mod discover;
 mod edit;
 mod encrypt;
 mod hash;
+mod import;
 mod install;
 mod look;
 mod mysqlreplicate;
@@ -96,6 +97,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         "check" => check::run(&rest),
         "encrypt" => encrypt::run(&rest),
         "hash" => hash::run(&rest),
+        "import" => import::run(&rest),
         "install" => install::install(&rest),
         "uninstall" => install::uninstall(&rest),
         "example" | "man" | "version" | "--version" => match rest.is_empty() {

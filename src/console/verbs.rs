@@ -291,6 +291,17 @@ pub const VERBS: &[Verb] = &[
         about: "crypt(5) with SHA-512, as `openssl passwd -6` makes it.", options: &[],
     },
     Verb {
+        name: "import", arguments: "[--out FILE] NAME=FOLDER [NAME=FOLDER]", group: Group::Shell,
+        summary: "make a configuration of what keepalived, nginx, Atlas ... had",
+        about: "FOLDER holds a copy of that host's files, laid out as there or all in one place; \
+            / on the host itself. It reads keepalived.conf, nginx.conf, Atlas's cnf, my.cnf, \
+            haproxy.cfg, proxysql.cnf, scripts, /etc/hosts. Standard error tells what is to be \
+            filled in, what was wrong, and what was not taken over. Ends with 1 when something is \
+            left to do.",
+        options: &[word("--out", "a file that is not there yet, mode 0600; not standard output"),
+            word("NAME=FOLDER", "a host's name, and where the copy of its files is")],
+    },
+    Verb {
         name: "example", arguments: "", group: Group::Shell,
         summary: "print a commented configuration",
         about: "", options: &[],
