@@ -367,4 +367,24 @@ fn accounts(draft: &mut Draft) {
     if draft.has("sql", "admin_listen") {
         draft.fill("sql", "admin_password", FILL_IN, "the password of the admin port");
     }
+    warn_of_root(draft);
+}
+
+/// read_only binds everybody but those with SUPER.
+fn warn_of_root(draft: &mut Draft) {
+    let is_root = |fact: &Fact| {
+        let is_user = fact.table.starts_with("sql.user/") && fact.key == "name";
+        is_user && fact.literal == quoted("root")
+    };
+    let found: Vec<Origin> = draft
+        .facts
+        .iter()
+        .filter(|fact| is_root(fact))
+        .filter_map(|fact| fact.origin.clone())
+        .collect();
+    for at in found {
+        let why = "it can write to a database that is closed: give the programs an account \
+                   without SUPER";
+        draft.warn(&at, "root as the account of programs", why);
+    }
 }
