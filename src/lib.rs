@@ -36,7 +36,8 @@
 //!    [`os::tls`] is what a connection of it goes through when it is in TLS.
 //! 6. [`console`]: what operators ask and are told; [`cli`]: the applets; [`config`]:
 //!    `tandem.toml`, one section a module.
-//!    [`import`] makes one of it out of an old pair's files.
+//!    [`import`] makes one of it out of an old pair's files; [`doctor`] says what is wrong on a
+//!    host before anything is started there.
 //! 7. [`appliance`]: the machine that is only this: what PID 1 ([`os::init`]) sets and starts.
 //! 8. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every
 //!    bound with its reason), [`units`] (values as people write them), [`crypt`]
@@ -76,6 +77,7 @@ pub mod wire;
 pub mod appliance;
 pub mod config;
 pub mod console;
+pub mod doctor;
 pub mod import;
 pub mod net;
 pub mod node;

@@ -63,6 +63,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("appliance", &["supervise"]),
     ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
     ("import", &["sql", "config"]),
+    ("doctor", &["config"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];
 

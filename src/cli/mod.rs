@@ -9,6 +9,7 @@ mod check;
 mod connection;
 mod console;
 mod discover;
+mod doctor;
 mod edit;
 mod encrypt;
 mod hash;
@@ -95,6 +96,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         "support" => support::run(&rest),
         "console" => console::run(&rest),
         "check" => check::run(&rest),
+        "doctor" => doctor::run(&rest),
         "encrypt" => encrypt::run(&rest),
         "hash" => hash::run(&rest),
         "import" => import::run(&rest),

@@ -268,6 +268,14 @@ pub const VERBS: &[Verb] = &[
         about: "", options: &[word("--live", "look at the network too"), PLACE_HOST],
     },
     Verb {
+        name: "doctor", arguments: "[--json] [--host NAME] [FILE]", group: Group::Shell,
+        summary: "look at this host and both databases before anything starts",
+        about: "Kernel, rights, interfaces, firewall, ports, names, secrets, php-fpm, settings of \
+            both databases, clocks. Each finding has its evidence and what to do. Ends with 0 \
+            where there are only notes, 1 with warnings, 2 with errors.",
+        options: &[word("--json", "for programs"), PLACE_HOST],
+    },
+    Verb {
         name: "install", arguments: "[--dry-run]", group: Group::Shell,
         summary: "have this host start it at boot, from /usr/local/sbin",
         about: "Writes a unit of systemd, or a System V script where that is what the host uses, \

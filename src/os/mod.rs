@@ -12,6 +12,7 @@ mod conversation;
 pub mod data;
 pub mod disk;
 pub mod errant;
+pub mod examine;
 pub mod file;
 pub mod guard;
 pub mod hands;

@@ -24,6 +24,7 @@ mod writers;
 mod addresses;
 mod appliance;
 mod console;
+mod doctor;
 mod durability;
 mod errant;
 mod faults;

@@ -101,7 +101,8 @@ fn main_job(pair: &mut Pair, told: &mut String) -> Outcome<()> {
     pair.servers.iter().try_for_each(verbs)
 }
 
-/// The filter is on: setns, which came with Linux 3.0, is not there, and gettid is.
+/// The filter is on: setns, which came with Linux 3.0, is not there; a program that needs nothing
+/// new runs.
 fn is_old(host: &Host) -> Outcome<()> {
     let newer = host.run(&wrapped(&["nsenter", "--net=/proc/self/ns/net", "true"]))?;
     let said = String::from_utf8_lossy(&newer.stderr).into_owned();
