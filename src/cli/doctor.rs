@@ -103,6 +103,7 @@ fn behind_firewall(config: &Config, me: HostId) -> Vec<Finding> {
     for packet in wanted(config, me) {
         let by_iptables = tables.as_ref().map(|text| firewall::iptables(text, &packet));
         let by_nft = rules.as_ref().and_then(|json| firewall::nft(json, &packet).ok());
+        let by_nft = by_nft.filter(|verdict| tables.is_none() || !is_of_iptables(verdict));
         for (tool, verdict) in [("iptables", by_iptables), ("nft", by_nft)] {
             let what = format!("{} from {} on {}", packet.what, packet.source, packet.device);
             match verdict {
@@ -121,6 +122,11 @@ fn behind_firewall(config: &Config, me: HostId) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// nft cannot tell what a rule says that iptables has put there; iptables-save has told it.
+fn is_of_iptables(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Unclear(rule) if rule.contains("{\"xt\":"))
 }
 
 fn ask(config: &Config, id: HostId) -> Result<database::Server, String> {
