@@ -27,7 +27,7 @@ pub struct Service {
 
 /// Four beacons.
 const HELD_MAX: Duration = Duration::from_millis(400);
-/// Until its own node has looked, a database that hung is one that takes nothing.
+/// Until its own node has run and looked, a database that hung is one that takes nothing.
 const LOOK_MAX: Duration = Duration::from_secs(3);
 /// With one host whole, how long no write may be acknowledged: the longest wait is for a link that
 /// may be blocked by spanning tree (`LISTEN_MAX`), then the election.
@@ -93,7 +93,7 @@ impl World {
             let source = host.other();
             let [own, other] = [host, source].map(|host| &self.hosts[host.index()]);
             let routes = &own.data.routes;
-            let is_alive = other.database.life == Life::Up;
+            let is_alive = other.is_running() && other.database.life == Life::Up;
             let alive =
                 longer(&mut self.checks.service.alive_since[source.index()], self.now, is_alive);
             let is_wrong = is_whole
