@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::doctor::firewall::{self, Protocol, Verdict, Wanted};
 use crate::doctor::{self, Finding, database, host};
 use crate::os::{examine, file};
+use crate::vrrp::packet;
 use crate::wire::{HostId, LinkId};
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
@@ -70,7 +71,6 @@ fn tell(findings: &[Finding], is_json: bool) -> ExitCode {
 
 /// Every kind of packet that the other host, or a visitor, sends here.
 fn wanted(config: &Config, me: HostId) -> Vec<Wanted> {
-    const VRRP_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
     let (own, other) = (config.host(me), config.host(me.other()));
     let mut all = Vec::new();
     let mut push = |what, protocol, device: &str, source, destination| {
@@ -78,11 +78,8 @@ fn wanted(config: &Config, me: HostId) -> Vec<Wanted> {
     };
     for link in LinkId::ALL {
         let device = &config.link(link).device;
-        let [from, to] = [other, own].map(|host| match link {
-            LinkId::Outside => host.outside.address,
-            LinkId::Inside => host.inside.address,
-        });
-        push("VRRP", Protocol::Vrrp, device, from, VRRP_GROUP);
+        let [from, to] = [other, own].map(|host| host.address(link).address);
+        push("VRRP", Protocol::Vrrp, device, from, packet::GROUP);
         push("the beacon", Protocol::Udp(config.peer.port), device, from, to);
     }
     let inside = (&config.link(LinkId::Inside).device, other.inside.address, own.inside.address);

@@ -24,7 +24,6 @@ pub struct Server {
 
 /// The variables that are looked at.
 pub const VARIABLES: &[&str] = &[
-    "autocommit",
     "binlog_format",
     "character_set_server",
     "collation_server",
@@ -38,7 +37,6 @@ pub const VARIABLES: &[&str] = &[
     "log_slave_updates",
     "lower_case_table_names",
     "max_connections",
-    "read_only",
     "report_host",
     "server_id",
     "skip_replica_start",

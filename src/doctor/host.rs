@@ -127,12 +127,8 @@ fn rights(facts: &Facts, found: &mut Vec<Finding>) {
 }
 
 fn device(config: &Config, me: HostId, link: LinkId, facts: &Facts, found: &mut Vec<Finding>) {
-    let (host, of_link) = (config.host(me), config.link(link));
+    let (own, of_link) = (config.host(me).address(link), config.link(link));
     let name = &of_link.device;
-    let own = match link {
-        LinkId::Outside => &host.outside,
-        LinkId::Inside => &host.inside,
-    };
     let Some(device) = facts.devices.iter().find(|device| device.name == *name) else {
         let all: Vec<&str> = facts.devices.iter().map(|device| device.name.as_str()).collect();
         return found.push(

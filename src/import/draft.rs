@@ -129,12 +129,8 @@ impl Draft {
 
     /// A line; the first one that a host says stays.
     pub(super) fn set(&mut self, table: &str, key: &'static str, literal: String, at: &Origin) {
-        let is_same = |fact: &&Fact| {
-            fact.table == table
-                && fact.key == key
-                && fact.origin.as_ref().is_some_and(|origin| origin.host == at.host)
-        };
-        match self.facts.iter().find(is_same) {
+        let first = self.said(table, key, at.host).next();
+        match first {
             Some(fact) if fact.literal == literal => {}
             Some(fact) => {
                 let taken = fact.origin.as_ref().map_or_else(String::new, |origin| {
@@ -152,15 +148,23 @@ impl Draft {
         }
     }
 
-    /// One of several.
-    pub(super) fn add(&mut self, table: &str, key: &'static str, literal: String, at: &Origin) {
-        let is_known = self.facts.iter().any(|fact| {
+    /// What the files of a host say of a key.
+    fn said<'a>(
+        &'a self,
+        table: &'a str,
+        key: &'a str,
+        host: usize,
+    ) -> impl Iterator<Item = &'a Fact> {
+        self.facts.iter().filter(move |fact| {
             fact.table == table
                 && fact.key == key
-                && fact.literal == literal
-                && fact.origin.as_ref().is_some_and(|origin| origin.host == at.host)
-        });
-        if !is_known {
+                && fact.origin.as_ref().is_some_and(|origin| origin.host == host)
+        })
+    }
+
+    /// One of several.
+    pub(super) fn add(&mut self, table: &str, key: &'static str, literal: String, at: &Origin) {
+        if !self.said(table, key, at.host).any(|fact| fact.literal == literal) {
             self.push(table, key, literal, at, true);
         }
     }

@@ -148,7 +148,7 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    const WEB: Self = Self { table: String::new(), site: String::new() };
+    pub(super) const WEB: Self = Self { table: String::new(), site: String::new() };
 
     pub(super) fn table(&self) -> &str {
         if self.is_web() { "web" } else { &self.table }

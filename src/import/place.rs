@@ -111,8 +111,7 @@ fn php(draft: &mut Draft, block: &Statement) {
                 ),
             },
             "fastcgi_connect_timeout" | "fastcgi_read_timeout" => {
-                let web = Scope { table: String::new(), site: String::new() };
-                shared(draft, statement, &web);
+                shared(draft, statement, &Scope::WEB);
             }
             name if name.starts_with("fastcgi_buffer") || name.starts_with("fastcgi_busy") => {
                 draft.left(at, &statement.shown(), "answers are passed on as they come");

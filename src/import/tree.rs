@@ -298,9 +298,6 @@ fn build(
             Token::End => {}
         }
     }
-    if style == Style::Semicolons && level.last().is_some_and(|last| last.block.is_none()) {
-        // The last statement of a file ended with the file; every other one by its semicolon.
-    }
     while let Some((mut statement, before)) = open.pop() {
         let what = format!("}} that closes {:?}", statement.name());
         draft.error(&statement.origin, &what);

@@ -39,8 +39,7 @@ pub(super) fn set_up(
     for link in LinkId::ALL {
         let name = &config.link(link).device;
         kernel.rename(&format!("tandem-{link}"), name)?;
-        let host = config.host(me);
-        let own = if link == LinkId::Outside { host.outside } else { host.inside };
+        let own = config.host(me).address(link);
         let address = IpCidr { address: IpAddr::V4(own.address), prefix: own.prefix };
         let index = index(name)?;
         kernel.ask(name, &netlink::set_address(1, index, address, None, None))?;

@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 
+use super::listener;
 use crate::config::Config;
 use crate::doctor::host::{Device, Facts, Listener, Ping};
 use crate::web::probe::{self, Probe};
@@ -19,6 +20,8 @@ use crate::wire::HostId;
 
 /// Of a ping of php-fpm, and of its connection.
 const PING_LIMIT: Duration = Duration::from_secs(1);
+/// TCP_CLOSE, which a UDP socket without a peer is in.
+const UNCONNECTED: &str = "07";
 
 pub fn host(config: &Config, config_path: &str) -> io::Result<Facts> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -76,7 +79,7 @@ fn devices() -> io::Result<Vec<Device>> {
 }
 
 /// Process and name of every program.
-fn programs() -> Vec<(u32, String)> {
+fn programs() -> Vec<(i32, String)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
@@ -87,11 +90,12 @@ fn programs() -> Vec<(u32, String)> {
         .collect()
 }
 
-fn listeners(programs: &[(u32, String)]) -> Vec<Listener> {
+fn listeners(programs: &[(i32, String)]) -> Vec<Listener> {
     let mut found = Vec::new();
     for (file, is_udp) in [("tcp", false), ("tcp6", false), ("udp", true), ("udp6", true)] {
         let table = fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-        for (address, inode) in open_sockets(&table, is_udp) {
+        let state = if is_udp { UNCONNECTED } else { listener::LISTEN };
+        for (address, inode) in listener::sockets(&table, state) {
             let program = owner(programs, inode).unwrap_or_else(|| "somebody".into());
             found.push(Listener { is_udp, address, program });
         }
@@ -99,42 +103,8 @@ fn listeners(programs: &[(u32, String)]) -> Vec<Listener> {
     found
 }
 
-/// The sockets of a table that wait for somebody: local address and inode.
-fn open_sockets(table: &str, is_udp: bool) -> Vec<(SocketAddr, u64)> {
-    // TCP_LISTEN; an unconnected UDP socket is TCP_CLOSE.
-    let wanted = if is_udp { "07" } else { "0A" };
-    let read = |line: &str| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
-        let (host, port) = local.split_once(':')?;
-        let address = SocketAddr::new(address(host)?, u16::from_str_radix(port, 16).ok()?);
-        let inode = words.nth(5)?.parse().ok()?;
-        (state == wanted).then_some((address, inode))
-    };
-    table.lines().skip(1).filter_map(read).collect()
-}
-
-/// An address of such a table: words in the machine's byte order.
-fn address(text: &str) -> Option<IpAddr> {
-    let word = |index: usize| u32::from_str_radix(text.get(index * 8..index * 8 + 8)?, 16).ok();
-    let count = text.len() / 8;
-    let words: Option<Vec<u32>> = (0..count).map(word).collect();
-    let bytes: Vec<u8> = words?.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    if let Ok(bytes) = <[u8; 4]>::try_from(&bytes[..]) {
-        return Some(IpAddr::V4(Ipv4Addr::from(bytes)));
-    }
-    <[u8; 16]>::try_from(&bytes[..]).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)))
-}
-
-fn owner(programs: &[(u32, String)], inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
-    let holds = |pid: u32| {
-        let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| {
-            fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
-        })
-    };
-    let (pid, name) = programs.iter().find(|(pid, _)| holds(*pid))?;
+fn owner(programs: &[(i32, String)], inode: u64) -> Option<String> {
+    let (pid, name) = programs.iter().find(|(pid, _)| listener::holds(*pid, &[inode]))?;
     Some(format!("{name} ({pid})"))
 }
 
@@ -170,23 +140,6 @@ fn ping(address: SocketAddr) -> Ping {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_tables_tell_who_waits() {
-        let line = |local: &str, state: &str| {
-            format!("0: {local} 00000000:0000 {state} 0:0 00:0 00000000 999 0 4711 1 0 100\n")
-        };
-        let table = "header\n".to_owned()
-            + &line("00000000:0050", "0A")
-            + &line("0100007F:0CEA", "01")
-            + &line(&format!("{:032}:0CEB", 0), "0A")
-            + "junk\n: :\n";
-        let found: Vec<String> = open_sockets(&table, false)
-            .iter()
-            .map(|(address, inode)| format!("{address} {inode}"))
-            .collect();
-        assert_eq!(found, ["0.0.0.0:80 4711", "[::]:3307 4711"]);
-    }
 
     #[test]
     fn a_closed_port_is_no_php() {

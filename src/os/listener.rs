@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use nix::sys::signal::{Signal, kill};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
@@ -51,7 +51,7 @@ fn end_process(pid: i32, inodes: &[u64]) -> io::Result<bool> {
 }
 
 /// Whether one of the sockets is open in that process. One that ends meanwhile holds nothing.
-fn holds(pid: i32, inodes: &[u64]) -> bool {
+pub(super) fn holds(pid: i32, inodes: &[u64]) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     descriptors.flatten().any(|entry| {
         let target = fs::read_link(entry.path()).unwrap_or_default();
@@ -61,43 +61,68 @@ fn holds(pid: i32, inodes: &[u64]) -> bool {
     })
 }
 
+/// TCP_LISTEN.
+pub(super) const LISTEN: &str = "0A";
+
+/// The sockets of a table of /proc/net that are in `state`: local address and inode.
+pub(super) fn sockets(table: &str, state: &str) -> Vec<(SocketAddr, u64)> {
+    let read = |line: &str| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (local, _remote, is) = (words.next()?, words.next()?, words.next()?);
+        let (host, port) = local.split_once(':')?;
+        let address = SocketAddr::new(address(host)?, u16::from_str_radix(port, 16).ok()?);
+        // tx:rx, timer, retransmits, uid, timeout.
+        let inode = words.nth(5)?.parse().ok()?;
+        (is == state).then_some((address, inode))
+    };
+    table.lines().skip(1).filter_map(read).collect()
+}
+
 /// The inodes of the sockets that listen on `address`, or on its port of every address.
 fn listening(table: &str, address: SocketAddrV4) -> Vec<u64> {
-    let find = |line: &str| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
-        let (host, port) = local.split_once(':')?;
-        let is_it = state == LISTEN
-            && u16::from_str_radix(port, 16).ok()? == address.port()
-            && is_host(host, *address.ip());
-        // tx:rx, timer, retransmits, uid, timeout.
-        words.nth(5).filter(|_| is_it)?.parse().ok()
-    };
-    table.lines().skip(1).filter_map(find).collect()
+    let listeners = sockets(table, LISTEN).into_iter();
+    listeners
+        .filter(|(at, _)| at.port() == address.port() && takes_in(at.ip(), *address.ip()))
+        .map(|(_, inode)| inode)
+        .collect()
 }
 
-/// Whether an address of the table, in words of the machine's byte order, takes in `wanted`.
-fn is_host(text: &str, wanted: Ipv4Addr) -> bool {
-    let words: Vec<u32> = (0..text.len() / 8)
-        .filter_map(|index| u32::from_str_radix(text.get(index * 8..index * 8 + 8)?, 16).ok())
-        .collect();
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+/// Whether a socket on `at` gets what is sent to `wanted`.
+fn takes_in(at: IpAddr, wanted: Ipv4Addr) -> bool {
+    at.is_unspecified() || at.to_canonical() == IpAddr::V4(wanted)
+}
+
+/// An address of the table: words in the machine's byte order.
+fn address(text: &str) -> Option<IpAddr> {
+    let word = |index: usize| u32::from_str_radix(text.get(index * 8..index * 8 + 8)?, 16).ok();
+    let words: Option<Vec<u32>> = (0..text.len() / 8).map(word).collect();
+    let bytes: Vec<u8> = words?.iter().flat_map(|word| word.to_ne_bytes()).collect();
     if let Ok(bytes) = <[u8; 4]>::try_from(&bytes[..]) {
-        let host = Ipv4Addr::from(bytes);
-        return host == wanted || host.is_unspecified();
+        return Some(IpAddr::V4(Ipv4Addr::from(bytes)));
     }
-    <[u8; 16]>::try_from(&bytes[..]).is_ok_and(|bytes| {
-        let host = Ipv6Addr::from(bytes);
-        host.is_unspecified() || host.to_ipv4_mapped() == Some(wanted)
-    })
+    <[u8; 16]>::try_from(&bytes[..]).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)))
 }
-
-/// TCP_LISTEN.
-const LISTEN: &str = "0A";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tables_tell_who_waits() {
+        let line = |local: &str, state: &str| {
+            format!("0: {local} 00000000:0000 {state} 0:0 00:0 00000000 999 0 4711 1 0 100\n")
+        };
+        let table = "header\n".to_owned()
+            + &line("00000000:0050", "0A")
+            + &line("0100007F:0CEA", "01")
+            + &line(&format!("{:032}:0CEB", 0), "0A")
+            + "junk\n: :\n";
+        let found: Vec<String> = sockets(&table, LISTEN)
+            .iter()
+            .map(|(address, inode)| format!("{address} {inode}"))
+            .collect();
+        assert_eq!(found, ["0.0.0.0:80 4711", "[::]:3307 4711"]);
+    }
 
     #[test]
     fn the_table_tells_who_listens() {
@@ -125,7 +150,7 @@ mod tests {
         use std::os::fd::AsFd;
         use std::process::{Command, Stdio};
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let std::net::SocketAddr::V4(address) = listener.local_addr().expect("bound") else {
+        let SocketAddr::V4(address) = listener.local_addr().expect("bound") else {
             panic!("asked for IPv4");
         };
         let holder = listener.as_fd().try_clone_to_owned().expect("a second handle");
