@@ -91,6 +91,17 @@ pub const ERRANT_PACKED_TEXT_BYTES_MAX: usize = 64 << 20;
 /// Copying the peer's whole database. At the bound it is given up, and this one is empty.
 pub const CLONE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
+/// Where that goes by way of SQL: seconds that writes may wait for the lock under which the
+/// snapshot begins, and how often it is tried.
+pub const COPY_LOCK_SECONDS: u64 = 2;
+pub const COPY_LOCK_TRIES: u32 = 30;
+/// What one INSERT takes: rows, values (the protocol has 65,535), bytes where a row has no more.
+pub const COPY_ROWS_MAX: usize = 1000;
+pub const COPY_VALUES_MAX: usize = 60_000;
+pub const COPY_BYTES_MAX: usize = 1 << 20;
+/// How often it is said how far it is.
+pub const COPY_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// STOP REPLICA. At the bound the applier's threads are ended, and it is asked again.
 pub const STOP_REPLICA_LIMIT: Duration = Duration::from_secs(1);
 

@@ -24,6 +24,7 @@ mod judge;
 mod links;
 mod orders;
 mod report;
+mod reseed;
 mod seam;
 mod silence;
 mod status;
@@ -175,6 +176,7 @@ pub struct Node {
     troubles: find::Troubles,
     findings: Findings,
     errant: Option<errant::Errant>,
+    copying: reseed::Copying,
     updates: update::Updates,
     errant_since: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -234,7 +236,6 @@ impl Node {
             addresses: HostId::ALL.map(|host| config.host(host).inside_address()),
             names: HostId::ALL.map(|host| config.host(host).name.clone()),
         };
-        let links = LinkId::ALL.map(|link| LinkFacts::new(&config, me, link));
         let devices = config.devices().into_iter().map(Device::new).collect();
         let started = Note::Started { host: config.host(me).name.clone(), epoch: persistent.epoch };
         let mut node = Self {
@@ -244,7 +245,7 @@ impl Node {
             engine: repl::Engine::new(&config.repl, site),
             devices,
             lookout: witness::Lookout::new(&config, me, boot_id),
-            links,
+            links: LinkId::ALL.map(|link| LinkFacts::new(&config, me, link)),
             config,
             me,
             boot_id,
@@ -289,6 +290,7 @@ impl Node {
             troubles: find::Troubles::default(),
             findings: Findings::default(),
             errant: None,
+            copying: reseed::Copying::default(),
             updates: update::Updates::default(),
             errant_since: None,
             outputs: VecDeque::new(),
@@ -319,6 +321,8 @@ impl Node {
             Input::Image(image) => self.set_image(image),
             Input::UpdateFailed { id, why } => self.update_failed(id, &why),
             Input::ErrantSaved(saved) => self.errant_saved(saved),
+            Input::CopyGoesOn(what) => self.copy_goes_on(what),
+            Input::Copied(result) => self.copied(now, result),
             Input::Answer { id, result } => {
                 self.engine.handle(now, repl::Input::Answer { id, result });
             }

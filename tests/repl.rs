@@ -6,6 +6,8 @@
 
 #[path = "repl/commits.rs"]
 mod commits;
+#[path = "repl/copy.rs"]
+mod copy;
 #[path = "repl/errant.rs"]
 mod errant;
 #[path = "repl/gtid_algebra.rs"]
@@ -29,6 +31,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Clock};
 
 use commits::*;
+use copy::*;
 use errant::*;
 use gtid_algebra::*;
 use mysql::prelude::Queryable;
@@ -120,6 +123,22 @@ laws!(
     tagged_transactions_are_told_from_others,
     sets_are_compared_as_by_the_server,
     positions_are_compared_as_by_the_server,
+);
+
+/// Those of servers that cannot clone.
+macro_rules! laws_of_copies {
+    ($($law:ident),* $(,)?) => {
+        laws!(@ mariadb_copies "mariadb" $($law)*);
+        laws!(@ mysql56_copies "mysql56" $($law)*);
+    };
+}
+
+laws_of_copies!(
+    a_copy_is_exact_and_of_one_moment,
+    a_copy_replaces_what_was_there,
+    a_copy_that_was_cut_off_is_never_believed,
+    what_cannot_be_copied_changes_nothing,
+    what_no_snapshot_holds_is_copied_under_a_lock,
 );
 
 fn write_rows(server: &Server, ids: std::ops::Range<u32>) {

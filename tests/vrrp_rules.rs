@@ -143,6 +143,7 @@ impl Bench {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::CopyDatabase
             | Output::TakeUpdate { .. }
             | Output::Routes(_)
             | Output::Persist(_)

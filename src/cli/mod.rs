@@ -24,6 +24,7 @@ mod network;
 mod options;
 mod rejoin;
 mod rescue;
+mod reseed;
 mod run;
 mod say;
 mod servers;
@@ -75,6 +76,9 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     }
     if name == "edit" {
         return edit::run(&rest);
+    }
+    if name == "reseed" && rest.iter().any(|it| it == "--copy") {
+        return reseed::run(&rest);
     }
     if name != "network"
         && verbs::find(name).is_some_and(|it| matches!(it.group, Group::Act | Group::Machine))

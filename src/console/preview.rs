@@ -25,8 +25,9 @@ pub fn preview(request: &Request, status: &Status) -> Option<Vec<String>> {
              `php on {host}`; the other host's does all the work."
         ),
         Request::Reseed => format!(
-            "Everything in the database of {} is replaced by a copy of {}'s. The server ends \
-             itself in the end and has to be started again, which its init system does.",
+            "Everything in the database of {} is replaced by a copy of {}'s. A server that \
+             clones (MySQL 8.0.17 and later) ends itself in the end and has to be started again, \
+             which its init system does.",
             status.host, status.peer.name
         ),
         Request::Power(power) => machine_ends(*power, status),

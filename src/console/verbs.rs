@@ -190,7 +190,10 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "reseed", arguments: "[--yes]", group: Group::Act,
         summary: "replace this host's database by a copy of the other one's",
-        about: "MySQL 8.0.17 and later.", options: &[YES],
+        about: "Servers that can clone (MySQL 8.0.17 and later) do it themselves; else it goes by \
+            way of SQL, from a snapshot of the other host's, which serves meanwhile. An empty \
+            database that replication cannot fill is filled without being told.",
+        options: &[YES],
     },
     Verb {
         name: "reload", arguments: "", group: Group::Act,

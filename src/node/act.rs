@@ -374,6 +374,9 @@ impl Node {
             JobKind::Close => self.pending.push_back((Event::CloseFailed, what)),
             // Each of these is tried again by `judge` after RETRY_INTERVAL.
             JobKind::Fence => self.end_open_database(failure),
+            JobKind::Follow if matches!(failure, Failure::NeedsCopy(_)) => {
+                self.fill_empty_database(now);
+            }
             JobKind::Follow | JobKind::Promote | JobKind::CatchUp => {}
             JobKind::Reopen => {}
             JobKind::SemiSync | JobKind::StopReceiving => {}

@@ -6,13 +6,11 @@
 
 use std::time::Duration;
 
-use super::judge::is_open;
 use super::{Node, Output};
 use crate::console::message::Response;
 use crate::console::note::Note;
 use crate::console::status::ErrantStatus;
 use crate::pair::{Event, Role};
-use crate::repl::Job;
 use crate::repl::errant::Saved;
 use crate::time::Instant;
 
@@ -88,11 +86,11 @@ impl Node {
             ),
             Some(Ok(Saved { directory, obstacle: Some(why), .. })) => format!(
                 "{begin}; saved in {directory}; they cannot be taken back, since {why}: `tandem \
-                 reseed` (MySQL 8.0.17 or later), or restore a copy of {name}'s database here"
+                 reseed` makes this database a copy of {name}'s"
             ),
             Some(Err(why)) => format!(
-                "{begin}; they could not be saved: {why}; keep this database's files, and restore \
-                 a copy of {name}'s here"
+                "{begin}; they could not be saved: {why}; keep this database's files, then \
+                 `tandem reseed` makes it a copy of {name}'s"
             ),
         })
     }
@@ -128,33 +126,6 @@ impl Node {
             }
         };
         self.reply(client, response);
-    }
-
-    /// `tandem reseed`: everything here goes, so only where this host serves nobody and the other
-    /// one does.
-    pub(super) fn ask_reseed(&mut self, now: Instant, client: u64) {
-        let peer_serves = self.fresh(now).is_some_and(is_open);
-        let refusal = match self.role {
-            Role::Active | Role::Promoting | Role::Demoting => Some("this host serves"),
-            _ if !peer_serves => Some("the other host does not serve: there is nothing to copy"),
-            Role::Standby => Some("this host follows, and needs no copy"),
-            Role::Joining | Role::Refused if !self.is_free() => Some("another job is under way"),
-            Role::Joining | Role::Refused => None,
-        };
-        if let Some(why) = refusal {
-            return self.refuse(client, why.to_owned());
-        }
-        self.operator.waiting.push((client, now));
-        self.jobs.push_back(Job::Reseed);
-    }
-
-    pub(super) fn reseeded(&mut self) {
-        self.forget_errant();
-        // What starts now is another database.
-        self.is_fenced = false;
-        let what = "this is a copy of the other host's database: start it, where nothing does";
-        self.note(Note::Database { what: what.to_owned() });
-        self.tell_operators(Response::Done(what.to_owned()), true);
     }
 }
 

@@ -72,7 +72,7 @@ impl Node {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.job.is_none() && self.jobs.is_empty()
+        self.job.is_none() && self.jobs.is_empty() && !self.copying.is_under_way
     }
 
     fn has_carrier(&self) -> bool {

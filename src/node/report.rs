@@ -13,7 +13,6 @@ use crate::console::note::Note;
 use crate::console::status::Glance;
 use crate::pair::{Event, Role};
 use crate::peer::{DatabaseReport, Report};
-use crate::repl;
 use crate::routes::{Flow, Routes, WebIntake};
 use crate::time::Instant;
 use crate::wire::LinkId;
@@ -292,7 +291,7 @@ impl Node {
             if self.role_since > *since {
                 self.tell_operators(Response::Done("this host serves".into()), true);
             }
-        } else if now.since(*since) > OPERATOR_LIMIT && self.job != Some(repl::JobKind::Reseed) {
+        } else if now.since(*since) > OPERATOR_LIMIT && !self.is_reseeding() {
             let what =
                 format!("not done in {} s; this host is {}", OPERATOR_LIMIT.as_secs(), self.role);
             self.tell_operators(Response::Refused(what), true);

@@ -66,6 +66,9 @@ pub enum Input {
     },
     /// How `Output::SaveErrant` ended.
     ErrantSaved(Result<Saved, String>),
+    /// How far `Output::CopyDatabase` is, and how it ended.
+    CopyGoesOn(String),
+    Copied(Result<(), String>),
     DataPlane(DataPlane),
     Control {
         client: u64,
@@ -136,6 +139,8 @@ pub enum Output {
     SaveErrant {
         known: String,
     },
+    /// Replace everything in the local database by a copy of the peer's, which serves.
+    CopyDatabase,
     Routes(Routes),
     /// To be on disk, synced, before the next output is performed.
     Persist(Persistent),

@@ -98,6 +98,8 @@ impl Survey {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::CopyGoesOn(_)
+            | Input::Copied(_)
             | Input::Image(_)
             | Input::UpdateFailed { .. }
             | Input::DataPlane(_)

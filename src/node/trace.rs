@@ -78,6 +78,8 @@ impl Node {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::CopyGoesOn(_)
+            | Input::Copied(_)
             | Input::Image(_)
             | Input::UpdateFailed { .. }
             | Input::DataPlane(_)

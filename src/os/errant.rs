@@ -24,21 +24,23 @@ pub use discard::{Step, discard, unfinished};
 
 use super::mysql::{LocalServer, Session};
 use crate::limits;
-use crate::repl::errant::{Column, Columns, Found, PREAMBLE, Saved, Walk, bytes, format};
-use crate::repl::{Dialect, Position, Rows, quote};
+use crate::repl::errant::{
+    Column, Columns, Found, PREAMBLE, Saved, Walk, bytes, format, newest_of_domains,
+};
+use crate::repl::{Dialect, Flavour, Position, Rows, quote};
 
 /// Where they are saved: a directory each, mode 0700.
 pub const DIRECTORY: &str = "/var/lib/tandem/errant";
 
-/// The local server and what is known of it.
-struct Local<'a> {
-    server: &'a LocalServer,
-    session: Session,
-    dialect: Dialect,
+/// A server, a session there, and what words it knows.
+pub(super) struct Login<'a> {
+    pub(super) server: &'a LocalServer,
+    pub(super) session: Session,
+    pub(super) dialect: Dialect,
 }
 
-impl<'a> Local<'a> {
-    fn log_in(server: &'a LocalServer) -> Result<Self, String> {
+impl<'a> Login<'a> {
+    pub(super) fn log_in(server: &'a LocalServer) -> Result<Self, String> {
         let mut session = server.session().map_err(|error| error.to_string())?;
         let rows = ask(&mut session, "SELECT VERSION() AS version")?;
         let version = rows.value(0, &["version"]).unwrap_or_default();
@@ -47,7 +49,7 @@ impl<'a> Local<'a> {
         Ok(Self { server, session, dialect })
     }
 
-    fn ask(&mut self, sql: &str) -> Result<Rows, String> {
+    pub(super) fn ask(&mut self, sql: &str) -> Result<Rows, String> {
         ask(&mut self.session, sql)
     }
 
@@ -60,16 +62,61 @@ impl<'a> Local<'a> {
         Ok(parse(text("position"))?.union(&parse(text("replica_position"))?))
     }
 
-    fn is_read_only(&mut self) -> Result<bool, String> {
+    pub(super) fn is_read_only(&mut self) -> Result<bool, String> {
         let rows = self.ask("SELECT @@GLOBAL.read_only AS read_only")?;
         Ok(rows.value(0, &["read_only"]) == Some("1"))
+    }
+
+    /// What it received and has not applied comes again.
+    pub(super) fn leave_source(&mut self) -> Result<(), String> {
+        let words = self.dialect.statements();
+        if self.ask(words.replica_status)?.rows.is_empty() {
+            return Ok(());
+        }
+        self.ask(words.stop)?;
+        self.ask(words.forget_source).map(drop)
+    }
+
+    /// Makes it forget its binlogs, and believe that it has executed `position`. In one packet, so
+    /// that only the server's own end can come in between: without `is_whole` that is where it
+    /// stops, for a test. A MySQL that ended there has no position, which Follow refuses of a
+    /// server that has rows; a MariaDB still has the transactions' names.
+    pub(super) fn set_position(&mut self, position: &str, is_whole: bool) -> Result<(), String> {
+        let forget = self.dialect.statements().forget_binlogs;
+        match self.dialect.flavour() {
+            Flavour::Mysql => {
+                let mut sql = forget.to_owned();
+                if is_whole {
+                    sql += &format!("; SET GLOBAL gtid_purged={}", quote(position));
+                }
+                self.ask(&sql).map(drop)
+            }
+            Flavour::Mariadb => {
+                let rows = self.ask("SELECT @@GLOBAL.gtid_strict_mode AS strict")?;
+                let strict = rows.value(0, &["strict"]).unwrap_or("1").to_owned();
+                let newest = quote(&newest_of_domains(position));
+                // A strict server takes no position that its binlog contradicts, which goes next.
+                let relax = "SET GLOBAL gtid_strict_mode=OFF";
+                let restore = format!("SET GLOBAL gtid_strict_mode={strict}");
+                let mut sql = format!("{relax}; SET GLOBAL gtid_slave_pos={newest}; {restore}");
+                if is_whole {
+                    let state = quote(position);
+                    sql += &format!("; {forget}; SET GLOBAL gtid_binlog_state={state}");
+                }
+                let forgotten = self.ask(&sql);
+                if forgotten.is_err() {
+                    Login::log_in(self.server)?.ask(&restore)?;
+                }
+                forgotten.map(drop)
+            }
+        }
     }
 }
 
 /// Saves what the local server has and its peer, which has `known`, has not; into a directory of
 /// its own under `directory`. What was saved before is found again.
 pub fn save(server: &LocalServer, known: &str, directory: &Path) -> Result<Saved, String> {
-    let mut local = Local::log_in(server)?;
+    let mut local = Login::log_in(server)?;
     let flavour = local.dialect.flavour();
     let peer = Position::parse(flavour, known).map_err(|wrong| wrong.to_string())?;
     let executed = local.executed()?;
@@ -174,7 +221,7 @@ fn beyond(executed: &Position, known: &Position) -> String {
 }
 
 /// The newest binlog before which nothing is errant.
-fn first_binlog(local: &mut Local<'_>, walk: &Walk) -> Result<String, String> {
+fn first_binlog(local: &mut Login<'_>, walk: &Walk) -> Result<String, String> {
     let logs = local.ask("SHOW BINARY LOGS")?;
     let mut gone = String::new();
     for row in (0..logs.rows.len()).rev() {
@@ -197,7 +244,7 @@ fn first_binlog(local: &mut Local<'_>, walk: &Walk) -> Result<String, String> {
 }
 
 fn copy(
-    local: &mut Local<'_>,
+    local: &mut Login<'_>,
     first: &str,
     walk: &mut Walk,
     events: &mut Digested,
@@ -230,7 +277,7 @@ fn copy(
 }
 
 /// None where the server does not tell: the values are written without names then.
-fn read_columns(local: &mut Local<'_>, schema: &str, table: &str) -> Columns {
+fn read_columns(local: &mut Login<'_>, schema: &str, table: &str) -> Columns {
     let sql = format!(
         "SELECT COLUMN_NAME AS name, COALESCE(CHARACTER_SET_NAME, '') AS charset, \
          COLUMN_TYPE AS type, COLUMN_KEY AS k, EXTRA AS extra FROM information_schema.COLUMNS \
@@ -254,7 +301,7 @@ fn read_columns(local: &mut Local<'_>, schema: &str, table: &str) -> Columns {
 }
 
 /// What a table may hide: rows that changed without an event, or that no rollback brings back.
-fn obstacle_of_tables(local: &mut Local<'_>, found: &Found) -> Result<Option<String>, String> {
+fn obstacle_of_tables(local: &mut Login<'_>, found: &Found) -> Result<Option<String>, String> {
     for (schema, table) in found.changed.union(&found.filled) {
         let (schema_text, table_text) = (quote(schema), quote(table));
         let engine = local.ask(&format!(
@@ -304,7 +351,7 @@ fn find(directory: &Path, is_it: impl Fn(&Saved) -> bool) -> Option<Saved> {
     entries.flatten().find_map(read)
 }
 
-fn ask(session: &mut Session, sql: &str) -> Result<Rows, String> {
+pub(super) fn ask(session: &mut Session, sql: &str) -> Result<Rows, String> {
     session.query(sql).map_err(|error| {
         let shown: String = sql.chars().take(60).collect();
         format!("{}: {error}", shown.trim_end())

@@ -4,7 +4,7 @@
 //! Read first: `run` (the loop that calls this).
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddrV4, TcpListener};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -126,6 +126,7 @@ impl Hands {
             Output::TakeUpdate { id, place } => self.take_update(id, place),
             Output::EndDatabase => self.end_database(),
             Output::SaveErrant { known } => self.save_errant(known),
+            Output::CopyDatabase => self.copy_database(),
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
                 self.facts.set(Some(facts));
@@ -191,6 +192,36 @@ impl Hands {
                         .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
                 });
                 let _ending = inputs.send(Input::ErrantSaved(saved)).await;
+            })
+            .detach();
+    }
+
+    /// In a process of its own, which ends with this one: it reads what nobody writes.
+    fn copy_database(&self) {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["reseed", "--copy"]).args(&self.own_arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let inputs = self.inputs.clone();
+        let copy = move || {
+            let mut child = command.spawn().map_err(|error| error.to_string())?;
+            let said = child.stdout.take().map(BufReader::new);
+            for line in said.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+                let _ending = inputs.send_blocking(Input::CopyGoesOn(line));
+            }
+            // Its standard input stays open until then: wait_with_output would close it.
+            let alive = child.stdin.take();
+            let output = child.wait_with_output().map_err(|error| error.to_string())?;
+            drop(alive);
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            }
+        };
+        let inputs = self.inputs.clone();
+        self.executor
+            .spawn(async move {
+                let result = smol::unblock(copy).await;
+                let _ending = inputs.send(Input::Copied(result)).await;
             })
             .detach();
     }

@@ -9,6 +9,7 @@ pub mod children;
 pub mod clock;
 pub mod control;
 mod conversation;
+pub mod copy;
 pub mod data;
 pub mod disk;
 pub mod errant;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
-use mysql::{BinlogDumpFlags, BinlogRequest, Conn, Opts, OptsBuilder, Value};
+use mysql::{BinlogDumpFlags, BinlogRequest, Conn, Opts, OptsBuilder, Params, Value};
 use mysql_common::binlog::events::Event;
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -71,6 +71,19 @@ impl LocalServer {
     /// Logs in.
     pub fn session(&self) -> Result<Session, ServerError> {
         let opts = OptsBuilder::from_opts(self.opts.clone()).read_timeout(None);
+        Ok(Session { conn: Conn::new(opts).map_err(server_error)? })
+    }
+
+    /// The same for whole tables: packets as large as the server takes them, and a host that lost
+    /// its power is noticed, as is a server that says nothing for `silence`.
+    pub fn bulk_session(&self, silence: Option<Duration>) -> Result<Session, ServerError> {
+        let opts = OptsBuilder::from_opts(self.opts.clone())
+            .read_timeout(silence)
+            .write_timeout(None)
+            .max_allowed_packet(None)
+            .tcp_keepalive_time_ms(Some(10_000))
+            .tcp_keepalive_probe_interval_secs(Some(5))
+            .tcp_keepalive_probe_count(Some(4));
         Ok(Session { conn: Conn::new(opts).map_err(server_error)? })
     }
 
@@ -135,6 +148,35 @@ impl Session {
             }
         }
         Ok(rows)
+    }
+
+    /// Every row of one SELECT as it comes, its values as the server sent them; the first error of
+    /// `take` ends it, and the session with it.
+    pub fn scan(
+        &mut self,
+        sql: &str,
+        mut take: impl FnMut(Vec<Value>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let fd = self.conn.as_raw_fd();
+        let answer = self.conn.query_iter(sql).map_err(|error| server_error(error).to_string())?;
+        for row in answer {
+            let taken = match row {
+                Ok(row) => take(row.unwrap()),
+                Err(error) => Err(server_error(error).to_string()),
+            };
+            if let Err(why) = taken {
+                // Else the driver reads what is left before it lets go.
+                let _gone_already = shutdown(fd, Shutdown::Both);
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    /// A statement with parameters. Yields how many warnings there were.
+    pub fn execute(&mut self, sql: &str, values: Vec<Value>) -> Result<u16, ServerError> {
+        self.conn.exec_drop(sql, Params::Positional(values)).map_err(server_error)?;
+        Ok(self.conn.warnings())
     }
 
     /// The events of a binlog and of those after it, to the end of the last.

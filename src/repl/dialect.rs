@@ -236,7 +236,9 @@ const MYSQL_56: Statements = Statements {
         @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
         @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, \
+        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
+        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
     replica_status: "SHOW SLAVE STATUS",
     start: "START SLAVE",
     start_applier: "START SLAVE SQL_THREAD",
@@ -260,7 +262,9 @@ const MYSQL_57: Statements = Statements {
         @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
         @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, \
+        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
+        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
     close_variable: "super_read_only",
     // super_read_only off alone leaves read_only on.
     open: "SET GLOBAL super_read_only=OFF, GLOBAL read_only=OFF",
@@ -289,7 +293,9 @@ const MARIADB: Statements = Statements {
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.gtid_strict_mode AS is_strict, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode, \
+        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
+        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
     gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \
         @@GLOBAL.gtid_slave_pos AS replica_position",
     ..MYSQL_56

@@ -600,7 +600,7 @@ mod tests {
             if sql.contains("VERSION()") {
                 return table(&[("version", self.version)]);
             }
-            if sql.contains("COUNT(*)") {
+            if sql.starts_with("SELECT COUNT(*)") {
                 return table(&[("count", "0")]);
             }
             if sql.contains("@@GLOBAL.read_only") {

@@ -206,7 +206,8 @@ impl Follow {
             && rows.value(0, &["count"]).is_none_or(|count| count != "0")
         {
             let why = "this database has tables and no position: where its rows come from is not \
-                       known; empty it, or tell it the position of the copy that it is";
+                       known; `tandem reseed` makes it a copy, or tell it the position of the one \
+                       that it is";
             return Act::Finish(Err(Failure::Refused(why.to_owned())));
         }
         let next: fn(&mut Self, &Context<'_>) -> Act = match self.phase {
@@ -284,7 +285,13 @@ impl Follow {
         if is_hopeless || context.now >= self.deadline {
             // What comes after a transaction that was skipped often does not apply.
             let skipped = self.skipped(context, facts).filter(|_| replica.sql_errno != 0);
-            let why = skipped.map_or_else(String::new, |it| format!("; {}", lost_words(&it)));
+            let mut why = skipped.map_or_else(String::new, |it| format!("; {}", lost_words(&it)));
+            if BINLOGS_GONE.contains(&replica.io_errno) {
+                if facts.position.is_empty() {
+                    return Act::Finish(Err(Failure::NeedsCopy(complaint(replica))));
+                }
+                why += "; a copy of the peer's database has what is missing (`tandem reseed`)";
+            }
             return Act::Finish(Err(Failure::NotReplicating(complaint(replica) + &why)));
         }
         self.phase = Phase::Waiting((pause * 2).min(limits::LOOK_PAUSE_MAX));
@@ -313,7 +320,7 @@ fn lost_words(Beyond { text, transactions }: &Beyond) -> String {
     format!(
         "{transactions} transactions of the peer are lost here ({text}): this server, or one with \
          its number (server_id), wrote them, and a replica skips what bears its own number; \
-         restore a copy of the peer's database here"
+         a copy of the peer's database has them (`tandem reseed`)"
     )
 }
 
@@ -356,6 +363,9 @@ const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TAB
 
 /// ER_ACCESS_DENIED_ERROR.
 const ACCESS_DENIED: u32 = 1045;
+
+/// The source has purged what is needed (ER_SOURCE_FATAL_ERROR_READING_BINLOG and its successor).
+const BINLOGS_GONE: [u32; 2] = [1236, 13114];
 
 /// Receiver errors that trying again does not mend: wrong password (1045), needed binlogs gone or
 /// histories diverged (1236, 13114), equal server ids or UUIDs (1593, 13117).

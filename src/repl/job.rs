@@ -45,6 +45,8 @@ pub enum Job {
     /// missing. The source's half belongs on an open source with a replica that acknowledges and
     /// nowhere else: on a replica it stops the applier.
     SemiSync { is_source: bool, is_replica: bool },
+    /// Let go what waits for a replica that has it and does not say so; what comes waits again.
+    Release,
     /// Replace everything here by a copy of the peer's database. The server ends or starts anew at
     /// the end, and whatever it had is gone from the moment the copy begins.
     Reseed,
@@ -61,7 +63,7 @@ impl Job {
             Self::Close { .. } => JobKind::Close,
             Self::Reopen => JobKind::Reopen,
             Self::StopReceiving => JobKind::StopReceiving,
-            Self::SemiSync { .. } => JobKind::SemiSync,
+            Self::SemiSync { .. } | Self::Release => JobKind::SemiSync,
             Self::Reseed => JobKind::Reseed,
         }
     }
@@ -159,6 +161,8 @@ pub enum Failure {
     NotCaughtUp { reason: String, left: u64 },
     /// The peer cannot be replicated from.
     NotReplicating(String),
+    /// This database is empty, and the peer's binlogs do not reach back to its beginning.
+    NeedsCopy(String),
     /// A running write or a table lock holds the server open, and ending connections did not help.
     Blocked { ended: usize },
     /// Abandoned, or superseded by a promotion.
@@ -170,7 +174,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Unreachable { step, reason } => write!(f, "{step}: {reason}"),
             Self::Server { step, code, message } => write!(f, "{step}: error {code}: {message}"),
-            Self::Refused(reason) | Self::NotReplicating(reason) => f.write_str(reason),
+            Self::Refused(reason) | Self::NotReplicating(reason) | Self::NeedsCopy(reason) => {
+                f.write_str(reason)
+            }
             Self::Diverged { extra, transactions, .. } => {
                 write!(f, "{transactions} transactions are here and not on the peer: {extra}")
             }
@@ -299,6 +305,7 @@ impl Machine {
             }
             Job::Reopen => Self::Reopen(super::open::Reopen::new()),
             Job::StopReceiving => Self::StopReceiving(super::follow::StopReceiving),
+            Job::Release => Self::SemiSync(super::semi_sync::Halves::release()),
             Job::SemiSync { is_source, is_replica } => {
                 Self::SemiSync(super::semi_sync::Halves::new(is_source, is_replica))
             }

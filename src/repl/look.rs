@@ -232,6 +232,11 @@ fn is_on(value: &str) -> bool {
 
 fn unfit(variables: &Rows, status: &Rows, server_id: u32) -> Vec<String> {
     let mut unfit = Vec::new();
+    if variables.value(0, &["unfinished_copies"]).is_some_and(|count| count != "0") {
+        // See `copy::MARKER`.
+        unfit
+            .push("the copy of the other host's database is not whole: `tandem reseed`".to_owned());
+    }
     for name in ["log_bin", "log_slave_updates", "gtid_mode"] {
         let value = variables.value(0, &[name]).unwrap_or_default();
         if !is_on(value) {
@@ -334,10 +339,12 @@ mod tests {
         let mut variables = FIT.to_vec();
         variables[1].1 = "0";
         variables[3].1 = "0";
+        variables.push(("unfinished_copies", "1"));
         let facts = Facts::parse(Dialect::Mysql56, &rows(&variables), &Rows::default());
         assert_eq!(
             facts.expect("parses").unfit,
             [
+                "the copy of the other host's database is not whole: `tandem reseed`",
                 "log_slave_updates is 0, and must be ON",
                 "server_id is 0, and must differ from host to host"
             ]

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod check;
+pub mod copy;
 mod dialect;
 mod engine;
 pub mod errant;

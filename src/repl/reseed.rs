@@ -61,8 +61,7 @@ impl Reseed {
         let refused = |why: &str| Act::Finish(Err(Failure::Refused(why.to_owned())));
         if !context.dialect.can_clone() {
             return refused(
-                "this server cannot copy another one by itself (MySQL can from 8.0.17 on): restore \
-                 a copy of the peer's database here",
+                "this server cannot copy another one by itself (MySQL can from 8.0.17 on)",
             );
         }
         if !facts.is_closed {
@@ -144,7 +143,8 @@ impl Reseed {
 
 impl Dialect {
     /// By its family; a server of it that cannot says so itself.
-    pub(super) const fn can_clone(self) -> bool {
+    #[must_use]
+    pub const fn can_clone(self) -> bool {
         match self {
             Self::Mysql80 | Self::Mysql84 => true,
             Self::Mysql56 | Self::Mysql57 | Self::Mariadb => false,

@@ -19,6 +19,8 @@ use crate::limits;
 pub(super) struct Halves {
     is_source: bool,
     is_replica: bool,
+    /// The source's half is turned off before it is turned on.
+    releases: bool,
     has_looked: bool,
     is_open_to_administrators: bool,
     /// Still to be sent; the last is next.
@@ -54,12 +56,17 @@ impl Halves {
         Self {
             is_source,
             is_replica,
+            releases: false,
             has_looked: false,
             is_open_to_administrators: false,
             steps: Vec::new(),
             current: None,
             refusal: None,
         }
+    }
+
+    pub(super) fn release() -> Self {
+        Self { releases: true, ..Self::new(true, true) }
     }
 
     pub(super) const fn is_open_to_administrators(&self) -> bool {
@@ -81,6 +88,10 @@ impl Halves {
         }
         let set = context.dialect.set_semi_sync(self.is_source, self.is_replica);
         self.steps.push((Step::Setting, set));
+        if self.releases {
+            let off = context.dialect.set_semi_sync(false, self.is_replica);
+            self.steps.push((Step::Setting, off));
+        }
         if !context.semi_sync.is_available() {
             let shut = |is_shut| {
                 context.dialect.shut_out_administrators(is_shut).filter(|_| facts.is_closed)

@@ -276,6 +276,7 @@ impl World {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::CopyDatabase
             | Output::TakeUpdate { .. }
             | Output::Routes(_)
             | Output::Persist(_)

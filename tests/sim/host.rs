@@ -368,6 +368,7 @@ impl World {
             Output::Query { id, sql, limit } => self.send_query(host, id, sql, limit),
             Output::Probe { id, sql, limit } => self.send_query(host, id, sql.into(), limit),
             Output::EndDatabase => self.end_database(host),
+            Output::CopyDatabase => self.say(host, "copies the peer's database".to_owned()),
             Output::SaveErrant { known } => self.say(host, format!("saves what is not in {known}")),
             Output::TakeUpdate { place, .. } => self.say(host, format!("takes {place}")),
             Output::Routes(routes) => self.set_routes(host, routes),

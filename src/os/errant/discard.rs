@@ -31,10 +31,10 @@ use base64::engine::general_purpose::STANDARD;
 use mysql_common::binlog::BinlogFile;
 use mysql_common::binlog::consts::BinlogVersion;
 
-use super::{EVENTS, Local, beyond, digest, find, is_over, sync, write_file};
+use super::{EVENTS, Login, beyond, digest, find, is_over, sync, write_file};
 use crate::limits;
 use crate::os::mysql::LocalServer;
-use crate::repl::errant::{Reversal, Saved, Undo, newest_of_domains, position_without, reversals};
+use crate::repl::errant::{Reversal, Saved, Undo, position_without, reversals};
 use crate::repl::{Flavour, Position, ServerError, quote};
 
 /// Where a discard was cut off, for a test; it is never anything but the last step elsewhere.
@@ -49,7 +49,7 @@ pub enum Step {
 }
 
 struct Discard<'a> {
-    local: Local<'a>,
+    local: Login<'a>,
     saved: &'a Saved,
     directory: &'a Path,
     last: Step,
@@ -58,7 +58,7 @@ struct Discard<'a> {
 /// Takes back what was saved, and makes the server forget it.
 pub fn discard(server: &LocalServer, saved: &Saved, last: Step) -> Result<(), String> {
     let mut work = Discard {
-        local: Local::log_in(server)?,
+        local: Login::log_in(server)?,
         saved,
         directory: Path::new(&saved.directory),
         last,
@@ -93,7 +93,7 @@ impl Discard<'_> {
             };
             return self.go_on_forgetting(&target);
         }
-        self.leave_source()?;
+        self.local.leave_source()?;
         let known = self.parse(&self.saved.known)?;
         let executed = self.local.executed()?;
         if beyond(&executed, &known) != self.saved.extra {
@@ -166,16 +166,6 @@ impl Discard<'_> {
         }
     }
 
-    /// What it received and has not applied comes again.
-    fn leave_source(&mut self) -> Result<(), String> {
-        let words = self.local.dialect.statements();
-        if self.local.ask(words.replica_status)?.rows.is_empty() {
-            return Ok(());
-        }
-        self.local.ask(words.stop)?;
-        self.local.ask(words.forget_source).map(drop)
-    }
-
     /// `act` with the server open to administrators, where it shuts them out; shut again whatever
     /// came of it.
     fn open<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
@@ -186,7 +176,7 @@ impl Discard<'_> {
         let acted = act(self);
         if let Some(sql) = dialect.shut_out_administrators(true) {
             // What it had open, or whose answer is not known, goes with the connection.
-            self.local = Local::log_in(self.local.server)?;
+            self.local = Login::log_in(self.local.server)?;
             self.local.ask(&sql)?;
         }
         acted
@@ -284,15 +274,8 @@ impl Discard<'_> {
         Ok(())
     }
 
-    /// In one packet, so that only the server's own end can come in between. A MySQL that ended
-    /// there has no position, which Follow refuses of a server that has rows; a MariaDB still has
-    /// the transactions' names.
     fn forget(&mut self, target: &str) -> Result<(), String> {
-        let forgotten = match self.local.dialect.flavour() {
-            Flavour::Mysql => self.forget_mysql(target),
-            Flavour::Mariadb => self.forget_mariadb(target),
-        };
-        forgotten?;
+        self.local.set_position(target, self.last != Step::Forgotten)?;
         if self.last == Step::Forgotten {
             return Ok(());
         }
@@ -301,33 +284,6 @@ impl Discard<'_> {
             return Ok(());
         }
         Err(format!("its position is {executed} and should be {target}: run this again"))
-    }
-
-    fn forget_mysql(&mut self, target: &str) -> Result<(), String> {
-        let mut sql = self.local.dialect.statements().forget_binlogs.to_owned();
-        if self.last != Step::Forgotten {
-            sql += &format!("; SET GLOBAL gtid_purged={}", quote(target));
-        }
-        self.local.ask(&sql).map(drop)
-    }
-
-    fn forget_mariadb(&mut self, target: &str) -> Result<(), String> {
-        let rows = self.local.ask("SELECT @@GLOBAL.gtid_strict_mode AS strict")?;
-        let strict = rows.value(0, &["strict"]).unwrap_or("1").to_owned();
-        let newest = quote(&newest_of_domains(target));
-        // A strict server takes no position that its binlog contradicts, which goes next.
-        let relax = "SET GLOBAL gtid_strict_mode=OFF";
-        let restore = format!("SET GLOBAL gtid_strict_mode={strict}");
-        let mut sql = format!("{relax}; SET GLOBAL gtid_slave_pos={newest}; {restore}");
-        if self.last != Step::Forgotten {
-            let forget = self.local.dialect.statements().forget_binlogs;
-            sql += &format!("; {forget}; SET GLOBAL gtid_binlog_state={}", quote(target));
-        }
-        let forgotten = self.local.ask(&sql);
-        if forgotten.is_err() {
-            Local::log_in(self.local.server)?.ask(&restore)?;
-        }
-        forgotten.map(drop)
     }
 
     fn finish(&mut self) -> Result<(), String> {

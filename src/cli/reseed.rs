@@ -1,0 +1,42 @@
+//! `tandem reseed --copy`: the daemon's own call, which replaces this host's database by a copy of
+//! the other one's. What an operator says goes to the daemon, which decides.
+//!
+//! Exit code 0: it is a copy. 1: it is not; says why. Read first: node/reseed.rs, os/copy.rs.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::thread;
+
+use super::Place;
+use crate::os::copy::copy;
+use crate::os::mysql::LocalServer;
+use crate::wire::HostId;
+
+pub(super) fn run(arguments: &[String]) -> ExitCode {
+    // Whoever waits for this one keeps that open: a copy that nobody waits for would meet the
+    // next daemon's replication.
+    thread::spawn(|| {
+        let _ended = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => super::failed(&why),
+    }
+}
+
+fn start(arguments: &[String]) -> Result<(), String> {
+    let mut place = Place::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument != "--copy" && !place.take(argument, &mut rest)? {
+            return Err(format!("reseed takes --copy, and not {argument}"));
+        }
+    }
+    let (config, me) = place.load()?;
+    let server = |host: HostId| {
+        let address = (config.host(host).inside_address(), config.repl.port).into();
+        LocalServer::new(address, &config.repl.user, config.repl.password.reveal())
+    };
+    copy(&server(me.other()), &server(me), &mut |what| println!("{what}"))
+}
