@@ -32,6 +32,15 @@ const RELEASE_DELAY: Duration = Duration::from_millis(1500);
 /// A replica that was given up on must have followed for this long before writes wait for it again.
 const TRUST_DELAY: Duration = Duration::from_secs(5);
 
+/// How the source's half should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    On,
+    Off,
+    /// On, after it let go what waits.
+    Released,
+}
+
 /// What the node remembers of it.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
@@ -58,22 +67,22 @@ impl Node {
         let semi_sync = self.engine.observation().semi_sync;
         self.note_durability(now, semi_sync);
         let wanted = match self.role {
-            Role::Standby if self.is_replicating() => Some((false, true)),
-            Role::Active if self.is_source_open() => {
-                self.source_half(now, semi_sync).map(|is_source| (is_source, true))
-            }
+            Role::Standby if self.is_replicating() => Some(Half::Off),
+            Role::Active if self.is_source_open() => self.source_half(now, semi_sync),
             Role::Standby | Role::Active => None,
             Role::Joining | Role::Promoting | Role::Demoting | Role::Refused => None,
         };
-        let Some((is_source, is_replica)) = wanted.filter(|_| self.may_have_semi_sync()) else {
-            return;
-        };
-        let is_so = (semi_sync.source, semi_sync.replica) == (Some(is_source), Some(is_replica));
+        let Some(half) = wanted.filter(|_| self.may_have_semi_sync()) else { return };
+        let is_source = half == Half::On;
+        let is_so = (semi_sync.source, semi_sync.replica) == (Some(is_source), Some(true));
         if is_so || !self.is_free() || now < self.guard.retry_at || !self.is_database_up() {
             return;
         }
         self.guard.retry_at = now + RETRY_INTERVAL;
-        self.jobs.push_back(Job::SemiSync { is_source, is_replica });
+        self.jobs.push_back(match half {
+            Half::Released => Job::Release,
+            Half::On | Half::Off => Job::SemiSync { is_source, is_replica: true },
+        });
     }
 
     /// This host did not run for `span`: what it heard last says nothing of that time.
@@ -97,7 +106,7 @@ impl Node {
     }
 
     /// Whether the source's half should be on; `None`: as it is.
-    fn source_half(&mut self, now: Instant, semi_sync: SemiSync) -> Option<bool> {
+    fn source_half(&mut self, now: Instant, semi_sync: SemiSync) -> Option<Half> {
         let database = self
             .fresh(now)
             .filter(|peer| peer.role == Role::Standby && peer.database.is_replicating)
@@ -127,21 +136,25 @@ impl Node {
                 let is_over = is_stuck || now.since(since) >= PATIENCE;
                 let goes_on = self.config.repl.durability == Durability::Continue;
                 let is_let_go = is_over && goes_on && !self.is_about_to_lose(now, since);
-                if !(has_had_all || is_let_go) {
+                if has_had_all {
+                    return Some(Half::Released);
+                }
+                if !is_let_go {
                     return None;
                 }
                 self.guard.trusted_at = if has_all { now } else { now + TRUST_DELAY };
-                Some(false)
+                Some(Half::Off)
             }
             (Some(false), Some(database)) => {
                 let keeps_up = database.lag_seconds == Some(0) && semi_sync.replicas > 0;
-                Some(keeps_up && now >= self.guard.trusted_at)
+                let is_trusted = keeps_up && now >= self.guard.trusted_at;
+                Some(if is_trusted { Half::On } else { Half::Off })
             }
             (Some(false), None) => {
                 self.guard.trusted_at = self.guard.trusted_at.max(now + PATIENCE);
-                Some(false)
+                Some(Half::Off)
             }
-            (None, _) => Some(false),
+            (None, _) => Some(Half::Off),
         }
     }
 

@@ -32,7 +32,8 @@ pub struct Promises {
     let_go_at: [Option<Instant>; 2],
     /// By host: when it was told by its peer last where that stands, as a source.
     pub heard_source_at: [Option<Instant>; 2],
-    /// By host: when its database lived last.
+    /// By host: since when its database lives, and when it last did long enough to be asked.
+    lives_since: [Option<Instant>; 2],
     lived_at: [Option<Instant>; 2],
     /// Acknowledged rows that some takeover has gone without.
     given_up: BTreeSet<u64>,
@@ -56,6 +57,9 @@ const OLD: Duration = Duration::from_secs(13);
 const YOUNG: Duration = Duration::from_secs(8);
 /// A look, and the job that it leads to.
 const LET_GO_MAX: Duration = Duration::from_millis(700);
+
+/// What a daemon needs to see that its database is back, a look, and a replica to come back to it.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 impl World {
     /// S2 `claim_is_true`: while operators are told that every write is on both hosts, no other
@@ -152,8 +156,12 @@ impl World {
     pub fn note_lives(&mut self) {
         for host in HostId::ALL {
             let target = &self.hosts[host.index()];
-            if target.is_awake() && target.database.life == Life::Up {
-                self.checks.promises.lived_at[host.index()] = Some(self.now);
+            let lives = target.is_awake() && target.database.life == Life::Up;
+            let promises = &mut self.checks.promises;
+            let since = &mut promises.lives_since[host.index()];
+            *since = lives.then(|| since.unwrap_or(self.now));
+            if since.is_some_and(|since| self.now.since(since) >= LIFE_MIN) {
+                promises.lived_at[host.index()] = Some(self.now);
             }
         }
     }
