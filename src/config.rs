@@ -4,6 +4,8 @@
 //! the digest that both hosts compare. Must not: read files (see `resolve`), know this host.
 //! Read first: example.toml beside this file, which `tandem example` prints.
 
+pub mod reference;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -74,26 +76,36 @@ impl Sections {
     }
 }
 
-/// Section `[[host]]`: one of the two.
+/// Section `[[host]]`: one of the two hosts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
+    /// Its host name, with or without domain: by it a host finds itself here.
     pub name: String,
-    /// VRRP priority, 1 to 254; the higher one serves first when nothing else decides.
+    /// VRRP priority, 1 to 254, different on both; the higher one serves first when nothing else
+    /// decides (keepalived: priority).
     pub priority: u8,
+    /// Its own address on the outside network, set by the system and not by tandem.
     pub outside: Cidr,
+    /// Its own address on the inside network: of its database and its php-fpm for the other host.
     pub inside: Cidr,
 }
 
-/// Section `[link.outside]` or `[link.inside]`: a network that both hosts are on.
+/// Section `[link.outside]` or `[link.inside]`: a network that both hosts are on. Clients come by
+/// the outside one, replication and PHP requests go by the inside one, heartbeats by both.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
+    /// The interface, of the same name on both hosts (keepalived: interface).
     pub device: String,
-    /// Virtual router identifier, 1 to 255: of the IPv4 addresses, and of the IPv6 ones.
+    /// Virtual router identifier, 1 to 255: of the IPv4 addresses, and of the IPv6 ones; nobody
+    /// else's on this network (keepalived: virtual_router_id).
     pub vrid: u8,
+    /// Virtual addresses, 1 to 20, on the host that serves; the first IPv6 one is link-local
+    /// (keepalived: virtual_ipaddress).
     pub vip: Vec<Vip>,
-    /// A router on this network, asked by ARP whether it sees what is announced.
+    /// A router on this network, asked by ARP whether it sees what is announced. On an appliance
+    /// that of the outside link is the default route.
     pub gateway: Option<Ipv4Addr>,
 }
 
@@ -101,10 +113,11 @@ pub struct Link {
 /// says beside the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
+    /// The address, with the prefix that the interface gets it with.
     pub address: IpCidr,
-    /// The interface that gets it, where that is not the link's own (keepalived: `dev`).
+    /// The interface that gets it, where that is not the link's own (keepalived: dev).
     pub device: Option<String>,
-    /// Name for ip(8) and ifconfig(8), IPv4 only (keepalived: `label`).
+    /// Name for ip(8) and ifconfig(8), IPv4 only (keepalived: label).
     pub label: Option<String>,
 }
 

@@ -30,14 +30,15 @@ pub struct Config {
     /// UDP port on both links.
     #[serde(default = "default_port")]
     pub port: u16,
-    /// Time between two beacons on each link.
+    /// Time between two beacons on each link, from 20 ms to three quarters of `vrrp.interval`.
     #[serde(default = "default_interval", with = "units::duration")]
     pub interval: Duration,
-    /// What runs on the other host.
+    /// What runs on the other host. Beside a keepalived roles follow VRRP's rules alone, and its
+    /// database is left to its operator.
     #[serde(default)]
     pub kind: Kind,
-    /// Addresses beside the pair that tell a host whether it is itself cut off: it serves alone
-    /// only while one of them answers, ARP on the two networks, ICMP elsewhere.
+    /// Addresses beside the pair, 16 at most, that tell a host whether it is itself cut off: it
+    /// serves alone only while one of them answers, ARP on the two networks, ICMP elsewhere.
     #[serde(default)]
     pub witnesses: Vec<Ipv4Addr>,
 }

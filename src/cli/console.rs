@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::status::fetch;
 use super::{Place, value_of, wrong};
-use crate::config::Config;
+use crate::config::{Config, SECTIONS};
 use crate::console::editor::{Editor, Event};
 use crate::console::message::{Level, RELEASE, Request};
 use crate::console::note::SERVICE_SAYS;
@@ -310,6 +310,7 @@ fn words(before: &str) -> Vec<&'static str> {
     let names = move || VERBS.iter().filter(is_here).map(|verb| verb.name);
     match before.trim_start().split_once(' ') {
         None => names().collect(),
+        Some(("help", rest)) if rest.starts_with("config ") => SECTIONS.to_vec(),
         Some(("help", _)) => names().collect(),
         Some((name, _)) => verbs::find(name)
             .map_or_else(Vec::new, |verb| verb.options.iter().map(|option| option.word).collect()),

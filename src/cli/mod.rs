@@ -37,7 +37,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{Config, EXAMPLE};
+use crate::config::{Config, EXAMPLE, reference};
 use crate::console::message::{Power, RELEASE, Request};
 use crate::console::verbs::{self, Group};
 use crate::os::disk::{self, Disk};
@@ -134,11 +134,16 @@ fn tell(name: &str) -> ExitCode {
 fn help(arguments: &[String]) -> ExitCode {
     match arguments {
         [] => put(&verbs::overview()),
+        [name] if name == "config" => put(reference::REFERENCE),
         [name] => match verbs::find(name) {
             Some(verb) => put(&verb.help()),
             None => return usage(&format!("there is no verb {name}")),
         },
-        [..] => return wrong("help", "takes one verb"),
+        [name, key] if name == "config" => match reference::find(key) {
+            Ok(text) => put(&text),
+            Err(why) => return wrong_word(&why),
+        },
+        [..] => return wrong("help", "takes one verb, or config and a section or key"),
     }
     ExitCode::SUCCESS
 }
@@ -195,6 +200,12 @@ fn utility(name: &str, arguments: &[String]) -> Option<ExitCode> {
 /// There is no such verb.
 fn usage(what: &str) -> ExitCode {
     eprintln!("tandem: {what}\n\n{}", verbs::overview());
+    ExitCode::from(2)
+}
+
+/// There is nothing of the name that was asked for.
+fn wrong_word(what: &str) -> ExitCode {
+    eprintln!("tandem: {what}");
     ExitCode::from(2)
 }
 

@@ -12,6 +12,7 @@ use crate::os::{init, terminal};
 
 const HELP: &str = "  why              what keeps this machine from serving
   edit [FILE]      changes tandem.toml, or host.toml
+  help config NAME what a section or a key of tandem.toml means
   reboot           tries again
   shutdown         switches the machine off
 ";
@@ -47,9 +48,9 @@ fn serve(arguments: &[String]) -> Result<(), String> {
         match typed.split_whitespace().collect::<Vec<_>>().as_slice() {
             [] => {}
             ["why"] => tell(&why),
-            ["edit", ..] => {
-                let edited = Command::new("/proc/self/exe").args(typed.split_whitespace()).status();
-                edited.map_err(|error| format!("/proc/self/exe: {error}"))?;
+            ["edit", ..] | ["help", "config", ..] => {
+                let ended = Command::new("/proc/self/exe").args(typed.split_whitespace()).status();
+                ended.map_err(|error| format!("/proc/self/exe: {error}"))?;
             }
             ["reboot"] => init::end_now(Power::Reboot),
             ["shutdown"] => init::end_now(Power::Off),

@@ -31,7 +31,7 @@ pub struct Config {
     pub group: String,
     /// Terminals on which the daemon keeps a console, as in `["ttyS0"]`.
     pub tty: Vec<String>,
-    /// Their speed in baud.
+    /// Speed of the terminals of `tty` in baud, 1200 to 115200 as termios(3) has it.
     pub speed: u32,
     /// Hash of the password that a terminal is asked for, as `tandem hash` prints it; none: whoever
     /// sits there is trusted.

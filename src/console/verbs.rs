@@ -123,7 +123,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "config", arguments: "", group: Group::Look,
         summary: "the configuration in use, defaults and all, without secrets",
-        about: "Begins with its digest, and with what differs from the other host's.",
+        about: "Begins with its digest, and with what differs from the other host's. `tandem help \
+            config` tells what every key means.",
         options: &[],
     },
     Verb {
@@ -141,9 +142,11 @@ pub const VERBS: &[Verb] = &[
         options: &[],
     },
     Verb {
-        name: "help", arguments: "[VERB]", group: Group::Look,
-        summary: "all verbs, or one of them",
-        about: "", options: &[],
+        name: "help", arguments: "[VERB | config [NAME]]", group: Group::Look,
+        summary: "all verbs, or one of them; config: what stands in tandem.toml",
+        about: "NAME is a section as web or web.site, or a key as hold_limit or web.port; without \
+            it all are told, each with its default.",
+        options: &[word("config", "every section and key of tandem.toml")],
     },
     Verb {
         name: "version", arguments: "", group: Group::Look,

@@ -56,9 +56,11 @@ pub struct Config {
     pub port: u16,
     /// Administrative account; it logs in from the host's own inside address.
     pub user: String,
+    /// Password of `user`.
     pub password: Secret,
     /// Account that a replica logs in to its source with; made on the source where it is missing.
     pub replication_user: String,
+    /// Password of `replication_user`.
     pub replication_password: Secret,
     /// How long a promotion may apply received transactions before it reports and retries.
     #[serde(default = "default_drain_limit", with = "units::duration")]
@@ -66,7 +68,9 @@ pub struct Config {
     /// How long closing the source may wait for running writes, which are then ended.
     #[serde(default = "default_close_limit", with = "units::duration")]
     pub close_limit: Duration,
-    /// What an acknowledged write is worth.
+    /// What an acknowledged write is worth. "continue": both hosts have it; without the replica,
+    /// after two or three seconds, one host alone. "wait": both have it, however long that takes.
+    /// "asynchronous": the source has it, and the last ones are lost with it.
     #[serde(default)]
     pub durability: Durability,
     /// Whether a source is probed with a tiny commit, into `tandem.commit_probe`: without it, a

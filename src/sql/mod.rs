@@ -52,14 +52,17 @@ pub struct Config {
     /// The path where this host's own database listens: used instead of its address. The users
     /// must then exist there for localhost.
     pub server_socket: Option<String>,
-    /// Certificate chain and private key, files in PEM form, under which clients are offered TLS.
+    /// Certificate chain, a file in PEM form, under which clients are offered TLS.
     pub certificate: Option<String>,
+    /// The private key of `certificate`, a file in PEM form.
     pub key: Option<String>,
     /// Certificates in PEM form: a client in TLS must have one that one of these has signed.
     pub client_ca: Option<String>,
     /// Refuse clients that do not come in TLS, unix sockets apart.
     pub require_tls: bool,
-    /// Whether connections to the databases go on in TLS, `server_socket` apart.
+    /// TLS of connections to the databases, `server_socket` apart: "off"; "prefer", where the
+    /// server offers it; "require", whoever the server is; "verify", and its certificate is one of
+    /// `server_ca` or signed by one.
     pub server_tls: ServerTls,
     /// With "verify": certificates in PEM form of which one has signed the server's, or is it.
     pub server_ca: Option<String>,
@@ -69,7 +72,7 @@ pub struct Config {
     /// databases.
     #[serde(rename = "user")]
     pub users: Vec<User>,
-    /// How long a statement waits for a source before it gets an error.
+    /// How long a statement waits for a source before it gets error 1205.
     #[serde(with = "units::duration")]
     pub hold_limit: Duration,
     /// A session that wrote reads from the source until the replica has got what it wrote.
@@ -98,8 +101,9 @@ pub struct Config {
     pub digests: bool,
     /// Where the admin port listens; nowhere when empty (Atlas: admin-address).
     pub admin_listen: Vec<SocketAddr>,
+    /// Who may log in at the admin port (Atlas: admin-username).
     pub admin_user: String,
-    /// Needed with `admin_listen`.
+    /// Password of `admin_user`, needed with `admin_listen` (Atlas: admin-password).
     pub admin_password: Option<Secret>,
 }
 
@@ -172,11 +176,17 @@ pub struct User {
     pub password: Secret,
 }
 
+/// Section `[[sql.user]]`: a user of the splitter, who needs either form of the password. The same
+/// name and password must exist on both databases, without SUPER: such a user could write to a
+/// fenced one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenUser {
+    /// What the program logs in as.
     name: String,
+    /// The password in the clear.
     password: Option<Secret>,
+    /// The password as Atlas's pwds has it, and as `tandem encrypt` makes it.
     password_encrypted: Option<String>,
 }
 

@@ -18,20 +18,24 @@ use packet::Version;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// 2 (keepalived's default) or 3.
+    /// 2 (keepalived's default) or 3 (keepalived: vrrp_version).
     #[serde(deserialize_with = "version", serialize_with = "version_number")]
     pub version: Version,
     /// Time between two advertisements; whole seconds in version 2, centiseconds in version 3
     /// (keepalived: advert_int).
     #[serde(with = "units::duration")]
     pub interval: Duration,
-    /// Version 2 authentication type PASS: at most 8 characters; none when absent.
+    /// Version 2 authentication type PASS: 1 to 8 characters; none when absent (keepalived:
+    /// auth_pass).
     pub password: Option<Secret>,
-    /// How the two hosts reach each other. keepalived: `unicast_peer`.
+    /// Where advertisements go: to the group 224.0.0.18, to the other host alone, or both, for
+    /// networks that carry no multicast (keepalived: unicast_peer). Both kinds are taken.
     pub transport: Transport,
     /// The host of higher priority takes the role back by itself, `preempt_delay` after it is ready
     /// to (keepalived: the lack of `nopreempt`). Between two tandems it is a planned switchover.
     pub preempt: bool,
+    /// With `preempt`: how long the host of higher priority must be ready, up to "1000s", and never
+    /// less than three seconds (keepalived: preempt_delay).
     #[serde(with = "units::duration")]
     pub preempt_delay: Duration,
 }

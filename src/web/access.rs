@@ -20,8 +20,8 @@ use crate::units::{ByteCount, IpCidr};
 
 use super::site::is_below;
 
-/// `[[web.location]]`: what holds at and below a path (nginx: location). The longest prefix wins,
-/// alone.
+/// Section `[[web.location]]`: what holds at and below a path (nginx: location). The longest prefix
+/// wins, alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Location {

@@ -72,16 +72,18 @@ const PEER: &str = "peer";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// TCP port on the outside address of the host and on every outside VIP.
+    /// TCP port of HTTP on the outside address of the host and on every outside VIP (nginx:
+    /// listen).
     pub port: u16,
     /// TCP port of HTTPS on the same addresses, where there is a certificate (nginx: listen with
     /// ssl).
     pub ssl_port: u16,
-    /// Certificate chain in PEM form, the host's own first, and its private key: the same paths on
-    /// both hosts. Files that change are taken without a restart.
+    /// Certificate chain in PEM form, the host's own first: a file at the same path on both hosts.
+    /// A file that changes is taken without a restart (nginx: ssl_certificate).
     pub ssl_certificate: Option<String>,
+    /// The private key of `ssl_certificate` in PEM form, likewise (nginx: ssl_certificate_key).
     pub ssl_certificate_key: Option<String>,
-    /// Versions of TLS that are spoken.
+    /// Versions of TLS that are spoken (nginx: ssl_protocols).
     pub ssl_protocols: Vec<https::Protocol>,
     /// Whether everything on the plain port is answered with 301 to HTTPS (nginx: return 301
     /// https://$host$request_uri).
@@ -108,18 +110,18 @@ pub struct Config {
     pub no_execute: Vec<String>,
     /// Paths that are somewhere else (nginx: return, rewrite).
     pub redirect: Vec<site::Redirect>,
-    /// Virtual hosts; every other host gets what this section says.
+    /// Virtual hosts; every other host gets what this section says (nginx: server).
     #[serde(rename = "site")]
     pub sites: Vec<site::Config>,
     /// Networks of proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed
     /// (nginx: set_real_ip_from, with real_ip_recursive).
     pub set_real_ip_from: Vec<Cidr>,
-    /// Whether connections from those networks begin with a PROXY protocol header, version 1 or 2
-    /// (nginx: listen ... proxy_protocol).
+    /// Whether connections from the networks of `set_real_ip_from` begin with a PROXY protocol
+    /// header, version 1 or 2 (nginx: listen ... proxy_protocol).
     pub proxy_protocol: bool,
     /// Whether PHP's text is compressed for clients that take it (nginx: gzip, level 1).
     pub gzip: bool,
-    /// Answers shorter than this are not (nginx: gzip_min_length).
+    /// Answers of PHP shorter than this are not compressed (nginx: gzip_min_length).
     pub gzip_min_length: ByteCount,
     /// Whether a file's `.br` or `.gz` beside it is sent instead to clients that take it (nginx:
     /// gzip_static). It costs a look more for every text file.
@@ -133,25 +135,27 @@ pub struct Config {
     /// answers while all workers are busy: such a host is not taken for a hung one, and the cap
     /// follows the workers of a static pool, less one.
     pub php_status_port: Option<u16>,
-    /// Path of that status (php-fpm: pm.status_path).
+    /// Path of the status at `php_status_port` (php-fpm: pm.status_path).
     pub php_status_path: String,
-    /// How both hosts' php-fpm share the requests (nginx: upstream, least_conn).
+    /// How both hosts' php-fpm share the requests: by turns and weight, or to the host with the
+    /// fewest for its weight (nginx: upstream, least_conn).
     pub balance: Balance,
-    /// By host name: its share; 1 where nothing is said (nginx: server ... weight).
+    /// By host name: its share, 1 to 1000; 1 where nothing is said (nginx: server ... weight).
     pub php_weight: BTreeMap<String, u16>,
     /// The host whose php-fpm gets only what the other's cannot take, being out or full; "peer" on
     /// each host for the other one; empty for none (nginx: server ... backup).
     pub php_backup: String,
-    /// Whether a client stays with one host: `cookie`, `ip_hash` or `off` (nginx: sticky cookie,
-    /// ip_hash).
+    /// Whether a client stays with one host: by a cookie of ours, or by its network (nginx: sticky
+    /// cookie, ip_hash).
     pub sticky: Sticky,
-    /// Name of that cookie.
+    /// Name of the cookie of `sticky`.
     pub sticky_cookie: String,
     /// Connections to this host's php-fpm that may wait for a next request (nginx: keepalive); 0:
     /// a connection for each request, the default. Together with the requests they stay below
     /// `php_requests_max`; the other host's php-fpm is left to its own front.
     pub keepalive: usize,
-    /// How long one may wait: it occupies a worker of php-fpm meanwhile (nginx: keepalive_timeout).
+    /// How long a connection of `keepalive` may wait, "250ms" at most: it occupies a worker of
+    /// php-fpm meanwhile (nginx: keepalive_timeout).
     #[serde(with = "units::duration")]
     pub keepalive_idle: Duration,
     /// How long a host's php-fpm that returns gets less than its share, from nearly nothing up: its
@@ -178,14 +182,14 @@ pub struct Config {
     pub body_max: ByteCount,
     /// Client connections at once; one more is closed at once.
     pub connections_max: usize,
-    /// Of these by one address, a /64 of IPv6; one more gets 503; 0: no limit (nginx: limit_conn).
-    /// Those of `set_real_ip_from` count by what the PROXY protocol says, and else not at all, for
-    /// one of them serves many clients.
+    /// Client connections at once by one address, a /64 of IPv6; one more gets 503; 0: no limit
+    /// (nginx: limit_conn). Those of `set_real_ip_from` count by what the PROXY protocol says, and
+    /// else not at all, for one of them serves many clients.
     pub connections_max_per_client: usize,
     /// How often one client may ask for PHP, as in "10r/s" or "30r/m"; more gets 503 (nginx:
     /// limit_req).
     pub limit_req: Option<limit::Rate>,
-    /// Requests that may be ahead of that (nginx: limit_req ... burst, with nodelay).
+    /// Requests that may be ahead of `limit_req` (nginx: limit_req ... burst, with nodelay).
     pub limit_req_burst: u32,
     /// Access log in combined format with upstream, time and tries; empty for none.
     pub access_log: String,
@@ -193,10 +197,10 @@ pub struct Config {
     /// `["127.0.0.1:9001", "unix:/run/tandem-php.sock"]`; none if empty. An address of the other
     /// host is opened there only (nginx: fastcgi_pass; php-fpm: listen).
     pub fastcgi_listen: Vec<Place>,
-    /// Networks that may reach it, beside loopback and the inside addresses of the pair (php-fpm:
-    /// listen.allowed_clients). Whoever may runs code on both hosts.
+    /// Networks that may reach `fastcgi_listen`, beside loopback and the inside addresses of the
+    /// pair (php-fpm: listen.allowed_clients). Whoever may runs code on both hosts.
     pub fastcgi_allow: Vec<Cidr>,
-    /// Group of the unix sockets, whose mode is 0660 (php-fpm: listen.group).
+    /// Group of the unix sockets of `fastcgi_listen`, whose mode is 0660 (php-fpm: listen.group).
     pub fastcgi_group: String,
     /// Whether the web server in front may change PHP's settings by the parameters PHP_VALUE and
     /// PHP_ADMIN_VALUE; else they are dropped.

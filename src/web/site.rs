@@ -21,6 +21,7 @@ pub struct Config {
     pub server_name: Vec<String>,
     /// A certificate of its own for these names; that of `[web]` if absent.
     pub ssl_certificate: Option<String>,
+    /// The private key of `ssl_certificate`.
     pub ssl_certificate_key: Option<String>,
     /// As in `[web]`, and as there if absent.
     pub ssl_redirect: Option<bool>,
@@ -44,7 +45,8 @@ pub struct Config {
     pub redirect: Vec<Redirect>,
 }
 
-/// A redirect of a path, or of all below a path that ends with a slash (nginx: return, rewrite).
+/// Section `[[web.redirect]]`: a path, or all below a path that ends with a slash, is somewhere
+/// else (nginx: return, rewrite).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redirect {

@@ -34,7 +34,7 @@ pub fn manual(release: &str) -> String {
     put(&escaped("configuration. 3: no daemon runs here."));
     put(".SH FILES");
     for (path, about) in [
-        ("/etc/tandem/tandem.toml", "the configuration; `tandem example` prints one"),
+        ("/etc/tandem/tandem.toml", "the configuration; `tandem help config` tells every key"),
         ("/run/tandem.sock", "where the daemon is asked; root, and the group of [console]"),
         ("/run/tandem/notes", "the notes of a daemon that died"),
         ("/var/lib/tandem", "epoch and orders; transactions that were saved"),
