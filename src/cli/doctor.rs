@@ -12,7 +12,7 @@ use super::connection::Login;
 use super::servers::Server;
 use crate::config::Config;
 use crate::doctor::firewall::{self, Protocol, Verdict, Wanted};
-use crate::doctor::{self, Finding, database, host};
+use crate::doctor::{self, Finding, Id, database, host};
 use crate::os::{examine, file};
 use crate::vrrp::packet;
 use crate::wire::{HostId, LinkId};
@@ -106,12 +106,12 @@ fn behind_firewall(config: &Config, me: HostId) -> Vec<Finding> {
             match verdict {
                 None | Some(Verdict::Accepted) => {}
                 Some(Verdict::Dropped(rule)) => findings.push(
-                    Finding::error("firewalled", format!("the firewall drops {what}"))
+                    Finding::error(Id::Firewalled, format!("the firewall drops {what}"))
                         .seen(format!("{tool}: {rule}"))
                         .fix(firewall::hint(&packet)),
                 ),
                 Some(Verdict::Unclear(rule)) => findings.push(
-                    Finding::note("firewall-unclear", format!("the firewall may drop {what}"))
+                    Finding::note(Id::FirewallUnclear, format!("the firewall may drop {what}"))
                         .seen(format!("{tool}: {rule}"))
                         .fix(format!("if it does: {}", firewall::hint(&packet))),
                 ),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Finding;
+use super::{Finding, Id};
 use crate::config::Config;
 use crate::wire::HostId;
 
@@ -74,15 +74,18 @@ pub fn findings(config: &Config, servers: &[Result<Server, String>; 2]) -> Vec<F
         match &servers[id.index()] {
             Ok(server) => settings(name, server, &mut found),
             Err(why) => found.push(
-                Finding::error("database-unreachable", format!("the database of {name} is silent"))
-                    .seen(why.clone())
-                    .fix(format!(
-                        "is it up, does it listen on {}:{}, and may {} log in from both inside \
+                Finding::error(
+                    Id::DatabaseUnreachable,
+                    format!("the database of {name} is silent"),
+                )
+                .seen(why.clone())
+                .fix(format!(
+                    "is it up, does it listen on {}:{}, and may {} log in from both inside \
                          addresses?",
-                        config.host(id).inside.address,
-                        config.repl.port,
-                        config.repl.user
-                    )),
+                    config.host(id).inside.address,
+                    config.repl.port,
+                    config.repl.user
+                )),
             ),
         }
     }
@@ -99,23 +102,23 @@ fn settings(name: &str, server: &Server, found: &mut Vec<Finding>) {
     if server.value(&["report_host"]).is_none_or(str::is_empty) {
         let what = format!("{name}: report_host is not set: SHOW REPLICAS does not name it");
         let fix = format!("report_host={name} in my.cnf");
-        found.push(Finding::note("no-report-host", what).fix(fix));
+        found.push(Finding::note(Id::NoReportHost, what).fix(fix));
     }
     if server.is_on(&["event_scheduler"]) == Some(true) {
         let what = format!("{name}: the event scheduler runs, on the replica too");
         let fix = "event_scheduler=OFF in my.cnf of both hosts, unless events are for each host";
-        found.push(Finding::note("event-scheduler", what).fix(fix));
+        found.push(Finding::note(Id::EventScheduler, what).fix(fix));
     }
     if server.is_mariadb() && server.is_on(&["gtid_strict_mode"]) == Some(false) {
         let what = format!("{name}: a replica takes transactions out of order, and back its own");
         let fix = "gtid-strict-mode=1 in my.cnf of both hosts";
-        found.push(Finding::note("gtids-not-strict", what).fix(fix));
+        found.push(Finding::note(Id::GtidsNotStrict, what).fix(fix));
     }
 }
 
 /// What replication by GTID in both directions needs.
 fn logs(name: &str, server: &Server, found: &mut Vec<Finding>) {
-    let mut must = |names: &[&str], id: &'static str, setting: &str| {
+    let mut must = |names: &[&str], id: Id, setting: &str| {
         if server.is_on(names) == Some(false) || server.value(names).is_none() {
             let seen = server.value(names).map_or_else(
                 || format!("{} is unknown there", names.join(", ")),
@@ -128,20 +131,20 @@ fn logs(name: &str, server: &Server, found: &mut Vec<Finding>) {
             );
         }
     };
-    must(&["log_bin"], "no-binary-log", "log-bin");
-    must(&["log_replica_updates", "log_slave_updates"], "no-log-updates", "log-slave-updates");
+    must(&["log_bin"], Id::NoBinaryLog, "log-bin");
+    must(&["log_replica_updates", "log_slave_updates"], Id::NoLogUpdates, "log-slave-updates");
     if !server.is_mariadb() {
-        must(&["gtid_mode"], "no-gtids", "gtid-mode=ON");
-        must(&["enforce_gtid_consistency"], "gtids-may-break", "enforce-gtid-consistency=ON");
+        must(&["gtid_mode"], Id::NoGtids, "gtid-mode=ON");
+        must(&["enforce_gtid_consistency"], Id::GtidsMayBreak, "enforce-gtid-consistency=ON");
     }
     if server.value(&["server_id"]).is_none_or(|id| id == "0") {
         let what = format!("{name}: server-id is not set");
         let fix = "server-id=1 on one host and 2 on the other, in my.cnf";
-        found.push(Finding::error("no-server-id", what).fix(fix));
+        found.push(Finding::error(Id::NoServerId, what).fix(fix));
     }
     if let Some(format) = server.value(&["binlog_format"]).filter(|it| *it != "ROW") {
         found.push(
-            Finding::warning("binlog-format", format!("{name}: statements may replicate wrongly"))
+            Finding::warning(Id::BinlogFormat, format!("{name}: statements may replicate wrongly"))
                 .seen(format!("binlog_format = {format}"))
                 .fix("binlog-format=ROW in my.cnf"),
         );
@@ -154,7 +157,7 @@ fn safety(name: &str, server: &Server, found: &mut Vec<Finding>) {
         if let Some(value) = server.value(&[variable]).filter(|value| *value != wanted) {
             let what = format!("{name}: a power cut loses what was acknowledged");
             found.push(
-                Finding::warning("not-durable", what)
+                Finding::warning(Id::NotDurable, what)
                     .seen(format!("{variable} = {value}"))
                     .fix(format!("{variable}={wanted} in my.cnf of both hosts")),
             );
@@ -164,7 +167,7 @@ fn safety(name: &str, server: &Server, found: &mut Vec<Finding>) {
     if server.is_on(skip) == Some(false) {
         let what = format!("{name}: it replicates as it starts, before anybody has looked at it");
         let fix = "skip-slave-start (skip-replica-start since 8.0.26) in my.cnf";
-        found.push(Finding::warning("replicates-at-start", what).fix(fix));
+        found.push(Finding::warning(Id::ReplicatesAtStart, what).fix(fix));
     }
 }
 
@@ -172,7 +175,7 @@ fn compare(names: [&str; 2], one: &Server, other: &Server, found: &mut Vec<Findi
     if one.value(&["server_id"]) == other.value(&["server_id"]) {
         let id = one.value(&["server_id"]).unwrap_or("none");
         found.push(
-            Finding::error("same-server-id", "both databases have one server-id")
+            Finding::error(Id::SameServerId, "both databases have one server-id")
                 .seen(format!("server_id = {id} on {} and on {}", names[0], names[1]))
                 .fix("server-id=1 on one host and 2 on the other, in my.cnf"),
         );
@@ -189,7 +192,7 @@ fn compare(names: [&str; 2], one: &Server, other: &Server, found: &mut Vec<Findi
         let values = [one, other].map(|server| server.value(&[variable]).unwrap_or("unknown"));
         if values[0] != values[1] {
             found.push(
-                Finding::warning("settings-differ", format!("{variable} differs: {why}"))
+                Finding::warning(Id::SettingsDiffer, format!("{variable} differs: {why}"))
                     .seen(format!("{} has {}, {} has {}", names[0], values[0], names[1], values[1]))
                     .fix("the same line in my.cnf of both hosts"),
             );
@@ -198,7 +201,7 @@ fn compare(names: [&str; 2], one: &Server, other: &Server, found: &mut Vec<Findi
     if one.version != other.version {
         let what = "the versions differ: the older one cannot follow the newer one for sure";
         found.push(
-            Finding::warning("versions-differ", what)
+            Finding::warning(Id::VersionsDiffer, what)
                 .seen(format!("{} {}, {} {}", names[0], one.version, names[1], other.version))
                 .fix("update the replica first, then `tandem switchover`, then the other host"),
         );
@@ -206,7 +209,7 @@ fn compare(names: [&str; 2], one: &Server, other: &Server, found: &mut Vec<Findi
     let apart = one.clock_offset.abs_diff(other.clock_offset);
     if apart > CLOCK_SECONDS_MAX {
         found.push(
-            Finding::warning("clocks-differ", format!("the clocks are {apart} s apart"))
+            Finding::warning(Id::ClocksDiffer, format!("the clocks are {apart} s apart"))
                 .seen("SELECT UNIX_TIMESTAMP() on both")
                 .fix("run chrony or ntpd on both hosts"),
         );
@@ -242,7 +245,7 @@ mod tests {
     }
 
     fn ids(one: Server, other: Server) -> Vec<&'static str> {
-        findings(&config(), &[Ok(one), Ok(other)]).iter().map(|it| it.id).collect()
+        findings(&config(), &[Ok(one), Ok(other)]).iter().map(|it| it.id.name()).collect()
     }
 
     #[test]
@@ -276,6 +279,9 @@ mod tests {
         let newer = Server { version: "5.7.44".into(), ..server("1") };
         assert_eq!(ids(newer, server("2")), ["versions-differ"]);
         let silent = findings(&config(), &[Err("refused".into()), Ok(server("2"))]);
-        assert_eq!(silent.iter().map(|it| it.id).collect::<Vec<_>>(), ["database-unreachable"]);
+        assert_eq!(
+            silent.iter().map(|it| it.id.name()).collect::<Vec<_>>(),
+            ["database-unreachable"]
+        );
     }
 }

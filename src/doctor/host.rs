@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Finding;
+use super::{Finding, Id};
 use crate::config::Config;
 use crate::wire::{HostId, LinkId};
 
@@ -73,7 +73,7 @@ pub fn findings(config: &Config, me: HostId, facts: &Facts) -> Vec<Finding> {
     if facts.config_mode & 0o077 != 0 {
         let path = &facts.config_path;
         found.push(
-            Finding::warning("secrets-readable", "others can read the passwords")
+            Finding::warning(Id::SecretsReadable, "others can read the passwords")
                 .seen(format!("{path} has mode {:04o}", facts.config_mode & 0o7777))
                 .fix(format!("chmod 0600 {path}")),
         );
@@ -91,13 +91,13 @@ fn kernel(facts: &Facts, found: &mut Vec<Finding>) {
     let seen = format!("Linux {}", facts.kernel);
     match version(&facts.kernel) {
         old if old < [2, 6, 32] => found.push(
-            Finding::error("kernel-too-old", "tandem is not made for this kernel")
+            Finding::error(Id::KernelTooOld, "tandem is not made for this kernel")
                 .seen(seen)
                 .fix("Linux 2.6.32 (CentOS 6) is the oldest"),
         ),
         old if old < [3, 9, 0] => found.push(
             Finding::note(
-                "kernel-no-lease",
+                Id::KernelNoLease,
                 "addresses of this kernel do not run out by themselves",
             )
             .seen(seen)
@@ -118,7 +118,7 @@ fn rights(facts: &Facts, found: &mut Vec<Finding>) {
     for (name, number, purpose) in NEEDED {
         if facts.capabilities & (1 << number) == 0 {
             found.push(
-                Finding::error("capability-missing", format!("{name} is missing {purpose}"))
+                Finding::error(Id::CapabilityMissing, format!("{name} is missing {purpose}"))
                     .seen(format!("CapEff {:016x}", facts.capabilities))
                     .fix("start it as root"),
             );
@@ -132,21 +132,21 @@ fn device(config: &Config, me: HostId, link: LinkId, facts: &Facts, found: &mut 
     let Some(device) = facts.devices.iter().find(|device| device.name == *name) else {
         let all: Vec<&str> = facts.devices.iter().map(|device| device.name.as_str()).collect();
         return found.push(
-            Finding::error("no-such-device", format!("{link}: this host has no {name}"))
+            Finding::error(Id::NoSuchDevice, format!("{link}: this host has no {name}"))
                 .seen(format!("interfaces: {}", all.join(", ")))
                 .fix(format!("name the interface in [link.{link}]")),
         );
     };
     if !device.has_carrier {
         found.push(
-            Finding::error("no-carrier", format!("{link}: {name} has no carrier"))
+            Finding::error(Id::NoCarrier, format!("{link}: {name} has no carrier"))
                 .fix("plug the cable in, or set the interface up"),
         );
     }
     if !device.addresses.contains(&IpAddr::V4(own.address)) {
         let all: Vec<String> = device.addresses.iter().map(ToString::to_string).collect();
         found.push(
-            Finding::error("no-own-address", format!("{link}: {own} is not on {name}"))
+            Finding::error(Id::NoOwnAddress, format!("{link}: {own} is not on {name}"))
                 .seen(format!("{name} has {}", list(&all)))
                 .fix("set it where this system sets its addresses: tandem sets the virtual ones"),
         );
@@ -156,7 +156,7 @@ fn device(config: &Config, me: HostId, link: LinkId, facts: &Facts, found: &mut 
         if let Some(device) = facts.devices.iter().find(|it| it.addresses.contains(&address)) {
             let what = format!("{link}: the virtual address {address} is on this host already");
             found.push(
-                Finding::warning("address-held", what)
+                Finding::warning(Id::AddressHeld, what)
                     .seen(format!("it is on {}", device.name))
                     .fix(
                         "stop whatever set it (keepalived?), or take it off, before tandem starts",
@@ -199,7 +199,7 @@ fn ports(config: &Config, me: HostId, facts: &Facts, found: &mut Vec<Finding>) {
         if let Some(taken) = facts.listeners.iter().find(is_it) {
             let what = format!("{key}: {wanted} is taken");
             found.push(
-                Finding::error("port-taken", what)
+                Finding::error(Id::PortTaken, what)
                     .seen(format!("{} listens on {}", taken.program, taken.address))
                     .fix("stop it, or give one of the two another port"),
             );
@@ -218,7 +218,7 @@ fn others(facts: &Facts, found: &mut Vec<Finding>) {
     for (name, why) in REPLACED {
         if facts.programs.iter().any(|program| program == name) {
             found.push(
-                Finding::warning("replaced-still-runs", format!("{name} runs here: {why}"))
+                Finding::warning(Id::ReplacedStillRuns, format!("{name} runs here: {why}"))
                     .fix(format!("stop {name} before tandem starts, and have nobody start it")),
             );
         }
@@ -235,7 +235,7 @@ fn names(config: &Config, facts: &Facts, found: &mut Vec<Finding>) {
         }
         let all: Vec<String> = answers.iter().map(ToString::to_string).collect();
         found.push(
-            Finding::note("name-elsewhere", format!("{} is not {inside} by name", host.name))
+            Finding::note(Id::NameElsewhere, format!("{} is not {inside} by name", host.name))
                 .seen(format!("the resolver says {}", list(&all)))
                 .fix(format!(
                     "in /etc/hosts of both hosts: {inside} {}; tandem itself needs no names, the \
@@ -251,7 +251,7 @@ fn php(config: &Config, me: HostId, facts: &Facts, found: &mut Vec<Finding>) {
         let host = config.host(id);
         let place = format!("{}:{}", host.inside.address, config.web.php_port);
         let what = format!("php-fpm of {} does not answer at {place}", host.name);
-        let finding = Finding::warning("php-unreachable", what);
+        let finding = Finding::warning(Id::PhpUnreachable, what);
         let listen = "php-fpm.d/www.conf: listen on the inside address or on every one";
         found.push(match &facts.php[id.index()] {
             Ping::Answered => continue,
@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn ids(facts: &Facts) -> Vec<&'static str> {
-        findings(&config(), HostId::First, facts).iter().map(|it| it.id).collect()
+        findings(&config(), HostId::First, facts).iter().map(|it| it.id.name()).collect()
     }
 
     #[test]

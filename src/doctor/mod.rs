@@ -10,7 +10,7 @@ pub mod host;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,11 +24,45 @@ pub enum Severity {
     Error,
 }
 
+/// What was found, by a name that stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Id {
+    KernelTooOld,
+    KernelNoLease,
+    CapabilityMissing,
+    NoSuchDevice,
+    NoCarrier,
+    NoOwnAddress,
+    AddressHeld,
+    PortTaken,
+    ReplacedStillRuns,
+    NameElsewhere,
+    PhpUnreachable,
+    SecretsReadable,
+    Firewalled,
+    FirewallUnclear,
+    DatabaseUnreachable,
+    NoBinaryLog,
+    NoLogUpdates,
+    NoGtids,
+    GtidsMayBreak,
+    NoServerId,
+    SameServerId,
+    BinlogFormat,
+    NotDurable,
+    ReplicatesAtStart,
+    NoReportHost,
+    EventScheduler,
+    GtidsNotStrict,
+    SettingsDiffer,
+    VersionsDiffer,
+    ClocksDiffer,
+}
+
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// A name that stays.
-    pub id: &'static str,
+    pub id: Id,
     pub severity: Severity,
     pub what: String,
     /// What was seen, as whatever says it says it.
@@ -38,19 +72,19 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn error(id: &'static str, what: impl Into<String>) -> Self {
+    pub(crate) fn error(id: Id, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Error, what.into())
     }
 
-    pub(crate) fn warning(id: &'static str, what: impl Into<String>) -> Self {
+    pub(crate) fn warning(id: Id, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Warning, what.into())
     }
 
-    pub(crate) fn note(id: &'static str, what: impl Into<String>) -> Self {
+    pub(crate) fn note(id: Id, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Note, what.into())
     }
 
-    fn new(id: &'static str, severity: Severity, what: String) -> Self {
+    fn new(id: Id, severity: Severity, what: String) -> Self {
         Self { id, severity, what, evidence: String::new(), fix: String::new() }
     }
 
@@ -62,6 +96,51 @@ impl Finding {
     #[must_use]
     pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: fix.into(), ..self }
+    }
+}
+
+impl Id {
+    /// `tandem explain` knows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KernelTooOld => "kernel-too-old",
+            Self::KernelNoLease => "kernel-no-lease",
+            Self::CapabilityMissing => "capability-missing",
+            Self::NoSuchDevice => "no-such-device",
+            Self::NoCarrier => "no-carrier",
+            Self::NoOwnAddress => "no-own-address",
+            Self::AddressHeld => "address-held",
+            Self::PortTaken => "port-taken",
+            Self::ReplacedStillRuns => "replaced-still-runs",
+            Self::NameElsewhere => "name-elsewhere",
+            Self::PhpUnreachable => "php-unreachable",
+            Self::SecretsReadable => "secrets-readable",
+            Self::Firewalled => "firewalled",
+            Self::FirewallUnclear => "firewall-unclear",
+            Self::DatabaseUnreachable => "database-unreachable",
+            Self::NoBinaryLog => "no-binary-log",
+            Self::NoLogUpdates => "no-log-updates",
+            Self::NoGtids => "no-gtids",
+            Self::GtidsMayBreak => "gtids-may-break",
+            Self::NoServerId => "no-server-id",
+            Self::SameServerId => "same-server-id",
+            Self::BinlogFormat => "binlog-format",
+            Self::NotDurable => "not-durable",
+            Self::ReplicatesAtStart => "replicates-at-start",
+            Self::NoReportHost => "no-report-host",
+            Self::EventScheduler => "event-scheduler",
+            Self::GtidsNotStrict => "gtids-not-strict",
+            Self::SettingsDiffer => "settings-differ",
+            Self::VersionsDiffer => "versions-differ",
+            Self::ClocksDiffer => "clocks-differ",
+        }
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -78,7 +157,7 @@ impl fmt::Display for Severity {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, severity, what, evidence, fix } = self;
-        write!(f, "{severity}: {id}: {what}")?;
+        write!(f, "{severity}: {}: {what}", id.name())?;
         for (name, text) in [("seen", evidence), ("do", fix)] {
             if !text.is_empty() {
                 write!(f, "\n    {name}: {text}")?;
