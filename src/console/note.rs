@@ -61,9 +61,7 @@ pub enum Note {
     Waiting {
         why: String,
     },
-    Handover {
-        what: String,
-    },
+    /// The other host's operator asked for it, and this host does not begin.
     HandoverFailed {
         why: String,
     },
@@ -174,7 +172,6 @@ impl Note {
             | Self::PeerHeard { .. }
             | Self::Database { .. }
             | Self::ReplicationSteps { .. }
-            | Self::Handover { .. }
             | Self::Reloaded { .. }
             | Self::PhpOut { .. }
             | Self::Certificate { .. }
@@ -233,7 +230,6 @@ impl Note {
             Self::ReplicationSteps { .. } => "replication",
             Self::Diverged { .. } => "diverged",
             Self::Waiting { .. } => "waiting",
-            Self::Handover { .. } => "handover",
             Self::HandoverFailed { .. } => "handover-failed",
             Self::NodeDied { .. } => "node-died",
             Self::Leaving => "leaving",
@@ -297,8 +293,7 @@ impl fmt::Display for Note {
                 "this database has transactions that the peer's lacks ({extra}): it stays fenced"
             ),
             Self::Waiting { why } => write!(f, "waiting: {why}"),
-            Self::Handover { what } => write!(f, "handover: {what}"),
-            Self::HandoverFailed { why } => write!(f, "handover undone: {why}"),
+            Self::HandoverFailed { why } => write!(f, "handover declined: {why}"),
             Self::NodeDied { status } => {
                 write!(f, "the node daemon died ({status}); its addresses were taken off")
             }
@@ -347,7 +342,8 @@ pub struct Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:<5} {}", timestamp(self.at_ms), self.level.word(), self.text)
+        let Self { at_ms, level, name, text, .. } = self;
+        write!(f, "{} {:<5} {text} [{name}]", timestamp(*at_ms), level.word())
     }
 }
 
@@ -439,6 +435,13 @@ mod tests {
         ] {
             assert_eq!(timestamp(seconds * 1000), text);
         }
+    }
+
+    #[test]
+    fn a_record_ends_with_the_name_that_can_be_explained() {
+        let record = Ring::default().push(0, &Note::PeerLost { link: LinkId::Inside });
+        let line = "1970-01-01T00:00:00.000Z warn  inside: the peer is silent [peer-lost]";
+        assert_eq!(record.to_string(), line);
     }
 
     #[test]
