@@ -19,6 +19,7 @@ use super::status::fetch;
 use super::{Place, value_of, wrong};
 use crate::config::{Config, SECTIONS};
 use crate::console::editor::{Editor, Event};
+use crate::console::explain;
 use crate::console::message::{Level, RELEASE, Request};
 use crate::console::note::SERVICE_SAYS;
 use crate::console::render;
@@ -312,6 +313,7 @@ fn words(before: &str) -> Vec<&'static str> {
         None => names().collect(),
         Some(("help", rest)) if rest.starts_with("config ") => SECTIONS.to_vec(),
         Some(("help", _)) => names().collect(),
+        Some(("explain", _)) => explain::names().collect(),
         Some((name, _)) => verbs::find(name)
             .map_or_else(Vec::new, |verb| verb.options.iter().map(|option| option.word).collect()),
     }

@@ -38,6 +38,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, EXAMPLE, reference};
+use crate::console::explain;
 use crate::console::message::{Power, RELEASE, Request};
 use crate::console::verbs::{self, Group};
 use crate::os::disk::{self, Disk};
@@ -95,6 +96,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
         "rescue" if init::is_appliance() => rescue::run(&rest),
         "status" => status::run(&rest),
         "log" => look::log(&rest),
+        "explain" => explained(&rest),
         "config" => look::config(&rest),
         "trace" => look::trace(&rest),
         "support" => support::run(&rest),
@@ -144,6 +146,19 @@ fn help(arguments: &[String]) -> ExitCode {
             Err(why) => return wrong_word(&why),
         },
         [..] => return wrong("help", "takes one verb, or config and a section or key"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn explained(arguments: &[String]) -> ExitCode {
+    let told = match arguments {
+        [] => Ok(explain::overview()),
+        [name] => explain::explain(name),
+        [..] => return wrong("explain", "takes one name"),
+    };
+    match told {
+        Ok(text) => put(&text),
+        Err(why) => return wrong_word(&why),
     }
     ExitCode::SUCCESS
 }

@@ -1,9 +1,11 @@
 //! The console: what operators ask, what they are told, and how it looks on 80 columns.
 //!
 //! Read first: `message` (the wire), `verbs` (what may be asked), `status` (what is told), `render`
-//! (how it looks), `editor` (how a line is typed), `table` (what scripts parse).
+//! (how it looks), `editor` (how a line is typed), `table` (what scripts parse), `explain` (what
+//! names mean).
 
 pub mod editor;
+pub mod explain;
 pub mod finding;
 pub mod message;
 pub mod metrics;

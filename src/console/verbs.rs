@@ -121,6 +121,13 @@ pub const VERBS: &[Verb] = &[
             word("--follow", "goes on with those to come, until Ctrl-C")],
     },
     Verb {
+        name: "explain", arguments: "[NAME]", group: Group::Look,
+        summary: "what a finding or a note means, and what to do",
+        about: "NAME is the name that stays: the first word of a finding, the last of a line of \
+            `tandem log`. All of them without it. It asks no daemon.",
+        options: &[],
+    },
+    Verb {
         name: "config", arguments: "", group: Group::Look,
         summary: "the configuration in use, defaults and all, without secrets",
         about: "Begins with its digest, and with what differs from the other host's. `tandem help \

@@ -161,10 +161,16 @@ impl Node {
 
     fn findings(&self) -> Vec<String> {
         let Findings { waiting, database, job, diverged, held, network } = &self.findings;
-        [waiting, database, job, diverged]
-            .into_iter()
-            .flatten()
-            .cloned()
+        // By the names of the notes that told them.
+        let named = [
+            ("waiting", waiting),
+            ("database-trouble", database),
+            ("database-trouble", job),
+            ("diverged", diverged),
+        ];
+        let named = named.into_iter().filter_map(|(name, it)| Some((name, it.as_ref()?)));
+        named
+            .map(|(name, what)| format!("{name}: {what}"))
             .chain(held.iter().chain(network).map(Finding::to_string))
             .collect()
     }
@@ -177,4 +183,34 @@ fn cut(position: &str) -> String {
 
 fn hexadecimal(digest: [u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, EXAMPLE};
+    use crate::console::explain::explain;
+    use crate::console::finding::{Finding, HostTrouble};
+    use crate::node::{Findings, Node, Persistent};
+    use crate::wire::HostId;
+
+    #[test]
+    fn every_finding_begins_with_a_name_that_can_be_explained() {
+        let config = Config::parse(EXAMPLE).expect("the example is valid");
+        let mut node = Node::new(config, HostId::First, 1, Persistent::default());
+        let some = || Some("words".to_owned());
+        node.findings = Findings {
+            waiting: some(),
+            database: some(),
+            job: some(),
+            diverged: some(),
+            held: Some(Finding::of_host(HostTrouble::Held)),
+            network: vec![Finding::of_host(HostTrouble::LoopLate { milliseconds: 700 })],
+        };
+        let findings = node.findings();
+        assert_eq!(findings.len(), 6);
+        for finding in findings {
+            let name = finding.split(' ').next().expect("a word");
+            assert!(name.ends_with(':') && explain(name).is_ok(), "{finding}");
+        }
+    }
 }

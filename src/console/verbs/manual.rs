@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::explain;
 use super::{Group, VERBS, Verb, Word};
 
 /// tandem(8), in the macros of man(7).
@@ -95,6 +96,7 @@ pub fn completion() -> String {
     for verb in VERBS {
         let words: Vec<&str> = match verb.name {
             "help" => names.clone(),
+            "explain" => explain::names().collect(),
             _ => verb.options.iter().map(|option| option.word).collect(),
         };
         if !words.is_empty() {
