@@ -110,7 +110,8 @@ fn settings(name: &str, server: &Server, found: &mut Vec<Finding>) {
         found.push(Finding::note(Id::EventScheduler, what).fix(fix));
     }
     if server.is_mariadb() && server.is_on(&["gtid_strict_mode"]) == Some(false) {
-        let what = format!("{name}: a replica takes transactions out of order, and back its own");
+        let what =
+            format!("{name}: a replica takes transactions out of order, and none of its own back");
         let fix = "gtid-strict-mode=1 in my.cnf of both hosts";
         found.push(Finding::note(Id::GtidsNotStrict, what).fix(fix));
     }
