@@ -411,9 +411,10 @@ impl Node {
         self.netlink_sequence
     }
 
-    /// Whether the other host runs a plain keepalived.
+    /// Whether the other host runs a plain keepalived: it is configured so, and no tandem was ever
+    /// heard from there. So the second host of an old pair is taken over without a restart here.
     fn has_foreign_peer(&self) -> bool {
-        self.config.peer.kind == peer::Kind::Keepalived
+        self.config.peer.kind == peer::Kind::Keepalived && self.peer.report().is_none()
     }
 
     /// Applies an event to the table and carries out its orders.

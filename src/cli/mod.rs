@@ -78,9 +78,6 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     if name == "edit" {
         return edit::run(&rest);
     }
-    if name == "reseed" && rest.iter().any(|it| it == "--copy") {
-        return reseed::run(&rest);
-    }
     if name != "network"
         && verbs::find(name).is_some_and(|it| matches!(it.group, Group::Act | Group::Machine))
     {
@@ -192,6 +189,7 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
         ("update", _) => return update::run(arguments, is_sure),
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
         ("reseed", []) => Request::Reseed,
+        ("reseed", ["--copy", place @ ..]) => return reseed::run(place),
         ("reload", []) => Request::Reload,
         ("reboot", []) => Request::Power(Power::Reboot),
         ("shutdown", []) => Request::Power(Power::Off),

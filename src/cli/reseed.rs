@@ -12,25 +12,27 @@ use crate::os::copy::copy;
 use crate::os::mysql::LocalServer;
 use crate::wire::HostId;
 
-pub(super) fn run(arguments: &[String]) -> ExitCode {
+/// `place`: the arguments that say where the configuration is.
+pub(super) fn run(place: &[&str]) -> ExitCode {
     // Whoever waits for this one keeps that open: a copy that nobody waits for would meet the
     // next daemon's replication.
     thread::spawn(|| {
         let _ended = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
-    match start(arguments) {
+    match start(place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => super::failed(&why),
     }
 }
 
-fn start(arguments: &[String]) -> Result<(), String> {
+fn start(arguments: &[&str]) -> Result<(), String> {
     let mut place = Place::default();
+    let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        if argument != "--copy" && !place.take(argument, &mut rest)? {
-            return Err(format!("reseed takes --copy, and not {argument}"));
+        if !place.take(argument, &mut rest)? {
+            return Err(format!("reseed does not take {argument}"));
         }
     }
     let (config, me) = place.load()?;

@@ -80,7 +80,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn log_in(server: &'a LocalServer) -> Result<Self, String> {
         let failed = |error: ServerError| format!("the database to copy: {error}");
-        let mut words = Login::log_in(server).map_err(|why| format!("the one to copy: {why}"))?;
+        let mut words = Login::at(server).map_err(|why| format!("the one to copy: {why}"))?;
         let bulk = || server.bulk_session(Some(limits::SERVER_READ_MAX)).map_err(failed);
         words.session = bulk()?;
         words.ask("SET SESSION sql_quote_show_create=1")?;
@@ -143,7 +143,7 @@ impl<'a> Source<'a> {
 /// Nothing is written until this goes. It is not waited for long: while it is wanted, writes wait
 /// behind whatever keeps it.
 fn lock<'a>(server: &'a LocalServer, say: &mut dyn FnMut(String)) -> Result<Login<'a>, String> {
-    let mut login = Login::log_in(server)?;
+    let mut login = Login::at(server)?;
     login.ask(&format!("SET SESSION lock_wait_timeout={}", limits::COPY_LOCK_SECONDS))?;
     for _ in 0..limits::COPY_LOCK_TRIES {
         match login.session.query("FLUSH TABLES WITH READ LOCK") {
@@ -166,7 +166,7 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn log_in(server: &'a LocalServer) -> Result<Self, String> {
-        let mut login = Login::log_in(server)?;
+        let mut login = Login::at(server)?;
         if !login.is_read_only()? {
             return Err("this database takes writes: it must be closed first".to_owned());
         }
@@ -219,7 +219,7 @@ impl<'a> Target<'a> {
     /// Shut to administrators too, whatever came of the copy.
     fn close(&mut self) -> Result<(), String> {
         let Some(sql) = self.login.dialect.shut_out_administrators(true) else { return Ok(()) };
-        Login::log_in(self.login.server)?.ask(&sql).map(drop)
+        Login::at(self.login.server)?.ask(&sql).map(drop)
     }
 }
 

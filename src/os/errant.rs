@@ -40,7 +40,7 @@ pub(super) struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    pub(super) fn log_in(server: &'a LocalServer) -> Result<Self, String> {
+    pub(super) fn at(server: &'a LocalServer) -> Result<Self, String> {
         let mut session = server.session().map_err(|error| error.to_string())?;
         let rows = ask(&mut session, "SELECT VERSION() AS version")?;
         let version = rows.value(0, &["version"]).unwrap_or_default();
@@ -105,7 +105,7 @@ impl<'a> Login<'a> {
                 }
                 let forgotten = self.ask(&sql);
                 if forgotten.is_err() {
-                    Login::log_in(self.server)?.ask(&restore)?;
+                    Login::at(self.server)?.ask(&restore)?;
                 }
                 forgotten.map(drop)
             }
@@ -116,7 +116,7 @@ impl<'a> Login<'a> {
 /// Saves what the local server has and its peer, which has `known`, has not; into a directory of
 /// its own under `directory`. What was saved before is found again.
 pub fn save(server: &LocalServer, known: &str, directory: &Path) -> Result<Saved, String> {
-    let mut local = Login::log_in(server)?;
+    let mut local = Login::at(server)?;
     let flavour = local.dialect.flavour();
     let peer = Position::parse(flavour, known).map_err(|wrong| wrong.to_string())?;
     let executed = local.executed()?;

@@ -154,11 +154,10 @@ pub(super) fn a_copy_is_exact_and_of_one_moment(recipe: &'static Recipe) {
     assert_eq!(copied, Ok(()), "{said:?}");
     assert!(written > 0);
     assert!(pair.host_a.observe().is_read_only);
-    let peer_position = Some(pair.host_b.position());
-    let followed = pair.host_a.job(Job::Follow { peer_position: peer_position.clone() });
+    let position = pair.host_b.position();
+    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
     assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
     let limit = Duration::from_secs(20);
-    let position = peer_position.expect("B has one");
     pair.host_a.job(Job::CatchUp { position, limit }).expect("A catches up");
     let (mut theirs, mine) = (contents(&pair.b), contents(&pair.a));
     // What a source runs, a replica does not.

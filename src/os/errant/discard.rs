@@ -57,12 +57,8 @@ struct Discard<'a> {
 
 /// Takes back what was saved, and makes the server forget it.
 pub fn discard(server: &LocalServer, saved: &Saved, last: Step) -> Result<(), String> {
-    let mut work = Discard {
-        local: Login::log_in(server)?,
-        saved,
-        directory: Path::new(&saved.directory),
-        last,
-    };
+    let mut work =
+        Discard { local: Login::at(server)?, saved, directory: Path::new(&saved.directory), last };
     if is_over(saved) {
         return work.remove_marker();
     }
@@ -176,7 +172,7 @@ impl Discard<'_> {
         let acted = act(self);
         if let Some(sql) = dialect.shut_out_administrators(true) {
             // What it had open, or whose answer is not known, goes with the connection.
-            self.local = Login::log_in(self.local.server)?;
+            self.local = Login::at(self.local.server)?;
             self.local.ask(&sql)?;
         }
         acted
