@@ -46,9 +46,8 @@ impl Node {
             return;
         }
         let report = self.report(now);
-        if let Some(datagram) = self.peer.poll_beacon(now, report)
-            && !self.has_foreign_peer()
-        {
+        // To a keepalived's host too: a tandem may take its place.
+        if let Some(datagram) = self.peer.poll_beacon(now, report) {
             for link in LinkId::ALL {
                 self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
             }

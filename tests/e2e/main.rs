@@ -22,6 +22,7 @@ mod world;
 mod writers;
 
 mod addresses;
+mod adoption;
 mod appliance;
 mod console;
 mod doctor;
