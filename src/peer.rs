@@ -34,7 +34,7 @@ pub struct Config {
     #[serde(default = "default_interval", with = "units::duration")]
     pub interval: Duration,
     /// What runs on the other host. Beside a keepalived roles follow VRRP's rules alone, and its
-    /// database is left to its operator.
+    /// database is left to its operator, until a tandem is heard from there.
     #[serde(default)]
     pub kind: Kind,
     /// Addresses beside the pair, 16 at most, that tell a host whether it is itself cut off: it
