@@ -30,9 +30,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// What the old pair has beside keepalived, MySQL and php-fpm.
 fn start_old(host: &mut Host, peer: &str) -> Outcome<()> {
     let proxy = format!(
-        "global\n  maxconn 500\n  pidfile {PROXY_PID}\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
-         timeout client 1h\n  timeout server 1h\nlisten source\n  bind 127.0.0.1:{PROXY_PORT}\n  \
-         server s {INSIDE_VIP}:3306\n"
+        "global\n  maxconn 500\n  pidfile {PROXY_PID}\ndefaults\n  mode tcp\n  \
+         timeout connect 5s\n  timeout client 1h\n  timeout server 1h\nlisten source\n  \
+         bind 127.0.0.1:{PROXY_PORT}\n  server s {INSIDE_VIP}:3306\n"
     );
     fs::write(host.path("/etc/haproxy.cfg"), proxy).map_err(text)?;
     let script = format!("echo $$ >{PROXY_PID}; exec haproxy -db -f /etc/haproxy.cfg");
