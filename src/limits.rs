@@ -99,6 +99,8 @@ pub const COPY_LOCK_TRIES: u32 = 30;
 pub const COPY_ROWS_MAX: usize = 1000;
 pub const COPY_VALUES_MAX: usize = 60_000;
 pub const COPY_BYTES_MAX: usize = 1 << 20;
+/// How long the other host's server may look for its next row.
+pub const COPY_SILENCE_MAX: Duration = Duration::from_secs(300);
 /// How often it is said how far it is.
 pub const COPY_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -79,9 +79,12 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn log_in(server: &'a LocalServer) -> Result<Self, String> {
-        let failed = |error: ServerError| format!("the database to copy: {error}");
-        let mut words = Login::at(server).map_err(|why| format!("the one to copy: {why}"))?;
-        let bulk = || server.bulk_session(Some(limits::SERVER_READ_MAX)).map_err(failed);
+        let failed = |why: String| format!("the database to copy: {why}");
+        let bulk = || {
+            let session = server.bulk_session(Some(limits::COPY_SILENCE_MAX));
+            session.map_err(|error| failed(error.to_string()))
+        };
+        let mut words = Login::at(server).map_err(failed)?;
         words.session = bulk()?;
         words.ask("SET SESSION sql_quote_show_create=1")?;
         let mut rows = Login { server, session: bulk()?, dialect: words.dialect };

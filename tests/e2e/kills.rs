@@ -125,19 +125,7 @@ fn strike_under(
         .map_err(|why| format!("{why}; {}", survivor_at_a_loss(pair, load, 1 - active)))?;
     let on = Instant::now();
     pair.power_on(active)?;
-    let mut is_discarded = false;
-    wait_until("the dead host is a replica again", SETTLE_LIMIT, || {
-        if !is_discarded && says_discard(pair, active) {
-            let words = ["tandem", "rejoin", "--discard", "--yes"];
-            let ran = pair.servers[active].host.run_within(SETTLE_LIMIT, &words);
-            is_discarded = ran.is_ok_and(|it| it.status.success());
-        }
-        pair.is_settled(1 - active)
-    })
-    .map_err(|why| {
-        let seen: Vec<String> = pair.servers.iter().map(crate::pair::Server::summary).collect();
-        format!("{why}; seen: {}", seen.join("; "))
-    })?;
+    let is_discarded = pair.wait_rejoined(active)?;
     Ok((at, is_discarded, on.elapsed()))
 }
 
@@ -159,13 +147,6 @@ fn survivor_at_a_loss(pair: &Pair, load: &Load, number: usize) -> String {
         ask("SHOW GLOBAL STATUS LIKE 'rpl_semi%'"),
         server.status().unwrap_or_default(),
     )
-}
-
-fn says_discard(pair: &Pair, number: usize) -> bool {
-    pair.servers[number].status().is_ok_and(|status| {
-        let says = status["findings"].to_string();
-        status["role"] == "refused" && says.contains("`tandem rejoin --discard`")
-    })
 }
 
 /// Of VRRP version 2, as the example has it: three intervals of a second, and the skew of the

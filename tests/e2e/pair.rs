@@ -259,6 +259,33 @@ impl Pair {
         })
     }
 
+    /// A host that lost its power while it served is a replica again. A commit that nobody was
+    /// answered may be in its binlog alone: then the host says by which command it is taken back,
+    /// and that is done. Yields whether it was.
+    pub fn wait_rejoined(&self, number: usize) -> Outcome<bool> {
+        let server = &self.servers[number];
+        let says_so = || {
+            server.status().is_ok_and(|status| {
+                let says = status["findings"].to_string();
+                status["role"] == "refused" && says.contains("`tandem rejoin --discard`")
+            })
+        };
+        let mut is_discarded = false;
+        wait_until("the dead host is a replica again", SETTLE_LIMIT, || {
+            if !is_discarded && says_so() {
+                let words = ["tandem", "rejoin", "--discard", "--yes"];
+                let ran = server.host.run_within(SETTLE_LIMIT, &words);
+                is_discarded = ran.is_ok_and(|it| it.status.success());
+            }
+            self.is_settled(1 - number)
+        })
+        .map_err(|why| {
+            let seen: Vec<String> = self.servers.iter().map(Server::summary).collect();
+            format!("{why}; seen: {}", seen.join("; "))
+        })?;
+        Ok(is_discarded)
+    }
+
     /// For how long any virtual address was on both hosts.
     pub fn two_holders(&self) -> Duration {
         overlap(&self.servers[0].spans(), &self.servers[1].spans())
