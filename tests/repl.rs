@@ -136,6 +136,7 @@ macro_rules! laws_of_copies {
 laws_of_copies!(
     a_copy_is_exact_and_of_one_moment,
     a_copy_replaces_what_was_there,
+    what_is_made_during_a_copy_is_made_once,
     a_copy_that_was_cut_off_is_never_believed,
     what_cannot_be_copied_changes_nothing,
     what_no_snapshot_holds_is_copied_under_a_lock,

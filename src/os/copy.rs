@@ -6,26 +6,28 @@
 //! Read first: `repl::copy`; facts/repl.md 3.4 e).
 //!
 //! ```text
-//!  source: look -> [lock] -> snapshot and its position -> [unlock] -> rows, table by table
+//!  source: lock -> snapshot, its position, all definitions -> unlock -> rows, table by table
 //!  target: marker -> forget source, binlogs, position -> drop everything -> sequences, tables,
 //!          rows, routines, accounts -> views, triggers, events -> position -> the marker goes
 //! ```
-//! The lock is a MySQL's alone, for the moment in which the snapshot begins: nothing there tells
-//! which transactions a snapshot holds. Where a table is not of InnoDB it is held until those are
-//! copied, and no write is done meanwhile.
+//! Without the lock a table, an account or a view that is made meanwhile would be copied, and made
+//! once more by replication. Where a table is not of InnoDB it is held until those are copied.
 //!
 //! This runs in a process of its own (`tandem reseed`), which ends with the daemon: a host whose
 //! copy was cut off has the marker, and is neither attached nor promoted.
 
-use std::time::{Duration, Instant};
+mod source;
+
+use std::time::Instant;
 
 use mysql::Value;
 
+use self::source::{Definition, Source, Taken, inventory};
 use super::errant::{Login, ask};
 use super::mysql::{LocalServer, Session};
 use crate::limits;
 use crate::repl::copy::{self, Inventory, MARKER, Name, Table};
-use crate::repl::{Flavour, Rows, ServerError, quote, quote_name};
+use crate::repl::{Flavour, Rows, quote_name};
 
 /// Copies the database of `source` into that of `target`, which must be closed. `say` hears how far
 /// it is, a sentence at a time.
@@ -42,13 +44,13 @@ pub fn copy(
     let mut target = Target::log_in(&unlogged)?;
     let mut source = Source::log_in(source)?;
     copy::are_alike(&version(&mut source.words)?, &version(&mut target.login)?)?;
-    let inventory = inventory(&mut source.words)?;
-    target.check(&inventory)?;
-    source.begin(inventory.is_transactional(), say)?;
-    say(format!("copying {} MiB in {} tables", inventory.bytes() >> 20, inventory.tables.len()));
+    let taken = source.take(say)?;
+    target.check(&taken.inventory)?;
+    let total = taken.inventory.bytes();
+    say(format!("copying {} MiB in {} tables", total >> 20, taken.tables.len()));
     let copied = target.empty().and_then(|()| {
-        let progress = Progress { total: inventory.bytes(), done: 0, said: Instant::now() };
-        Copy { source: &mut source, target: &mut target, progress, say }.run(&inventory)
+        let progress = Progress { total, done: 0, said: Instant::now() };
+        Copy { source: &mut source, target: &mut target, progress, say }.run(taken)
     });
     let closed = target.close();
     copied.and(closed)
@@ -59,106 +61,8 @@ fn version(login: &mut Login<'_>) -> Result<String, String> {
     Ok(rows.value(0, &["version"]).unwrap_or_default().to_owned())
 }
 
-fn inventory(login: &mut Login<'_>) -> Result<Inventory, String> {
-    let tables = login.ask(&copy::tables())?;
-    Inventory::parse(&tables, &login.ask(&copy::columns())?)
-}
-
 fn texts<'a>(rows: &'a Rows, name: &'a str) -> impl Iterator<Item = &'a str> {
     (0..rows.rows.len()).map(move |row| rows.value(row, &[name]).unwrap_or_default())
-}
-
-/// The server that serves: one session for words, one that holds the snapshot.
-struct Source<'a> {
-    words: Login<'a>,
-    rows: Login<'a>,
-    lock: Option<Login<'a>>,
-    /// What the snapshot holds.
-    position: String,
-}
-
-impl<'a> Source<'a> {
-    fn log_in(server: &'a LocalServer) -> Result<Self, String> {
-        let failed = |why: String| format!("the database to copy: {why}");
-        let bulk = || {
-            let session = server.bulk_session(Some(limits::COPY_SILENCE_MAX));
-            session.map_err(|error| failed(error.to_string()))
-        };
-        let mut words = Login::at(server).map_err(failed)?;
-        words.session = bulk()?;
-        words.ask("SET SESSION sql_quote_show_create=1")?;
-        let mut rows = Login { server, session: bulk()?, dialect: words.dialect };
-        rows.ask("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
-        rows.ask(
-            "SET SESSION time_zone='+00:00', net_write_timeout=3600, character_set_results=NULL",
-        )?;
-        Ok(Self { words, rows, lock: None, position: String::new() })
-    }
-
-    fn begin(&mut self, is_transactional: bool, say: &mut dyn FnMut(String)) -> Result<(), String> {
-        let flavour = self.words.dialect.flavour();
-        if !is_transactional || flavour == Flavour::Mysql {
-            self.lock = Some(lock(self.words.server, say)?);
-        }
-        let before = self.words.ask(self.words.dialect.statements().variables)?;
-        self.rows.ask("START TRANSACTION WITH CONSISTENT SNAPSHOT")?;
-        self.position = match flavour {
-            Flavour::Mysql => {
-                let rows = self.rows.ask("SELECT @@GLOBAL.gtid_executed AS position")?;
-                rows.value(0, &["position"]).unwrap_or_default().replace(['\n', '\r'], "")
-            }
-            Flavour::Mariadb => {
-                let before = ["position", "replica_position"]
-                    .map(|name| before.value(0, &[name]).unwrap_or_default());
-                let at = self.position_of_snapshot()?;
-                copy::state_at(&before, &at).map_err(|wrong| wrong.to_string())?
-            }
-        };
-        if is_transactional {
-            self.lock = None;
-        }
-        if self.position.is_empty() {
-            return Err("the database to copy has no position: its binlog is empty".to_owned());
-        }
-        Ok(())
-    }
-
-    /// MariaDB keeps where in the binlog a session's snapshot is.
-    fn position_of_snapshot(&mut self) -> Result<String, String> {
-        let rows = self.rows.ask("SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")?;
-        let find = |name: &str| {
-            let row = (0..rows.rows.len()).find(|&row| {
-                rows.value(row, &["Variable_name"]).is_some_and(|it| it.eq_ignore_ascii_case(name))
-            })?;
-            rows.value(row, &["Value"]).filter(|value| !value.is_empty()).map(str::to_owned)
-        };
-        let (Some(file), Some(offset)) =
-            (find("Binlog_snapshot_file"), find("Binlog_snapshot_position"))
-        else {
-            return Err("the database to copy does not tell where its snapshot is".to_owned());
-        };
-        let sql = format!("SELECT BINLOG_GTID_POS({}, {}) AS position", quote(&file), offset);
-        let rows = self.words.ask(&sql)?;
-        Ok(rows.value(0, &["position"]).unwrap_or_default().to_owned())
-    }
-}
-
-/// Nothing is written until this goes. It is not waited for long: while it is wanted, writes wait
-/// behind whatever keeps it.
-fn lock<'a>(server: &'a LocalServer, say: &mut dyn FnMut(String)) -> Result<Login<'a>, String> {
-    let mut login = Login::at(server)?;
-    login.ask(&format!("SET SESSION lock_wait_timeout={}", limits::COPY_LOCK_SECONDS))?;
-    for _ in 0..limits::COPY_LOCK_TRIES {
-        match login.session.query("FLUSH TABLES WITH READ LOCK") {
-            Ok(_) => return Ok(login),
-            Err(ServerError::Refused { code: LOCK_WAIT_TIMEOUT, .. }) => {
-                say("a statement that runs long on the other host keeps the copy waiting".into());
-                std::thread::sleep(Duration::from_secs(limits::COPY_LOCK_SECONDS * 5));
-            }
-            Err(error) => return Err(format!("locking the tables for a moment: {error}")),
-        }
-    }
-    Err("the tables could not be locked for a moment: a statement runs too long there".to_owned())
 }
 
 /// The server that becomes a copy: one session for words, one for rows.
@@ -240,28 +144,27 @@ struct Copy<'a, 'b> {
 }
 
 impl Copy<'_, '_> {
-    fn run(mut self, inventory: &Inventory) -> Result<(), String> {
-        self.make_schemas()?;
-        for sequence in &inventory.sequences {
-            self.make_sequence(sequence)?;
+    fn run(mut self, taken: Taken) -> Result<(), String> {
+        for sql in taken.schemas.values() {
+            self.put(sql)?;
         }
-        for table in &inventory.tables {
+        self.make_all(&taken.sequences)?;
+        for (table, definition) in taken.inventory.tables.iter().zip(&taken.tables) {
             if table.is_transactional {
-                self.source.lock = None;
+                self.source.unlock();
             }
-            self.make("TABLE", &table.name, &["Create Table"])?;
-            self.copy_rows(table, &table.name)?;
+            self.make(definition)?;
+            self.copy_rows(table)?;
         }
-        self.source.lock = None;
-        for table in &inventory.system {
-            self.replace_system_table(table)?;
+        self.source.unlock();
+        for (table, rows) in taken.inventory.system.iter().zip(taken.system) {
+            self.replace_system_table(table, rows)?;
         }
         self.put("FLUSH PRIVILEGES")?;
-        self.make_views(&inventory.views)?;
-        self.make_triggers()?;
-        self.make_events()?;
-        let position = self.source.position.clone();
-        self.target.login.set_position(&position, true)?;
+        self.make_views(&taken.views)?;
+        self.make_all(&taken.triggers)?;
+        self.make_all(&taken.events)?;
+        self.target.login.set_position(&taken.position, true)?;
         self.put(&format!("DROP TABLE {MARKER}"))
     }
 
@@ -269,180 +172,127 @@ impl Copy<'_, '_> {
         self.target.login.ask(sql).map(drop)
     }
 
-    fn make_schemas(&mut self) -> Result<(), String> {
-        let schemas = self.source.words.ask(&copy::schemas())?;
-        for schema in texts(&schemas, "name") {
-            let sql = format!("SHOW CREATE DATABASE {}", quote_name(schema));
-            let rows = self.source.words.ask(&sql)?;
-            self.put(rows.value(0, &["Create Database"]).unwrap_or_default())?;
-        }
-        Ok(())
+    fn make_all(&mut self, definitions: &[Definition]) -> Result<(), String> {
+        definitions.iter().try_for_each(|definition| self.make(definition))
     }
 
-    /// Names within its own database are said without it, on both sides.
-    fn enter(&mut self, schema: &str) -> Result<(), String> {
-        let sql = format!("USE {}", quote_name(schema));
-        self.source.words.ask(&sql)?;
-        self.put(&sql)
-    }
-
-    /// What SHOW CREATE says of it there, done here. `columns`: where the answer has it.
-    fn make(&mut self, kind: &str, name: &Name, columns: &[&str]) -> Result<(), String> {
-        self.enter(&name.schema)?;
-        let sql = format!("SHOW CREATE {kind} {}", quote_name(&name.name));
-        let rows = self.source.words.ask(&sql)?;
-        let Some(sql) = rows.value(0, columns) else {
-            return Err(format!("{kind} {}: its definition is not shown", name.quoted()));
-        };
-        // Which of our settings it was made with is part of it.
-        let setting = |column: &str, variable: &str| {
-            let value = rows.value(0, &[column])?;
-            Some(format!("{variable}={}", quote(value)))
-        };
-        let settings: Vec<String> = [
-            setting("sql_mode", "sql_mode"),
-            setting("time_zone", "time_zone"),
-            setting("collation_connection", "collation_connection"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let sql = sql.to_owned();
+    fn make(&mut self, definition: &Definition) -> Result<(), String> {
+        let Definition { name, settings, sql } = definition;
+        self.put(&format!("USE {}", quote_name(&name.schema)))?;
         if settings.is_empty() {
-            return self.put(&sql);
+            return self.put(sql);
         }
-        self.put(&format!("SET SESSION {}", settings.join(", ")))?;
-        let made = self.put(&sql);
+        self.put(&format!("SET SESSION {settings}"))?;
+        let made = self.put(sql);
         self.put(TARGET_SESSION)?;
         made
     }
 
-    fn make_sequence(&mut self, name: &Name) -> Result<(), String> {
-        self.make("SEQUENCE", name, &["Create Table", "Create Sequence"])?;
-        let quoted = name.quoted();
-        let sql = format!("SELECT next_not_cached_value AS next FROM {quoted}");
-        let rows = self.source.words.ask(&sql)?;
-        let next = rows.value(0, &["next"]).unwrap_or_default();
-        self.put(&format!("SELECT SETVAL({quoted}, {next}, 0)"))
-    }
-
     /// A view may need another one. One that needs what is gone cannot be made here either, and
     /// answers nothing there.
-    fn make_views(&mut self, views: &[Name]) -> Result<(), String> {
-        let mut left: Vec<&Name> = views.iter().collect();
+    fn make_views(&mut self, views: &[Definition]) -> Result<(), String> {
+        let mut left: Vec<&Definition> = views.iter().collect();
         while !left.is_empty() {
             let mut failed = Vec::new();
             let before = left.len();
-            for name in left {
-                if let Err(why) = self.make("VIEW", name, &["Create View"]) {
-                    failed.push((name, why));
+            for view in left {
+                if let Err(why) = self.make(view) {
+                    failed.push((view, why));
                 }
             }
             if failed.len() == before {
-                for (name, why) in failed {
-                    (self.say)(format!("view {} is left out: {why}", name.quoted()));
+                for (view, why) in failed {
+                    (self.say)(format!("view {} is left out: {why}", view.name.quoted()));
                 }
                 return Ok(());
             }
-            left = failed.into_iter().map(|(name, _)| name).collect();
-        }
-        Ok(())
-    }
-
-    fn make_triggers(&mut self) -> Result<(), String> {
-        let own = copy::OWN_SCHEMAS;
-        let rows = self.source.words.ask(&format!(
-            "SELECT TRIGGER_SCHEMA AS s, TRIGGER_NAME AS name FROM information_schema.TRIGGERS \
-             WHERE TRIGGER_SCHEMA NOT IN ({own}) ORDER BY TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, \
-             ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER, CREATED, TRIGGER_NAME"
-        ))?;
-        self.make_all("TRIGGER", &rows, &["SQL Original Statement"])
-    }
-
-    fn make_events(&mut self) -> Result<(), String> {
-        let own = copy::OWN_SCHEMAS;
-        let rows = self.source.words.ask(&format!(
-            "SELECT EVENT_SCHEMA AS s, EVENT_NAME AS name FROM information_schema.EVENTS \
-             WHERE EVENT_SCHEMA NOT IN ({own}) ORDER BY EVENT_SCHEMA, EVENT_NAME"
-        ))?;
-        self.make_all("EVENT", &rows, &["Create Event"])
-    }
-
-    fn make_all(&mut self, kind: &str, rows: &Rows, columns: &[&str]) -> Result<(), String> {
-        for (schema, name) in texts(rows, "s").zip(texts(rows, "name")) {
-            self.make(kind, &Name::new(schema, name), columns)?;
+            left = failed.into_iter().map(|(view, _)| view).collect();
         }
         Ok(())
     }
 
     /// Filled beside the one that is there, and put in its place: a server that ends in between has
     /// its accounts.
-    fn replace_system_table(&mut self, table: &Table) -> Result<(), String> {
-        let name = &table.name.name;
-        let (there, new, old) = (
-            table.name.quoted(),
-            Name::new("tandem", name),
-            Name::new("tandem", &format!("{name}_old")),
-        );
-        let (new_name, old_name) = (new.quoted(), old.quoted());
-        self.put(&format!("DROP TABLE IF EXISTS {new_name}, {old_name}"))?;
-        self.put(&format!("CREATE TABLE {new_name} LIKE {there}"))?;
-        self.copy_rows(table, &new)?;
-        self.put(&format!("RENAME TABLE {there} TO {old_name}, {new_name} TO {there}"))?;
-        self.put(&format!("DROP TABLE {old_name}"))
+    fn replace_system_table(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), String> {
+        let there = table.name.quoted();
+        let [new, old] = ["", "_old"].map(|end| {
+            let name = format!("{}{end}", table.name.name);
+            Name::new("tandem", &name)
+        });
+        let old = old.quoted();
+        self.put(&format!("DROP TABLE IF EXISTS {}, {old}", new.quoted()))?;
+        self.put(&format!("CREATE TABLE {} LIKE {there}", new.quoted()))?;
+        let mut batch = Batch::new(table, new.clone());
+        for row in rows {
+            batch.put(&mut self.target.rows, row)?;
+        }
+        batch.write(&mut self.target.rows)?;
+        self.put(&format!("RENAME TABLE {there} TO {old}, {} TO {there}", new.quoted()))?;
+        self.put(&format!("DROP TABLE {old}"))
     }
 
-    fn copy_rows(&mut self, table: &Table, place: &Name) -> Result<(), String> {
+    fn copy_rows(&mut self, table: &Table) -> Result<(), String> {
         let Self { source, target, progress, say } = self;
-        let rows_max = (limits::COPY_VALUES_MAX / table.width()).clamp(1, limits::COPY_ROWS_MAX);
-        let mut batch = Batch { values: Vec::new(), rows: 0, bytes: 0 };
-        let named = |why: String| format!("{}: {why}", table.name.quoted());
-        let scanned = source.rows.session.scan(&table.select(), |row| {
-            let bytes: usize = row.iter().map(size).sum();
-            progress.done += bytes as u64;
-            batch.bytes += bytes;
-            batch.rows += 1;
-            batch.values.extend(row);
-            if batch.rows < rows_max && batch.bytes < limits::COPY_BYTES_MAX {
-                return Ok(());
-            }
-            if progress.said.elapsed() >= limits::COPY_PROGRESS_INTERVAL {
-                progress.said = Instant::now();
-                let share = (progress.done * 100 / progress.total.max(1)).min(99);
-                say(format!("about {share} % copied, in {}", table.name.quoted()));
-            }
-            batch.write(&mut target.rows, table, place)
-        });
-        scanned.map_err(named)?;
-        batch.write(&mut target.rows, table, place).map_err(named)
+        let mut batch = Batch::new(table, table.name.clone());
+        source
+            .scan(table, |row| {
+                progress.done += row.iter().map(size).sum::<usize>() as u64;
+                if progress.said.elapsed() >= limits::COPY_PROGRESS_INTERVAL {
+                    progress.said = Instant::now();
+                    let share = (progress.done * 100 / progress.total.max(1)).min(99);
+                    say(format!("about {share} % copied, in {}", table.name.quoted()));
+                }
+                batch.put(&mut target.rows, row)
+            })
+            .map_err(|why| format!("{}: {why}", table.name.quoted()))?;
+        batch.write(&mut target.rows)
     }
 }
 
-/// Rows on their way.
-struct Batch {
+/// Rows on their way to one table.
+struct Batch<'a> {
+    table: &'a Table,
+    place: Name,
+    rows_max: usize,
     values: Vec<Value>,
     rows: usize,
     bytes: usize,
 }
 
-impl Batch {
-    fn write(&mut self, session: &mut Session, table: &Table, place: &Name) -> Result<(), String> {
+impl<'a> Batch<'a> {
+    fn new(table: &'a Table, place: Name) -> Self {
+        let rows_max = (limits::COPY_VALUES_MAX / table.width()).clamp(1, limits::COPY_ROWS_MAX);
+        Self { table, place, rows_max, values: Vec::new(), rows: 0, bytes: 0 }
+    }
+
+    fn put(&mut self, session: &mut Session, row: Vec<Value>) -> Result<(), String> {
+        self.bytes += row.iter().map(size).sum::<usize>();
+        self.rows += 1;
+        self.values.extend(row);
+        if self.rows < self.rows_max && self.bytes < limits::COPY_BYTES_MAX {
+            return Ok(());
+        }
+        self.write(session)
+    }
+
+    fn write(&mut self, session: &mut Session) -> Result<(), String> {
         let (values, rows) = (std::mem::take(&mut self.values), self.rows);
         (self.rows, self.bytes) = (0, 0);
         if rows == 0 {
             return Ok(());
         }
-        let sql = table.insert(place, rows);
-        let warnings = session.execute(&sql, values).map_err(|error| error.to_string())?;
+        let failed = |why: String| format!("{}: {why}", self.place.quoted());
+        let sql = self.table.insert(&self.place, rows);
+        let warnings = session.execute(&sql, values).map_err(|error| failed(error.to_string()))?;
         if warnings == 0 {
             return Ok(());
         }
         let shown = ask(session, "SHOW WARNINGS")?;
         for row in 0..shown.rows.len() {
             let text = |name| shown.value(row, &[name]).unwrap_or_default();
-            let is_empty_choice = text("Code") == DATA_TRUNCATED && table.has_choices();
+            let is_empty_choice = text("Code") == DATA_TRUNCATED && self.table.has_choices();
             if text("Level") != "Note" && !is_empty_choice {
-                return Err(format!("a row is not the same here: {}", text("Message")));
+                return Err(failed(format!("a row is not the same here: {}", text("Message"))));
             }
         }
         Ok(())
@@ -467,7 +317,5 @@ const TARGET_SESSION: &str = "SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO', time
     foreign_key_checks=0, unique_checks=0, character_set_client=utf8mb4, \
     collation_connection=utf8mb4_general_ci";
 
-/// ER_LOCK_WAIT_TIMEOUT.
-const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// WARN_DATA_TRUNCATED.
 const DATA_TRUNCATED: &str = "1265";

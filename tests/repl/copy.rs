@@ -177,6 +177,49 @@ pub(super) fn a_copy_is_exact_and_of_one_moment(recipe: &'static Recipe) {
     pair.a.run("INSERT INTO app.t (v) VALUES ('later')");
 }
 
+/// Replication makes it once more, if it is copied and not of the snapshot's moment.
+pub(super) fn what_is_made_during_a_copy_is_made_once(recipe: &'static Recipe) {
+    let mut pair = new_disk(recipe);
+    pair.b.run("CREATE TABLE app.zz_many (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
+    for id in 0..8 {
+        pair.b.run(&format!("INSERT INTO app.zz_many VALUES ({id}, REPEAT('x', 1000000))"));
+    }
+    let ends = Arc::new(AtomicBool::new(false));
+    let (is_over, address) = (Arc::clone(&ends), pair.b.address);
+    let making = thread::spawn(move || {
+        let mut conn = pair::log_in(address, ADMIN).expect("the server is up");
+        let mut number = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            number += 1;
+            for sql in [
+                format!("CREATE DATABASE made{number}"),
+                format!("CREATE TABLE made{number}.t (id INT PRIMARY KEY) ENGINE=InnoDB"),
+                format!("INSERT INTO made{number}.t VALUES (1), (2)"),
+                format!("CREATE VIEW made{number}.v AS SELECT COUNT(*) AS n FROM made{number}.t"),
+                format!("CREATE FUNCTION made{number}.f() RETURNS INT DETERMINISTIC RETURN 1"),
+                format!("CREATE USER made{number}@localhost"),
+            ] {
+                conn.query_drop(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            }
+        }
+        number
+    });
+    let copied = copy(&pair.b.login(), &pair.a.login(), &mut |_| ());
+    ends.store(true, Ordering::Relaxed);
+    let made: u32 = making.join().expect("it ends");
+    assert_eq!(copied, Ok(()));
+    let position = pair.host_b.position();
+    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    let limit = Duration::from_secs(20);
+    pair.host_a.job(Job::CatchUp { position, limit }).expect("nothing is there already");
+    let counts = "SELECT CONCAT_WS(' ', (SELECT COUNT(*) FROM information_schema.TABLES WHERE \
+                  TABLE_SCHEMA LIKE 'made%'), (SELECT COUNT(*) FROM mysql.user WHERE user LIKE \
+                  'made%'), (SELECT COUNT(*) FROM mysql.proc WHERE db LIKE 'made%'))";
+    assert_eq!(pair.a.value(counts), format!("{} {made} {made}", 2 * made));
+    assert_eq!(pair.a.value(&format!("SELECT n FROM made{made}.v")), "2");
+}
+
 pub(super) fn a_copy_replaces_what_was_there(recipe: &'static Recipe) {
     let mut returned =
         Returned::new(recipe, &[], &["DROP TABLE app.log", "CREATE DATABASE errant"]);
