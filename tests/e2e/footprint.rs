@@ -49,6 +49,16 @@ impl Process {
         Ok(Self { title, dir: host.live_path(&format!("/proc/{}", pid.trim()))? })
     }
 
+    /// Memory that would be free without it, in kB.
+    pub fn own_memory(&self) -> Outcome<u64> {
+        let memory = read(&self.dir.join("smaps_rollup"))?;
+        Ok(field(&memory, "Private_Dirty:") + field(&memory, "Private_Clean:"))
+    }
+
+    pub fn threads(&self) -> Outcome<usize> {
+        Ok(self.counters()?.threads.len())
+    }
+
     fn counters(&self) -> Outcome<Counters> {
         let stat = read(&self.dir.join("stat"))?;
         // The name, which may hold anything, ends at the last parenthesis; utime is field 14.

@@ -7,6 +7,7 @@
 
 mod database;
 mod figures;
+mod footprint;
 mod foreign;
 mod host;
 mod line;
@@ -24,6 +25,7 @@ mod writers;
 mod addresses;
 mod adoption;
 mod appliance;
+mod budgets;
 mod console;
 mod doctor;
 mod durability;
