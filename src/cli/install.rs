@@ -1,8 +1,9 @@
 //! `tandem install` and `tandem uninstall`: this host starts tandem at boot, or does so no more.
 //!
 //! In: which service manager starts programs here. Out: a plan, shown or carried out: the binary,
-//! its manual page, a unit of systemd or a System V script. Must not: touch the configuration or
-//! what lies in /var/lib/tandem; start the service, which is the operator's to do.
+//! its manual page, a unit of systemd or a System V script; or the unit alone, as the packages of
+//! scripts/release have it. Must not: touch the configuration or what lies in /var/lib/tandem;
+//! start the service, which is the operator's to do.
 //! Read first: systemd.service(5), sd_booted(3); LSB Core 4.1, 20.2 (init script actions).
 
 use std::fs;
@@ -43,6 +44,12 @@ enum Step {
 }
 
 pub(super) fn install(arguments: &[String]) -> ExitCode {
+    if let [option, binary] = arguments
+        && option == "--unit"
+    {
+        print!("{}", unit(binary));
+        return ExitCode::SUCCESS;
+    }
     take(arguments, "install", into_service)
 }
 
@@ -94,7 +101,7 @@ fn into_service(manager: Manager) -> Vec<Step> {
         vec![Step::Copy(BINARY), Step::Write { path: MANUAL, mode: 0o644, text: manual }];
     match manager {
         Manager::Systemd => steps.extend([
-            Step::Write { path: UNIT, mode: 0o644, text: UNIT_TEXT.to_owned() },
+            Step::Write { path: UNIT, mode: 0o644, text: format!("{MARK}{}", unit(BINARY)) },
             Step::Run(&["systemctl", "daemon-reload"]),
             Step::Run(&["systemctl", "enable", "tandem.service"]),
         ]),
@@ -204,8 +211,14 @@ fn advice(verb: &str, manager: Manager) -> String {
     format!("now write {} (tandem example), and then: {start}", super::CONFIG_PATH)
 }
 
+/// The unit for a binary that lies there.
+fn unit(binary: &str) -> String {
+    UNIT_TEXT.replace(BINARY, binary)
+}
+
+const MARK: &str = "# Written by `tandem install`; `tandem uninstall` takes it away.\n";
+
 const UNIT_TEXT: &str = "\
-# Written by `tandem install`; `tandem uninstall` takes it away.
 [Unit]
 Description=tandem, the web and database service of two hosts
 Documentation=man:tandem(8)
@@ -323,6 +336,14 @@ mod tests {
             assert_eq!(manager(&root), Some(expected));
         }
         fs::remove_dir_all(root).expect("removes the tree");
+    }
+
+    #[test]
+    fn the_unit_of_a_package_starts_its_binary() {
+        let unit = unit("/usr/sbin/tandem");
+        assert!(unit.starts_with("[Unit]\n"), "{unit}");
+        assert!(unit.contains("\nExecStart=/usr/sbin/tandem run --config /etc/"), "{unit}");
+        assert!(!unit.contains("/usr/local"), "{unit}");
     }
 
     #[test]

@@ -289,11 +289,12 @@ pub const VERBS: &[Verb] = &[
         options: &[word("--json", "for programs"), PLACE_HOST],
     },
     Verb {
-        name: "install", arguments: "[--dry-run]", group: Group::Shell,
+        name: "install", arguments: "[--dry-run | --unit BINARY]", group: Group::Shell,
         summary: "have this host start it at boot, from /usr/local/sbin",
         about: "Writes a unit of systemd, or a System V script where that is what the host uses, \
             and the manual page. Nothing is started.",
-        options: &[DRY_RUN],
+        options: &[DRY_RUN,
+            word("--unit", "prints the unit for a binary that lies elsewhere, and does nothing")],
     },
     Verb {
         name: "uninstall", arguments: "[--dry-run]", group: Group::Shell,
