@@ -294,7 +294,7 @@ pub const VERBS: &[Verb] = &[
         about: "Writes a unit of systemd, or a System V script where that is what the host uses, \
             and the manual page. Nothing is started.",
         options: &[DRY_RUN,
-            word("--unit", "prints the unit for a binary that lies elsewhere, and does nothing")],
+            word("--unit", "prints the unit for a binary that lies elsewhere, no more")],
     },
     Verb {
         name: "uninstall", arguments: "[--dry-run]", group: Group::Shell,
