@@ -42,6 +42,11 @@ pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
 /// than that for its beacons.
 pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a host that leaves in order goes on for the programs that are connected to its splitter,
+/// and how often it looks whether they are gone.
+pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+pub const LEAVE_PAUSE: Duration = Duration::from_millis(10);
+
 /// A node that said nothing for so long hangs: its guard kills it and starts another one. Its lease
 /// on the addresses ended long before, so that nothing but its own return waits for this.
 pub const HANG_LIMIT: Duration = Duration::from_secs(10);

@@ -211,6 +211,11 @@ impl Data {
         earliest(self.web.deadline(), self.sql.deadline())
     }
 
+    #[must_use]
+    pub fn has_programs(&self) -> bool {
+        self.sql.status().sessions > 0
+    }
+
     /// Both services at a glance, for the status screen.
     #[must_use]
     pub fn status(&self) -> (SqlStatus, WebStatus) {

@@ -159,6 +159,11 @@ impl Hands {
         Ok(())
     }
 
+    /// Whether somebody is connected to the splitter.
+    pub fn has_programs(&self) -> bool {
+        self.data.borrow().has_programs()
+    }
+
     /// The whole file is read on the loop: a page of text, and certificates.
     fn reload(&self) -> Result<String, String> {
         let result = self.data.borrow_mut().reload(clock::now());

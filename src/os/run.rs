@@ -34,6 +34,7 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     executor.spawn(notes::hear_guard()).detach();
     let control = async {
         executor.run(turn_until_exit(node, &hands, &inputs)).await;
+        linger(&hands).await;
         Ok(())
     };
     async_io::block_on(smol::future::or(control, hands.serve_data()))
@@ -58,6 +59,15 @@ async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>
             alive_at = now;
             notes::tell_alive();
         }
+    }
+}
+
+/// The other host has been told, and asks nothing more of this host's php-fpm; the pages that run
+/// there still have their statements to say.
+async fn linger(hands: &Hands) {
+    let ends = clock::now() + limits::LEAVE_PATIENCE;
+    while hands.has_programs() && clock::now() < ends {
+        sleep_until(Some(clock::now() + limits::LEAVE_PAUSE)).await;
     }
 }
 
