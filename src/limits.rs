@@ -42,7 +42,7 @@ pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
 /// than that for its beacons.
 pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a host that leaves in order goes on for the programs that are connected to its splitter,
+/// How long a host that leaves in order goes on for programs that are connected to its splitter,
 /// and how often it looks whether they are gone.
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 pub const LEAVE_PAUSE: Duration = Duration::from_millis(10);
