@@ -300,6 +300,12 @@ impl Node {
         node
     }
 
+    /// Whether it has given everything away and told so: `Output::Exit` is an end in order.
+    #[must_use]
+    pub const fn has_left(&self) -> bool {
+        self.is_leaving
+    }
+
     /// Takes one input; drain `poll_output` before the next.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.check_stall(now);

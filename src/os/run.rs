@@ -33,20 +33,22 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     let node = Node::new(config, me, clock::wall_nanos(), persistent);
     executor.spawn(notes::hear_guard()).detach();
     let control = async {
-        executor.run(turn_until_exit(node, &hands, &inputs)).await;
-        linger(&hands).await;
+        let node = executor.run(turn_until_exit(node, &hands, &inputs)).await;
+        if node.has_left() {
+            linger(&hands).await;
+        }
         Ok(())
     };
     async_io::block_on(smol::future::or(control, hands.serve_data()))
 }
 
-async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) {
+async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>) -> Node {
     let mut alive_at = clock::now();
     node.handle(alive_at, Input::Image(update::image()));
     loop {
         while let Some(output) = node.poll_output() {
             if let Err(Exit) = hands.perform(output) {
-                return;
+                return node;
             }
         }
         let input = match hands.take_facts() {
