@@ -123,7 +123,13 @@ fn begin(pair: &mut Pair) -> Outcome<Option<Instant>> {
 /// keepalived ended in one breath.
 fn go_over(pair: &mut Pair) -> Outcome<Option<Instant>> {
     say(&pair.servers[1].host, &["php", "drain", "server1", "--yes"])?;
-    database::ask(&pair.servers[0].host, "SET GLOBAL read_only=ON")?;
+    let [old, new] = &pair.servers;
+    database::ask(&old.host, "SET GLOBAL read_only=ON")?;
+    let rows = database::ask(&old.host, "SELECT REPLACE(@@GLOBAL.gtid_executed, '\n', '')")?;
+    let has_all = format!("SELECT GTID_SUBSET('{}', @@GLOBAL.gtid_executed)", rows[0][0]);
+    wait_until("server2 has every write", PAUSE_MAX, || {
+        database::ask(&new.host, &has_all).is_ok_and(|rows| rows == [["1"]])
+    })?;
     pair.servers[0].host.signal(KEEPALIVED_PID, Signal::SIGTERM)?;
     wait_until("server2 has the addresses", PAUSE_MAX, || pair.servers[1].holds_all())?;
     let moved = Instant::now();
