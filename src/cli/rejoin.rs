@@ -56,8 +56,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
 
 fn local_server(place: &Place) -> Result<LocalServer, String> {
     let (config, me) = place.load()?;
-    let address = (config.host(me).inside_address(), config.repl.port).into();
-    Ok(LocalServer::new(address, &config.repl.user, config.repl.password.reveal()))
+    Ok(LocalServer::of(&config, me))
 }
 
 fn save(place: &Place, known: &str) -> Result<(), String> {

@@ -10,7 +10,6 @@ use std::thread;
 use super::Place;
 use crate::os::copy::copy;
 use crate::os::mysql::LocalServer;
-use crate::wire::HostId;
 
 /// `place`: the arguments that say where the configuration is.
 pub(super) fn run(place: &[&str]) -> ExitCode {
@@ -36,9 +35,6 @@ fn start(arguments: &[&str]) -> Result<(), String> {
         }
     }
     let (config, me) = place.load()?;
-    let server = |host: HostId| {
-        let address = (config.host(host).inside_address(), config.repl.port).into();
-        LocalServer::new(address, &config.repl.user, config.repl.password.reveal())
-    };
-    copy(&server(me.other()), &server(me), &mut |what| println!("{what}"))
+    let [source, target] = [me.other(), me].map(|host| LocalServer::of(&config, host));
+    copy(&source, &target, &mut |what| println!("{what}"))
 }

@@ -72,8 +72,7 @@ impl Hands {
         let network = Network::open(config, me)?;
         let database_address =
             SocketAddrV4::new(config.host(me).inside_address(), config.repl.port);
-        let password = config.repl.password.reveal();
-        let database = LocalServer::new(database_address.into(), &config.repl.user, password);
+        let database = LocalServer::of(config, me);
         let name = config.host(me).name.clone();
         let own_arguments = ["--config", config_path, "--host", &name].map(str::to_owned);
         let unlogged = database.unlogged();

@@ -20,8 +20,10 @@ use mysql::{BinlogDumpFlags, BinlogRequest, Conn, Opts, OptsBuilder, Params, Val
 use mysql_common::binlog::events::Event;
 use nix::sys::socket::{Shutdown, shutdown};
 
+use crate::config::Config;
 use crate::limits;
 use crate::repl::{Rows, ServerError};
+use crate::wire::HostId;
 
 /// The local database server. Clones share the connection; two queries at once use two.
 #[derive(Clone)]
@@ -52,6 +54,13 @@ impl LocalServer {
             .ip_or_hostname(Some(address.ip().to_string()))
             .tcp_port(address.port());
         Self::at(address.to_string(), place, user, password)
+    }
+
+    /// The database of one of the two hosts, for its administrator.
+    #[must_use]
+    pub fn of(config: &Config, host: HostId) -> Self {
+        let address = (config.host(host).inside_address(), config.repl.port).into();
+        Self::new(address, &config.repl.user, config.repl.password.reveal())
     }
 
     /// Over a socket of this host.

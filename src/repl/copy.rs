@@ -77,16 +77,23 @@ pub fn columns() -> String {
 }
 
 /// Triggers, those of one event in the order in which they fire.
-pub const TRIGGERS: &str = "SELECT TRIGGER_SCHEMA AS s, TRIGGER_NAME AS name FROM \
-    information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN \
-    ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem') \
-    ORDER BY TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, \
-    ACTION_ORDER, CREATED, TRIGGER_NAME";
+#[must_use]
+pub fn triggers() -> String {
+    format!(
+        "SELECT TRIGGER_SCHEMA AS s, TRIGGER_NAME AS name FROM information_schema.TRIGGERS \
+         WHERE TRIGGER_SCHEMA NOT IN ({OWN_SCHEMAS}) ORDER BY TRIGGER_SCHEMA, \
+         EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER, CREATED, TRIGGER_NAME"
+    )
+}
 
-pub const EVENTS: &str = "SELECT EVENT_SCHEMA AS s, EVENT_NAME AS name FROM \
-    information_schema.EVENTS WHERE EVENT_SCHEMA NOT IN \
-    ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem') \
-    ORDER BY EVENT_SCHEMA, EVENT_NAME";
+/// Events of the scheduler.
+#[must_use]
+pub fn events() -> String {
+    format!(
+        "SELECT EVENT_SCHEMA AS s, EVENT_NAME AS name FROM information_schema.EVENTS \
+         WHERE EVENT_SCHEMA NOT IN ({OWN_SCHEMAS}) ORDER BY EVENT_SCHEMA, EVENT_NAME"
+    )
+}
 
 /// A name of an object within its database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -231,14 +231,23 @@ pub struct Statements {
     pub semi_sync_status: &'static str,
 }
 
+/// Whether a copy was cut off here (`copy::MARKER`), for `Statements::variables`.
+macro_rules! unfinished_copies {
+    () => {
+        "(SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
+         AND TABLE_NAME='unfinished_copy') AS unfinished_copies"
+    };
+}
+
 const MYSQL_56: Statements = Statements {
-    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
+    variables: concat!(
+        "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
         @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
         @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, \
-        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
-        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, ",
+        unfinished_copies!()
+    ),
     replica_status: "SHOW SLAVE STATUS",
     start: "START SLAVE",
     start_applier: "START SLAVE SQL_THREAD",
@@ -258,13 +267,14 @@ const MYSQL_56: Statements = Statements {
 };
 
 const MYSQL_57: Statements = Statements {
-    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.super_read_only AS is_closed, \
+    variables: concat!(
+        "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.super_read_only AS is_closed, \
         @@GLOBAL.gtid_executed AS position, '' AS replica_position, \
         @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, \
-        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
-        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, @@GLOBAL.gtid_mode AS gtid_mode, ",
+        unfinished_copies!()
+    ),
     close_variable: "super_read_only",
     // super_read_only off alone leaves read_only on.
     open: "SET GLOBAL super_read_only=OFF, GLOBAL read_only=OFF",
@@ -287,15 +297,16 @@ const MYSQL_84: Statements = Statements {
 
 const MARIADB: Statements = Statements {
     // gtid_current_pos leaves out transactions of other servers; the binlog's state does not.
-    variables: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
+    variables: concat!(
+        "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.read_only AS is_closed, \
         @@GLOBAL.gtid_binlog_state AS position, @@GLOBAL.gtid_slave_pos AS replica_position, \
         @@GLOBAL.gtid_binlog_pos AS binlog_position, \
         @@GLOBAL.server_id AS server_id, '' AS server_uuid, \
         @@GLOBAL.gtid_strict_mode AS is_strict, \
         @@GLOBAL.event_scheduler AS event_scheduler, @@GLOBAL.log_bin AS log_bin, \
-        @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode, \
-        (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' \
-        AND TABLE_NAME='unfinished_copy') AS unfinished_copies",
+        @@GLOBAL.log_slave_updates AS log_slave_updates, 'ON' AS gtid_mode, ",
+        unfinished_copies!()
+    ),
     gtid_sets: "SELECT @@GLOBAL.gtid_binlog_state AS executed, '' AS purged, '' AS owned, \
         @@GLOBAL.gtid_slave_pos AS replica_position",
     ..MYSQL_56
@@ -348,6 +359,15 @@ mod tests {
             ("junk", None),
         ] {
             assert_eq!(Dialect::from_version(version), expected, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn every_server_is_asked_for_the_marker_of_a_copy() {
+        let (schema, table) = crate::repl::copy::MARKER.split_once('.').expect("both");
+        let wanted = format!("TABLE_SCHEMA='{schema}' AND TABLE_NAME='{table}'");
+        for words in [MYSQL_56, MYSQL_57, MYSQL_84, MARIADB] {
+            assert!(words.variables.contains(&wanted), "{}", words.variables);
         }
     }
 

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::copy::OWN_SCHEMAS;
 use super::dialect::Source;
 use super::gtid::{Beyond, Flavour, Position, Writer};
 use super::job::{Act, Ask, Context, Failure, Outcome, out_of_step};
@@ -99,7 +100,7 @@ impl Follow {
         }
         if facts.position.is_empty() && facts.replica.is_none() && !self.has_counted {
             self.phase = Phase::CountingTables;
-            return Act::Ask(Ask::new(COUNTING, COUNT_TABLES, limits::STATEMENT_SLOW_LIMIT));
+            return Act::Ask(Ask::new(COUNTING, count_tables(), limits::STATEMENT_SLOW_LIMIT));
         }
         let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
         if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
@@ -357,9 +358,12 @@ fn complaint(replica: &ReplicaStatus) -> String {
 
 const COUNTING: &str = "counting its tables";
 /// Those of users, in a table of one number.
-const COUNT_TABLES: &str = "SELECT COUNT(*) AS count FROM information_schema.TABLES \
-    WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN \
-    ('mysql', 'information_schema', 'performance_schema', 'sys', 'tandem')";
+fn count_tables() -> String {
+    format!(
+        "SELECT COUNT(*) AS count FROM information_schema.TABLES \
+         WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN ({OWN_SCHEMAS})"
+    )
+}
 
 /// ER_ACCESS_DENIED_ERROR.
 const ACCESS_DENIED: u32 = 1045;

@@ -199,8 +199,8 @@ fn judge(pair: &Pair, events: &[Event], records: &[Record]) -> Outcome<()> {
         println!("{reasons:?}");
         check(figures.failed_after == [0; 3], || format!("{name}, after the move: {reasons:?}"))?;
         check(figures.gap[2] < PAUSE_MAX, || format!("writes paused: {:?}", figures.gap[2]))?;
-        let failed_before = |it: &&Record| !it.is_good() && it.start < at && it.end < at;
-        check(moved > at && !records.iter().any(|it| failed_before(&it)), || {
+        let fails_before = |it: &Record| !it.is_good() && it.end < at;
+        check(moved > at && !records.iter().any(fails_before), || {
             format!("{name}: requests failed before it: {reasons:?}")
         })?;
     }

@@ -120,6 +120,22 @@ fn contents(server: &Server) -> Vec<String> {
     found
 }
 
+fn write_eight_megabytes(server: &Server) {
+    server.run("CREATE TABLE app.zz_many (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
+    for id in 0..8 {
+        server.run(&format!("INSERT INTO app.zz_many VALUES ({id}, REPEAT('x', 1000000))"));
+    }
+}
+
+/// A goes on from where it was copied, and has what B has by now.
+fn follow_up(pair: &mut Pair) {
+    let position = pair.host_b.position();
+    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
+    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
+    let limit = Duration::from_secs(20);
+    pair.host_a.job(Job::CatchUp { position, limit }).expect("A catches up");
+}
+
 fn unfinished(server: &Server) -> String {
     server.value(
         "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='tandem' AND \
@@ -154,11 +170,7 @@ pub(super) fn a_copy_is_exact_and_of_one_moment(recipe: &'static Recipe) {
     assert_eq!(copied, Ok(()), "{said:?}");
     assert!(written > 0);
     assert!(pair.host_a.observe().is_read_only);
-    let position = pair.host_b.position();
-    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
-    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
-    let limit = Duration::from_secs(20);
-    pair.host_a.job(Job::CatchUp { position, limit }).expect("A catches up");
+    follow_up(&mut pair);
     let (mut theirs, mine) = (contents(&pair.b), contents(&pair.a));
     // What a source runs, a replica does not.
     let tick = "SHOW CREATE EVENT app.tick";
@@ -180,10 +192,7 @@ pub(super) fn a_copy_is_exact_and_of_one_moment(recipe: &'static Recipe) {
 /// Replication makes it once more, if it is copied and not of the snapshot's moment.
 pub(super) fn what_is_made_during_a_copy_is_made_once(recipe: &'static Recipe) {
     let mut pair = new_disk(recipe);
-    pair.b.run("CREATE TABLE app.zz_many (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
-    for id in 0..8 {
-        pair.b.run(&format!("INSERT INTO app.zz_many VALUES ({id}, REPEAT('x', 1000000))"));
-    }
+    write_eight_megabytes(&pair.b);
     let ends = Arc::new(AtomicBool::new(false));
     let (is_over, address) = (Arc::clone(&ends), pair.b.address);
     let making = thread::spawn(move || {
@@ -208,11 +217,7 @@ pub(super) fn what_is_made_during_a_copy_is_made_once(recipe: &'static Recipe) {
     ends.store(true, Ordering::Relaxed);
     let made: u32 = making.join().expect("it ends");
     assert_eq!(copied, Ok(()));
-    let position = pair.host_b.position();
-    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
-    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
-    let limit = Duration::from_secs(20);
-    pair.host_a.job(Job::CatchUp { position, limit }).expect("nothing is there already");
+    follow_up(&mut pair);
     let counts = "SELECT CONCAT_WS(' ', (SELECT COUNT(*) FROM information_schema.TABLES WHERE \
                   TABLE_SCHEMA LIKE 'made%'), (SELECT COUNT(*) FROM mysql.user WHERE user LIKE \
                   'made%'), (SELECT COUNT(*) FROM mysql.proc WHERE db LIKE 'made%'))";
@@ -241,10 +246,7 @@ pub(super) fn a_copy_replaces_what_was_there(recipe: &'static Recipe) {
 
 pub(super) fn a_copy_that_was_cut_off_is_never_believed(recipe: &'static Recipe) {
     let mut pair = new_disk(recipe);
-    pair.b.run("CREATE TABLE app.zz_many (id INT PRIMARY KEY, v LONGTEXT) ENGINE=InnoDB");
-    for id in 0..8 {
-        pair.b.run(&format!("INSERT INTO app.zz_many VALUES ({id}, REPEAT('x', 1000000))"));
-    }
+    write_eight_megabytes(&pair.b);
     let allowance = Arc::new(AtomicI64::new(4_000_000));
     let port = throttle(pair.b.address, allowance.clone());
     let through = LocalServer::new(([127, 0, 0, 1], port).into(), ADMIN.0, ADMIN.1);
@@ -298,10 +300,6 @@ pub(super) fn what_no_snapshot_holds_is_copied_under_a_lock(recipe: &'static Rec
     ends.store(true, Ordering::Relaxed);
     let written = writes.join().expect("the writer ends");
     assert_eq!(copied, Ok(()));
-    let position = pair.host_b.position();
-    let followed = pair.host_a.job(Job::Follow { peer_position: Some(position.clone()) });
-    assert_eq!(followed, Ok(Outcome::Following { was_following: false }));
-    let limit = Duration::from_secs(20);
-    pair.host_a.job(Job::CatchUp { position, limit }).expect("A catches up");
+    follow_up(&mut pair);
     assert_eq!(pair.a.value("SELECT COUNT(*) FROM app.logged"), written.to_string());
 }

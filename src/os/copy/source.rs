@@ -142,8 +142,8 @@ impl<'a> Source<'a> {
             let next = rows.value(0, &["next"]).unwrap_or_default();
             sequence.sql += &format!("; SELECT SETVAL({name}, {next}, 0)");
         }
-        let triggers = self.names(copy::TRIGGERS)?;
-        let events = self.names(copy::EVENTS)?;
+        let triggers = self.names(&copy::triggers())?;
+        let events = self.names(&copy::events())?;
         let mut system = Vec::new();
         for table in &inventory.system {
             let mut rows = Vec::new();
