@@ -36,6 +36,16 @@ pub const WEIGHT_MAX: u16 = 1000;
 pub struct Want {
     pub tried: [bool; 2],
     pub affinity: Affinity,
+    /// When the request came.
+    pub since: Instant,
+}
+
+impl Want {
+    /// A peer was asked before.
+    pub(super) const fn is_retry(&self) -> bool {
+        let [first, second] = self.tried;
+        first || second
+    }
 }
 
 type Hosts = heapless::Vec<HostId, 2>;

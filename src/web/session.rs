@@ -21,6 +21,7 @@ use crate::limits;
 use crate::time::{Instant, earliest};
 use crate::wire::HostId;
 
+use super::balance::Want;
 use super::body;
 use super::exchange::{Exchange, Phase, Step};
 use super::files::Span;
@@ -32,7 +33,6 @@ use super::reply::Stamp;
 use super::rules::Rules;
 use super::running::Running;
 use super::site::Sites;
-use super::sticky::Affinity;
 use super::upstream::Evidence;
 use super::{Config, origin, request};
 
@@ -344,12 +344,18 @@ impl Session {
         if let State::Php(exchange) = &self.state { Some(exchange) } else { None }
     }
 
-    /// Whom the request that is being answered comes from, and whom it is bound to.
+    /// Whom the request that is being answered comes from.
     #[must_use]
-    pub fn client(&self) -> (IpAddr, Affinity) {
+    pub fn client(&self) -> IpAddr {
+        self.running.as_ref().map_or(self.ends, |running| running.ends).client.ip()
+    }
+
+    /// What the request that is being answered wants of the peers.
+    #[must_use]
+    pub fn want(&self, tried: [bool; 2]) -> Want {
         match &self.running {
-            Some(running) => (running.ends.client.ip(), running.affinity),
-            None => (self.ends.client.ip(), Affinity::Nobody),
+            Some(running) => Want { tried, affinity: running.affinity, since: running.started_at },
+            None => Want { tried, ..Want::default() },
         }
     }
 

@@ -211,33 +211,34 @@ impl Upstream {
         self.close_excess();
     }
 
-    /// Asks for a peer that was not tried. A retry waits at the head of the queue; it is
-    /// charged to the budget where the first try may have been executed.
+    /// Asks for a peer that was not tried. Retries wait at the head of the queue, the oldest first:
+    /// a host that hangs gives up all its requests at once, and those sent just before it hung have
+    /// waited longest. One is charged to the budget where the first try may have been executed.
     pub fn acquire(&mut self, now: Instant, ticket: Ticket, want: Want, is_charged: bool) -> Pick {
         let tried = want.tried;
         if tried == [true, true] {
             return Pick::Nothing;
         }
-        let is_retry = tried != [false, false];
+        let is_retry = want.is_retry();
         if !is_retry {
             self.budget = self.budget_max.min(self.budget + 1);
         } else if is_charged && !self.charge() {
             return Pick::Nothing;
         }
         // Nobody overtakes those who wait, unless they wait for the other peer.
-        let is_first = is_retry || !self.waiting.iter().any(|other| other.want.tried == tried);
+        let goes_before = |other: &Waiting| {
+            !is_retry || (other.want.is_retry() && other.want.since <= want.since)
+        };
+        let is_first =
+            !self.waiting.iter().any(|other| other.want.tried == tried && goes_before(other));
         if is_first && let Some(host) = self.pick(now, want) {
             return Pick::Peer(host);
         }
         if self.waiting.len() >= limits::WEB_QUEUE_MAX {
             return Pick::Nothing;
         }
-        let waiting = Waiting { ticket, want };
-        if is_retry {
-            self.waiting.push_front(waiting);
-        } else {
-            self.waiting.push_back(waiting);
-        }
+        let behind = self.waiting.iter().position(|other| !goes_before(other));
+        self.waiting.insert(behind.unwrap_or(self.waiting.len()), Waiting { ticket, want });
         Pick::Queued
     }
 
@@ -607,6 +608,28 @@ mod tests {
     }
 
     #[test]
+    fn of_the_requests_that_a_hung_host_gives_up_the_oldest_goes_first() {
+        let mut upstream = upstream(1);
+        for slot in 0..3 {
+            acquire(&mut upstream, slot, NOBODY_TRIED);
+        }
+        let mut retry = |upstream: &mut Upstream, slot: u32, age: u64| {
+            let want = Want { since: after(500 - age), ..want([false, true]) };
+            upstream.acquire(after(500), ticket(slot), want, false)
+        };
+        for (slot, age) in [(7, 100), (8, 400), (9, 300)] {
+            assert_eq!(retry(&mut upstream, slot, age), Pick::Queued);
+        }
+        upstream.release(First, ticket(0));
+        assert_eq!(retry(&mut upstream, 6, 200), Pick::Queued, "older ones wait");
+        for next in [8, 9, 6, 7, 2] {
+            let assigned = upstream.next_assigned(after(500));
+            assert_eq!(assigned, Some((ticket(next), First)));
+            upstream.release(First, ticket(next));
+        }
+    }
+
+    #[test]
     fn a_refused_connection_ejects_at_once_and_two_pings_bring_back() {
         let mut upstream = upstream(9);
         upstream.connect_failed(First, Evidence::ConnectRefused);
@@ -626,7 +649,7 @@ mod tests {
         let mut upstream = upstream(9);
         upstream.expire(after(0));
         assert_eq!(orders(&mut upstream), [Order::Probe(First), Order::Probe(Second)]);
-        upstream.probe_answered(after(1), Second);
+        upstream.probe_answered(after(199), Second);
         upstream.expire(after(200));
         assert_eq!(orders(&mut upstream), [Order::EndProbe(First)]);
         upstream.expire(after(200));

@@ -115,7 +115,7 @@ impl ServeWeb {
         if !self.clients.is_on() {
             return None;
         }
-        let (client, _) = connection.session.client();
+        let client = connection.session.client();
         let entry = self.clients.enter(client);
         if entry == Entry::Flood {
             return None;

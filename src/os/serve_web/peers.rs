@@ -8,7 +8,6 @@ use crate::console::note::Note;
 use crate::os::notes;
 use crate::os::plane::Turn;
 use crate::time::Instant;
-use crate::web::balance::Want;
 use crate::web::session::{Input, Session};
 use crate::web::upstream::{Order, Pick, Ticket};
 use crate::wire::HostId;
@@ -24,11 +23,10 @@ impl ServeWeb {
         tried: [bool; 2],
         is_charged: bool,
     ) -> Option<Input<'static>> {
-        let (client, affinity) = session.client();
-        if tried == [false; 2] && !self.rates.admit(now, client) {
+        if tried == [false; 2] && !self.rates.admit(now, session.client()) {
             return Some(Input::Unassigned);
         }
-        match self.upstream.acquire(now, ticket, Want { tried, affinity }, is_charged) {
+        match self.upstream.acquire(now, ticket, session.want(tried), is_charged) {
             Pick::Peer(host) => Some(Input::Assigned(host)),
             Pick::Queued => None,
             Pick::Nothing => Some(Input::Unassigned),
