@@ -310,13 +310,15 @@ impl Node {
         Some((Event::ReplicaStopped, "replication stopped".into()))
     }
 
-    /// Both threads run and the source is the peer.
+    /// Both threads run and the source is the peer: by its address, as tandem sets it up, or by its
+    /// name, as mysqlreplicate did.
     pub(super) fn is_replicating(&self) -> bool {
-        let peer_address = self.config.host(self.me.other()).inside_address().to_string();
+        let peer = self.config.host(self.me.other());
         self.engine.observation().replica.as_ref().is_some_and(|replica| {
             replica.io == ThreadState::Running
                 && replica.sql == ThreadState::Running
-                && replica.source_host == peer_address
+                && (replica.source_host == peer.inside_address().to_string()
+                    || replica.source_host.eq_ignore_ascii_case(&peer.name))
         })
     }
 
