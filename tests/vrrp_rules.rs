@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tandem::config::{Config, EXAMPLE};
+use tandem::console::message::{Request, Response};
 use tandem::net::arp::{Arp, Mac, Operation};
 use tandem::net::{nd, netlink};
 use tandem::node::{Input, Node, Output, Persistent};
@@ -137,6 +138,7 @@ impl Bench {
                 }
             }
             Output::Note(note) => self.did.push(Did::Note(note.to_string())),
+            Output::Reply { response: Response::Refused(why), .. } => self.did.push(Did::Note(why)),
             Output::SendBeacon { .. }
             | Output::SendEcho { .. }
             | Output::Query { .. }
@@ -222,6 +224,16 @@ fn link_message(index: u32, name: &str, has_carrier: bool) -> Vec<u8> {
 
 fn vip(place: usize) -> IpAddr {
     VIPS[place].into()
+}
+
+/// It says nothing that could be waited for.
+#[test]
+fn a_keepalived_is_not_asked_for_its_role() {
+    let mut bench = Bench::backup(&[]);
+    let request = Request::Switchover;
+    bench.give(Input::Control { client: 1, request, glance: Box::default() });
+    let refused = |did: &Did| matches!(did, Did::Note(why) if why.contains("runs keepalived"));
+    assert!(bench.did.iter().any(refused), "{:?}", bench.did);
 }
 
 #[test]

@@ -246,6 +246,11 @@ impl Node {
         let refusal = match self.role {
             Role::Active => self.why_no_handover(now),
             Role::Standby if self.persistent.orders.in_maintenance => Some(IN_MAINTENANCE.into()),
+            Role::Standby if self.has_foreign_peer() => Some(format!(
+                "{} runs keepalived, which cannot be asked: have this host's database promoted, \
+                 then end keepalived there",
+                self.peer_name()
+            )),
             Role::Standby if !self.is_replicating() => {
                 Some("the database of this host does not replicate".into())
             }
