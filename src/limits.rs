@@ -161,10 +161,13 @@ pub const ROWS_MAX: usize = 10_000;
 /// Requests waiting for a free php-fpm worker; one more gets 503 at once.
 pub const WEB_QUEUE_MAX: usize = 4096;
 
-/// Time between two FastCGI pings of one host. With its jitter, the limit and two failures a hung
-/// host is out after 550 ms at the latest: a page of 200 ms that it hung up at its end, and that the
-/// other host begins anew, is there within a second (facts/web.md 6). More often would cost workers.
-pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(130);
+/// Time between two FastCGI pings of a host with nothing to do. With the jitter, the limit and two
+/// failures one that hangs is out after 670 ms; more often would cost workers.
+pub const WEB_PROBE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The same while requests are there: out after 550 ms, so that a page of 200 ms that hung at its
+/// end, and that the other host begins anew, is there within a second (facts/web.md 6).
+pub const WEB_PROBE_INTERVAL_BUSY: Duration = Duration::from_millis(130);
 
 /// Time limit of one ping, connection included; beyond it the ping failed.
 pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(200);
@@ -173,7 +176,7 @@ pub const WEB_PROBE_LIMIT: Duration = Duration::from_millis(200);
 pub const WEB_PROBE_JITTER: Duration = Duration::from_millis(20);
 
 const _: () = assert!(
-    600 > WEB_PROBE_INTERVAL.as_millis()
+    600 > WEB_PROBE_INTERVAL_BUSY.as_millis()
         + WEB_PROBE_JITTER.as_millis()
         + WEB_PROBE_LIMIT.as_millis() * 2
         && WEB_PROBE_FAILURES == 2

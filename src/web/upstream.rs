@@ -322,7 +322,7 @@ impl Upstream {
 
     /// The probe got a complete answer, whatever it said.
     pub fn probe_answered(&mut self, now: Instant, host: HostId) {
-        let next = self.next_probe(now);
+        let next = self.next_probe(now, host);
         let peer = self.peer_mut(host);
         peer.probe = next;
         peer.failures = 0;
@@ -348,7 +348,7 @@ impl Upstream {
     }
 
     pub fn probe_failed(&mut self, now: Instant, host: HostId, evidence: Evidence) {
-        let next = self.next_probe(now);
+        let next = self.next_probe(now, host);
         let peer = self.peer_mut(host);
         let Probe::Running { since } = peer.probe else { return };
         peer.probe = next;
@@ -376,7 +376,7 @@ impl Upstream {
 
     /// The probe could not be sent, for a reason that is ours.
     pub fn probe_skipped(&mut self, now: Instant, host: HostId) {
-        self.peer_mut(host).probe = self.next_probe(now);
+        self.peer_mut(host).probe = self.next_probe(now, host);
     }
 
     /// `Routes.is_host_alive`, as the pair knows it.
@@ -476,11 +476,15 @@ impl Upstream {
         }
     }
 
-    fn next_probe(&mut self, now: Instant) -> Probe {
+    fn next_probe(&mut self, now: Instant, host: HostId) -> Probe {
+        let interval = match self.peer(host).in_flight {
+            0 => limits::WEB_PROBE_INTERVAL,
+            _ => limits::WEB_PROBE_INTERVAL_BUSY,
+        };
         let half = limits::WEB_PROBE_JITTER;
         let width = u64::try_from(half.as_millis() * 2).unwrap_or(1);
         let jitter = Duration::from_millis(self.rng.below(width));
-        Probe::Due(now + limits::WEB_PROBE_INTERVAL - half + jitter)
+        Probe::Due(now + interval - half + jitter)
     }
 
     pub(super) const fn peer(&self, host: HostId) -> &Peer {
@@ -649,7 +653,7 @@ mod tests {
         let mut upstream = upstream(9);
         upstream.expire(after(0));
         assert_eq!(orders(&mut upstream), [Order::Probe(First), Order::Probe(Second)]);
-        upstream.probe_answered(after(199), Second);
+        upstream.probe_answered(after(1), Second);
         upstream.expire(after(200));
         assert_eq!(orders(&mut upstream), [Order::EndProbe(First)]);
         upstream.expire(after(200));
@@ -658,6 +662,21 @@ mod tests {
         assert!(orders(&mut upstream).contains(&Order::Lost(First)));
         assert!(!upstream.is_usable(First));
         assert_eq!(upstream.peer_status(First).reason, "ping not answered in time");
+    }
+
+    #[test]
+    fn a_host_with_requests_is_asked_more_often() {
+        let mut upstream = upstream(9);
+        let mut due_in = |upstream: &mut Upstream, at: u64| {
+            upstream.expire(after(at));
+            upstream.probe_answered(after(at), First);
+            upstream.probe_answered(after(at), Second);
+            let next = upstream.deadline().expect("a ping");
+            u64::try_from(next.since(after(at)).as_millis()).expect("soon")
+        };
+        assert!((230..270).contains(&due_in(&mut upstream, 0)), "idle");
+        acquire(&mut upstream, 0, NOBODY_TRIED);
+        assert!((110..150).contains(&due_in(&mut upstream, 300)), "busy");
     }
 
     #[test]
