@@ -84,6 +84,10 @@ pub enum Note {
     DatabaseProcessEnded {
         what: String,
     },
+    /// What the node gave up of root.
+    Confined {
+        what: String,
+    },
     Reloaded {
         what: String,
     },
@@ -173,6 +177,7 @@ impl Note {
             | Self::Database { .. }
             | Self::ReplicationSteps { .. }
             | Self::Reloaded { .. }
+            | Self::Confined { .. }
             | Self::PhpOut { .. }
             | Self::Certificate { .. }
             | Self::SplitterOrder { .. }
@@ -239,6 +244,7 @@ impl Note {
             Self::DatabaseEnded => "database-ended",
             Self::DatabaseProcessEnded { .. } => "database-process-ended",
             Self::Reloaded { .. } => "reloaded",
+            Self::Confined { .. } => "confined",
             Self::ReloadRefused { .. } => "reload-refused",
             Self::StateUnwritable { .. } => "state-unwritable",
             Self::PhpOut { .. } => "php-out",
@@ -306,6 +312,7 @@ impl fmt::Display for Note {
             ),
             Self::DatabaseProcessEnded { what } => f.write_str(what),
             Self::Reloaded { what } => write!(f, "reload: {what}"),
+            Self::Confined { what } => write!(f, "confined: {what}"),
             Self::ReloadRefused { why } => write!(f, "reload: {why}"),
             Self::StateUnwritable { why } => write!(f, "cannot write the state: {why}"),
             Self::PhpOut { host } => write!(f, "php-fpm of {host} is out"),

@@ -54,7 +54,6 @@ pub fn save_state(state: &Persistent) -> io::Result<()> {
     let mut bytes = postcard::to_stdvec(state).expect("plain data");
     let sum = Sha256::digest(&bytes);
     bytes.extend(&sum[..8]);
-    fs::create_dir_all(STATE_DIR)?;
     let beside = Path::new(STATE_DIR).join("state.new");
     let mut file = File::create(&beside).map_err(|error| named(&beside, error))?;
     file.write_all(&bytes)?;

@@ -2,11 +2,12 @@
 //!
 //! In: signals, the node's will on its standard output. Out: a node; after a crash, addresses
 //! taken off and priority 0 sent; consoles, services and a fed watchdog beside it. Must not: read
-//! anything from the network, wait for the node.
+//! anything from the network, wait for the node. It is root, and the node is not quite: `confine`.
 //! Read first: design section 4; `node::Will`. Measured in a two-node simulation there: without
 //! this act 22 of 400 fault runs had two writable holders of the addresses, with it none.
 
 use std::io::{self, Read};
+use std::net::SocketAddrV4;
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::children::{CONSOLE, Children, Spec};
 use super::notes::{self, ToGuard};
 use super::storage::Storage;
 use super::watchdog::Watchdog;
-use super::{clock, file, link, route};
+use super::{clock, file, link, listener, route};
 use crate::console;
 use crate::console::message::{Frames, Power};
 use crate::console::note::Note;
@@ -321,6 +322,7 @@ impl<'a> Watch<'a> {
                 Ok(ToGuard::Note(record)) => notes::keep(record),
                 // A device that is closed without its magic character goes on counting.
                 Ok(ToGuard::Unfed) => household.watchdog = None,
+                Ok(ToGuard::EndDatabase(address)) => end_database(address),
                 Ok(ToGuard::Alive) => self.alive_at = clock::now(),
                 Ok(ToGuard::End(power)) => {
                     self.end_asked_at.get_or_insert_with(clock::now);
@@ -333,6 +335,16 @@ impl<'a> Watch<'a> {
             }
         }
     }
+}
+
+/// Ends the database that listens there, which hangs.
+fn end_database(address: SocketAddrV4) {
+    let what = match listener::end(address) {
+        Ok(ended) if ended.is_empty() => "no database process is left to end".to_owned(),
+        Ok(ended) => format!("ended database process {ended:?}"),
+        Err(error) => format!("cannot end the database process: {error}"),
+    };
+    notes::tell(&Note::DatabaseProcessEnded { what });
 }
 
 /// Takes the addresses off and resigns in the node's place.

@@ -19,7 +19,7 @@ use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
 use super::notes::{self, ToGuard};
-use super::{clock, control, file, init, listener, metrics, update};
+use super::{clock, control, file, init, metrics, update};
 use crate::config::Config;
 use crate::console::message::{Level, Power, Request, Response};
 use crate::console::note::Note;
@@ -123,7 +123,10 @@ impl Hands {
             Output::Query { id, sql, limit } => self.query(&self.database, id, sql, limit),
             Output::Probe { id, sql, limit } => self.query(&self.unlogged, id, sql.into(), limit),
             Output::TakeUpdate { id, place } => self.take_update(id, place),
-            Output::EndDatabase => self.end_database(),
+            Output::EndDatabase => {
+                let order = ToGuard::EndDatabase(self.database_address);
+                log_failure("end of the database", notes::order_guard(&order));
+            }
             Output::SaveErrant { known } => self.save_errant(known),
             Output::CopyDatabase => self.copy_database(),
             Output::Routes(routes) => {
@@ -246,15 +249,6 @@ impl Hands {
                 let _ending = inputs.send(Input::UpdateFailed { id, why }).await;
             })
             .detach();
-    }
-
-    fn end_database(&self) {
-        let what = match listener::end(self.database_address) {
-            Ok(ended) if ended.is_empty() => "no database process is left to end".to_owned(),
-            Ok(ended) => format!("ended database process {ended:?}"),
-            Err(error) => format!("cannot end the database process: {error}"),
-        };
-        notes::tell(&Note::DatabaseProcessEnded { what });
     }
 
     /// The wall clock's jumps, where the kernel tells them.

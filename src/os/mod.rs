@@ -7,6 +7,7 @@
 mod cards;
 pub mod children;
 pub mod clock;
+mod confine;
 pub mod control;
 mod conversation;
 pub mod copy;

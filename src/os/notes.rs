@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::UdpSocket;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ pub enum ToGuard {
     Note(Record),
     /// The node's loop comes round.
     Alive,
+    /// A database that hangs: the node may not see whose sockets are whose.
+    EndDatabase(SocketAddrV4),
     /// The watchdog is to be tried: it is not fed any more.
     Unfed,
     /// The node ends, and then the machine is to end like this.

@@ -3,6 +3,7 @@
 //! In: nothing. Out: never returns but to end the process. Must not: do anything else.
 //! Read first: design section 2.
 
+use std::fs;
 use std::io;
 use std::rc::Rc;
 
@@ -10,8 +11,9 @@ use smol::LocalExecutor;
 use smol::channel::{self, Receiver};
 
 use super::hands::{Exit, Hands, sleep_until};
-use super::{clock, file, guard, notes, update};
+use super::{clock, confine, file, guard, notes, update};
 use crate::config::Config;
+use crate::console::note::Note;
 use crate::limits;
 use crate::node::{Input, Node};
 use crate::wire::HostId;
@@ -23,7 +25,11 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     let signals = guard::block_signals()?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     file::write_pid("node.pid")?;
+    fs::create_dir_all(file::STATE_DIR)?;
     let persistent = file::load_state()?;
+    // Before the first `Async`, too.
+    let what = confine::confine(&config, config_path)?;
+    notes::tell(&Note::Confined { what });
     let executor = Rc::new(LocalExecutor::new());
     let (inputs_in, inputs) = channel::bounded(limits::INPUTS_QUEUED);
     let hands = Hands::open(&config, config_path, me, executor.clone(), inputs_in, restarts)?;

@@ -26,6 +26,7 @@ mod addresses;
 mod adoption;
 mod appliance;
 mod budgets;
+mod confined;
 mod console;
 mod doctor;
 mod durability;
