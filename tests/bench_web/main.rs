@@ -123,7 +123,7 @@ fn enter(words: &[String]) -> Outcome<()> {
 
 fn parse(words: &[String]) -> Outcome<Options> {
     let mut options =
-        Options { seconds: 4, rounds: 3, case: None, connections: vec![16, 64], file: None };
+        Options { seconds: 4, rounds: 3, case: None, connections: vec![16, 64, 256], file: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let value = words.next().ok_or(USAGE)?;
@@ -186,47 +186,70 @@ fn bench(words: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// One case at one number of connections: the servers take turns, the best round of each counts.
+/// What the rounds of one server came to.
+#[derive(Default)]
+struct Rounds {
+    best: Option<Figures>,
+    /// Of those in which a request failed: none is measured.
+    failed: usize,
+    why: String,
+}
+
+/// One case at one number of connections: the servers take turns, the best round of each counts. A
+/// round of a peer in which requests failed is told; one of ours is an error.
 fn compare(
     case: &Case,
     servers: &[Server],
     connections: usize,
     options: &Options,
 ) -> Outcome<Vec<Value>> {
-    let mut best: Vec<Option<Figures>> = vec![None; servers.len()];
-    let warm_up = Duration::from_secs(1);
-    for server in servers {
-        measure::run(server, case, connections, warm_up)?;
-    }
-    for _ in 0..options.rounds {
-        for (server, best) in servers.iter().zip(&mut best) {
-            let time = Duration::from_secs(options.seconds);
-            let figures = measure::run(server, case, connections, time)?;
-            if best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
-                *best = Some(figures);
+    let mut all: Vec<Rounds> = servers.iter().map(|_| Rounds::default()).collect();
+    // The first one only warms up.
+    for round in 0..=options.rounds {
+        let seconds = if round == 0 { 1 } else { options.seconds };
+        for (server, rounds) in servers.iter().zip(&mut all) {
+            match measure::run(server, case, connections, Duration::from_secs(seconds)) {
+                Ok(_) if round == 0 => {}
+                Ok(figures) => {
+                    if rounds.best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
+                        rounds.best = Some(figures);
+                    }
+                }
+                Err(why) if server.is_ours() => return Err(why),
+                Err(why) => {
+                    rounds.failed += 1;
+                    rounds.why = why;
+                }
             }
         }
     }
-    let all: Vec<Figures> = best.into_iter().flatten().collect();
-    let peers =
-        servers.iter().zip(&all).filter(|(server, _)| !matches!(server.name, "tandem" | "port"));
-    let reference = peers.map(|(_, figures)| figures.cpu).fold(f64::INFINITY, f64::min);
-    Ok(servers
-        .iter()
-        .zip(&all)
-        .map(|(server, figures)| {
-            let ratio = figures.cpu / reference;
-            println!(
-                "{:<18} {connections:>5} {:<8} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
-                case.name, server.name, figures.rate, figures.p99_ms, figures.cpu
-            );
-            json!({
-                "case": case.name, "connections": connections, "server": server.name,
-                "requests_per_second": figures.rate, "p99_ms": figures.p99_ms,
-                "cpu_seconds_per_million": figures.cpu, "ratio_to_best_peer": ratio,
-            })
-        })
-        .collect())
+    let peers = servers.iter().zip(&all).filter(|(server, _)| !server.is_ours());
+    let costs = peers.filter_map(|(_, rounds)| rounds.best.as_ref()).map(|best| best.cpu);
+    let reference = costs.fold(f64::INFINITY, f64::min);
+    let rows = servers.iter().zip(&all);
+    Ok(rows.map(|(server, rounds)| row(case, server, connections, rounds, reference)).collect())
+}
+
+fn row(case: &Case, server: &Server, connections: usize, rounds: &Rounds, reference: f64) -> Value {
+    let head = format!("{:<18} {connections:>5} {:<8}", case.name, server.name);
+    if rounds.failed > 0 {
+        let why = rounds.why.lines().find(|line| line.contains("errors")).unwrap_or(&rounds.why);
+        println!("{head} requests failed in {} runs: {}", rounds.failed, why.trim());
+    }
+    let mut row = json!({ "case": case.name, "connections": connections, "server": server.name,
+                          "failed_runs": rounds.failed });
+    if let Some(figures) = &rounds.best {
+        let ratio = figures.cpu / reference;
+        println!(
+            "{head} {:>9.0} {:>9.2} {:>13.1} {ratio:>6.2}",
+            figures.rate, figures.p99_ms, figures.cpu
+        );
+        row["requests_per_second"] = json!(figures.rate);
+        row["p99_ms"] = json!(figures.p99_ms);
+        row["cpu_seconds_per_million"] = json!(figures.cpu);
+        row["ratio_to_best_peer"] = json!(ratio);
+    }
+    row
 }
 
 /// The run's folder, removed at the end.

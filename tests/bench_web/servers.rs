@@ -110,6 +110,10 @@ impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.child.0.id()
     }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self.name, "tandem" | "port")
+    }
 }
 
 fn spawn(cpu: &str, words: &[&str], log: &Path) -> Outcome<Running> {
