@@ -18,7 +18,7 @@ use crate::vrrp::packet;
 use crate::wire::{HostId, LinkId};
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let (mut path, mut name, mut is_json) = (super::CONFIG_PATH, None, false);
+    let (mut path, mut name, mut is_json) = (None, None, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -30,9 +30,13 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
             option if option.starts_with('-') => {
                 return super::wrong("doctor", &format!("does not know {option}"));
             }
-            given => path = given,
+            given if path.is_none() => path = Some(given),
+            given => {
+                return super::wrong("doctor", &format!("takes one file, and {given} is a second"));
+            }
         }
     }
+    let path = path.unwrap_or(super::CONFIG_PATH);
     let looked = file::load_config(path).and_then(|config| {
         let me = super::this_host(&config, name)?;
         look(&config, me, path).map_err(|error| format!("cannot look at this host: {error}"))
