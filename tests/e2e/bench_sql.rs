@@ -40,7 +40,7 @@ const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
 const HAPROXY_PID: &str = "/run/haproxy-bench.pid";
 const ROUTER_PID: &str = "/run/router-bench.pid";
 const ROWS: usize = 10_000;
-const SHORT_SESSIONS: u32 = 500;
+const SHORT_SESSIONS: u32 = 2000;
 const IDLE_SESSIONS: usize = 2000;
 /// Of /proc/PID/stat.
 const TICKS_A_SECOND: f64 = 100.0;

@@ -19,8 +19,8 @@ const NODE_KB: u64 = 6144;
 const GUARD_KB: u64 = 1024;
 /// The loop, and what waits for databases and files.
 const NODE_THREADS: usize = 8;
-/// Of all threads of a node whose pair has nothing to do: beacons, VRRP, looks at the database, pings
-/// of each php-fpm; and a hundred of async-io's thread, which looks every 10 ms whether the loop is
+/// Of all threads of a node whose pair has nothing to do: beacons, VRRP, looks at the database and
+/// at each php-fpm; and a hundred of async-io's thread, which looks every 10 ms whether the loop is
 /// stuck in a task (async-io: driver.rs).
 const NODE_WAKEUPS: f64 = 300.0;
 const GUARD_WAKEUPS: f64 = 15.0;
