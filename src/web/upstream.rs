@@ -617,7 +617,7 @@ mod tests {
         for slot in 0..3 {
             acquire(&mut upstream, slot, NOBODY_TRIED);
         }
-        let mut retry = |upstream: &mut Upstream, slot: u32, age: u64| {
+        let retry = |upstream: &mut Upstream, slot: u32, age: u64| {
             let want = Want { since: after(500 - age), ..want([false, true]) };
             upstream.acquire(after(500), ticket(slot), want, false)
         };
@@ -667,7 +667,7 @@ mod tests {
     #[test]
     fn a_host_with_requests_is_asked_more_often() {
         let mut upstream = upstream(9);
-        let mut due_in = |upstream: &mut Upstream, at: u64| {
+        let due_in = |upstream: &mut Upstream, at: u64| {
             upstream.expire(after(at));
             upstream.probe_answered(after(at), First);
             upstream.probe_answered(after(at), Second);
