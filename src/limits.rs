@@ -47,6 +47,10 @@ pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 pub const LEAVE_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long nobody is connected by then: the other host's front may have sent a page here just before
+/// it was told, which has yet to connect.
+pub const LEAVE_QUIET: Duration = Duration::from_millis(200);
+
 /// A node that said nothing for so long hangs: its guard kills it and starts another one. Its lease
 /// on the addresses ended long before, so that nothing but its own return waits for this.
 pub const HANG_LIMIT: Duration = Duration::from_secs(10);

@@ -14,11 +14,12 @@ use landlock::{
     RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use nix::libc;
-use nix::unistd::{Group, setgroups};
+use nix::unistd::Group;
 use rustix::io::Errno;
+use rustix::process::Gid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
 use seccompiler::{SeccompAction, SeccompFilter};
 
@@ -111,10 +112,10 @@ pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> 
 fn join_groups(config: &Config) -> io::Result<()> {
     let names = [&config.console.group, &config.web.fastcgi_group];
     let found = names.into_iter().filter_map(|name| Group::from_name(name).ok().flatten());
-    let groups: Vec<_> = found.map(|group| group.gid).collect();
-    match setgroups(&groups) {
+    let groups: Vec<Gid> = found.map(|group| Gid::from_raw(group.gid.as_raw())).collect();
+    match set_thread_groups(&groups) {
         // Started without the right to: then the sockets stay root's own.
-        Ok(()) | Err(nix::errno::Errno::EPERM) => Ok(()),
+        Ok(()) | Err(Errno::PERM) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -242,7 +243,7 @@ mod tests {
             assert!(no_new_privs().expect("prctl"), "{said}");
             let status = fs::read_to_string("/proc/thread-self/status").expect("proc");
             assert_eq!(status.contains("Seccomp:\t2"), said.contains("calls filtered"), "{said}");
-            assert_eq!(setgroups(&[]), Err(nix::errno::Errno::EPERM), "{said}");
+            assert_eq!(set_thread_groups(&[]), Err(Errno::PERM), "{said}");
             fs::write(&inside, "").and_then(|()| fs::remove_file(&inside)).expect("writes in /tmp");
             if said.contains("own folders only") {
                 let denied = fs::write(&outside, "").expect_err("writes elsewhere");

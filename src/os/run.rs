@@ -71,11 +71,17 @@ async fn turn_until_exit(mut node: Node, hands: &Hands, inputs: &Receiver<Input>
 }
 
 /// The other host has been told, and asks nothing more of this host's php-fpm; the pages that run
-/// there still have their statements to say.
+/// there, or are about to, still have their statements to say.
 async fn linger(hands: &Hands) {
-    let ends = clock::now() + limits::LEAVE_PATIENCE;
-    while hands.has_programs() && clock::now() < ends {
-        sleep_until(Some(clock::now() + limits::LEAVE_PAUSE)).await;
+    let mut now = clock::now();
+    let ends = now + limits::LEAVE_PATIENCE;
+    let mut quiet_since = now;
+    while now < ends && now.since(quiet_since) < limits::LEAVE_QUIET {
+        sleep_until(Some(now + limits::LEAVE_PAUSE)).await;
+        now = clock::now();
+        if hands.has_programs() {
+            quiet_since = now;
+        }
     }
 }
 
