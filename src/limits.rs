@@ -321,7 +321,7 @@ pub const SQL_OWN_WRITES_ROUND: Duration = Duration::from_millis(10);
 /// A position longer than this is not followed; a set of GTIDs has some 50 bytes a server.
 pub const SQL_POSITION_BYTES_MAX: usize = 64 * 1024;
 
-/// Idle connections kept to both servers together; one more is closed. A database's
+/// Idle connections kept to both servers together; for one more the oldest is closed. A database's
 /// max_connections is 151 by default, and both hosts' splitters keep a pool.
 pub const SQL_POOL_IDLE_MAX: usize = 64;
 

@@ -348,13 +348,7 @@ impl ServeSql {
     }
 
     fn admit(&mut self, turn: &mut Turn<'_>, mut socket: Socket, peer: Option<IpAddr>) {
-        let name = match peer {
-            Some(peer) => {
-                let _ = socket.set_tcp_nodelay(true);
-                peer.to_string()
-            }
-            None => "localhost".to_owned(),
-        };
+        let name = peer.map_or_else(|| "localhost".to_owned(), |peer| peer.to_string());
         let is_allowed = peer.is_none_or(|peer| gate::is_allowed(&self.config.clients, peer));
         let refusal = if !is_allowed {
             let text = format!("Host '{name}' is not allowed to connect to this server");

@@ -62,6 +62,8 @@ pub const CLEAN_REPLIES: u8 = 2;
 struct Entry {
     connection: u32,
     database: Option<Vec<u8>>,
+    /// Which use it was the last of.
+    put: u64,
 }
 
 /// The idle connections by key, the most recently used last.
@@ -69,6 +71,7 @@ struct Entry {
 pub struct Pool {
     idle: BTreeMap<Key, Vec<Entry>>,
     count: usize,
+    puts: u64,
 }
 
 impl Pool {
@@ -82,14 +85,23 @@ impl Pool {
         self.count == 0
     }
 
-    /// Keeps a connection. When the pool is full the caller closes it instead.
-    pub fn put(&mut self, key: Key, connection: u32, database: Option<Vec<u8>>) -> bool {
-        if self.count >= limits::SQL_POOL_IDLE_MAX {
-            return false;
-        }
-        self.idle.entry(key).or_default().push(Entry { connection, database });
+    /// Keeps a connection. A full pool gives up the one that has been idle for longest, which the
+    /// caller closes: else what one program left would keep all others from pooling.
+    pub fn put(&mut self, key: Key, connection: u32, database: Option<Vec<u8>>) -> Option<u32> {
+        let evicted = if self.count < limits::SQL_POOL_IDLE_MAX { None } else { self.evict() };
+        self.puts += 1;
+        let entry = Entry { connection, database, put: self.puts };
+        self.idle.entry(key).or_default().push(entry);
         self.count += 1;
-        true
+        evicted
+    }
+
+    fn evict(&mut self) -> Option<u32> {
+        let firsts = self.idle.iter().filter_map(|(key, entries)| Some((key, entries.first()?)));
+        let (&key, entry) = firsts.min_by_key(|(_, entry)| entry.put)?;
+        let connection = entry.connection;
+        self.forget(key, connection);
+        Some(connection)
     }
 
     /// Takes a connection for a session in `database`. One that already is there is best; a
@@ -132,9 +144,9 @@ mod tests {
     #[test]
     fn gives_what_fits_and_nothing_else() {
         let mut pool = Pool::default();
-        assert!(pool.put(key(45), 1, None));
-        assert!(pool.put(key(45), 2, Some(b"a".to_vec())));
-        assert!(pool.put(key(45), 3, Some(b"b".to_vec())));
+        assert_eq!(pool.put(key(45), 1, None), None);
+        assert_eq!(pool.put(key(45), 2, Some(b"a".to_vec())), None);
+        assert_eq!(pool.put(key(45), 3, Some(b"b".to_vec())), None);
         assert_eq!(pool.take(key(33), None), None, "another character set");
         assert_eq!(pool.take(Key { user: UserId(1), ..key(45) }, None), None, "another user");
         assert_eq!(pool.take(key(45), Some(b"a")), Some((2, Some(b"a".to_vec()))));
@@ -147,13 +159,17 @@ mod tests {
     #[test]
     fn is_bounded_and_forgets() {
         let mut pool = Pool::default();
-        for connection in 0..u32::try_from(limits::SQL_POOL_IDLE_MAX).unwrap() {
-            assert!(pool.put(key(45), connection, None));
+        let max = u32::try_from(limits::SQL_POOL_IDLE_MAX).unwrap();
+        for connection in 0..max {
+            assert_eq!(pool.put(key(45), connection, None), None);
         }
-        assert!(!pool.put(key(45), 9999, None));
-        pool.forget(key(45), 0);
-        pool.forget(key(45), 0);
+        assert_eq!(pool.put(key(33), 9999, None), Some(0), "the one that is idle for longest");
+        assert_eq!(pool.take(key(45), None), Some((max - 1, None)));
+        assert_eq!(pool.put(key(45), max - 1, None), None);
+        pool.forget(key(45), 1);
+        pool.forget(key(45), 1);
         assert_eq!(pool.len(), limits::SQL_POOL_IDLE_MAX - 1);
+        assert_eq!(pool.take(key(33), None), Some((9999, None)), "another program's");
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub(super) fn bind(config: &sql::Config) -> io::Result<Vec<(Socket, Port)>> {
     let admins = config.admin_listen.iter().map(|address| (address, Port::Admin));
     for (address, port) in clients.chain(admins) {
         let listener = TcpListener::bind(address).map_err(|error| at(&error, address))?;
-        listeners.push((Socket::from(listener), port));
+        // Accepted sockets inherit it: replies are written whole, so Nagle could only delay them.
+        let listener = Socket::from(listener);
+        listener.set_tcp_nodelay(true)?;
+        listeners.push((listener, port));
     }
     if let Some(path) = &config.listen_socket {
         let listener = bind_path(path).map_err(|error| at(&error, path))?;

@@ -259,7 +259,6 @@ impl ServeSql {
         let is_wanted = self.routes.is_host_alive[host.index()]
             && self.standing[host.index()] == Standing::Online
             && self.users.is_present(server.key.user)
-            && self.pool.len() < limits::SQL_POOL_IDLE_MAX
             && server.has_reset
             && server.outbound.is_empty();
         if !is_wanted
@@ -429,10 +428,10 @@ impl ServeSql {
         let database = database.take();
         server.stage = Stage::Idle;
         server.deadline = Some(now + limits::SQL_POOL_IDLE);
-        if self.pool.put(server.key, slot, database) {
-            self.watch_server(slot);
-        } else {
-            self.close_server(slot);
+        let oldest = self.pool.put(server.key, slot, database);
+        self.watch_server(slot);
+        if let Some(oldest) = oldest {
+            self.close_server(oldest);
         }
     }
 
