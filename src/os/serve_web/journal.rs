@@ -61,7 +61,12 @@ impl Journal {
         let written = self.append();
         self.lines.clear();
         if let (Err(error), false) = (&written, self.is_failing) {
-            notes::tell(&Note::Front { what: format!("access log {}: {error}", self.path) });
+            let mut what = format!("access log {}: {error}", self.path);
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                // `confine` allowed the folders that were named then.
+                what += "; a folder that was not there at the start takes a restart";
+            }
+            notes::tell(&Note::Front { what });
         }
         self.is_failing = written.is_err();
     }
