@@ -47,8 +47,8 @@ pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 pub const LEAVE_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long nobody is connected by then: the other host's front may have sent a page here just before
-/// it was told, which has yet to connect.
+/// How long nobody is connected by then: the other host's front may have sent a page here just
+/// before it was told, which has yet to connect.
 pub const LEAVE_QUIET: Duration = Duration::from_millis(200);
 
 /// A node that said nothing for so long hangs: its guard kills it and starts another one. Its lease
