@@ -92,7 +92,7 @@ pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> 
     let is_appliance = init::is_appliance();
     join_groups(config)?;
     let kept = if is_appliance { KEPT.union(CapabilitySet::SYS_ADMIN) } else { KEPT };
-    drop_capabilities(kept)?;
+    let count = drop_capabilities(kept)?;
     // Linux before 3.5 has neither this nor filters of calls.
     let is_filtered = match set_no_new_privs(true) {
         Ok(()) => refuse_calls(is_appliance)?,
@@ -105,7 +105,7 @@ pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> 
         (false, true) => ", writes in its own folders only",
         (false, false) => ", no Landlock in this kernel",
     };
-    Ok(format!("{} capabilities kept, {calls}{writes}", kept.bits().count_ones()))
+    Ok(format!("{count} capabilities kept, {calls}{writes}"))
 }
 
 /// The groups whose sockets it makes: a member may give them a file without being root.
@@ -120,7 +120,8 @@ fn join_groups(config: &Config) -> io::Result<()> {
     }
 }
 
-fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
+/// How many are left.
+fn drop_capabilities(kept: CapabilitySet) -> io::Result<u32> {
     for bit in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(one) {
@@ -142,7 +143,8 @@ fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
     let rest = held.permitted.intersection(kept);
     let sets =
         CapabilitySets { effective: rest, permitted: rest, inheritable: CapabilitySet::empty() };
-    Ok(set_capabilities(None, sets)?)
+    set_capabilities(None, sets)?;
+    Ok(rest.bits().count_ones())
 }
 
 /// False: the kernel has no filters.
@@ -205,7 +207,8 @@ fn ruleset(config: &Config, config_path: &str) -> Result<RulesetCreated, Ruleset
 }
 
 fn folder(path: &str) -> Option<&Path> {
-    Path::new(path).parent().filter(|folder| folder.is_absolute())
+    let folder = Path::new(path).parent()?;
+    Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 
 /// What is not there cannot be allowed, nor used.
