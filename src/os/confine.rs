@@ -6,7 +6,9 @@
 //! Read first: capabilities(7), seccomp(2), landlock(7); README, "What it may do on a host".
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use landlock::{
@@ -90,7 +92,7 @@ const REFUSED_ELSEWHERE: &[libc::c_long] = &[libc::SYS_mount, libc::SYS_umount2]
 /// How much of the sandbox this kernel has, in words of a note.
 pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> {
     let is_appliance = init::is_appliance();
-    join_groups(config)?;
+    join_groups(config, config_path)?;
     let kept = if is_appliance { KEPT.union(CapabilitySet::SYS_ADMIN) } else { KEPT };
     let count = drop_capabilities(kept)?;
     // Linux before 3.5 has neither this nor filters of calls.
@@ -108,11 +110,14 @@ pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> 
     Ok(format!("{count} capabilities kept, {calls}{writes}"))
 }
 
-/// The groups whose sockets it makes: a member may give them a file without being root.
-fn join_groups(config: &Config) -> io::Result<()> {
+/// The groups of the sockets that it makes, and of the configuration that it may save: only a
+/// member may give them a file without CAP_CHOWN.
+fn join_groups(config: &Config, config_path: &str) -> io::Result<()> {
     let names = [&config.console.group, &config.web.fastcgi_group];
     let found = names.into_iter().filter_map(|name| Group::from_name(name).ok().flatten());
-    let groups: Vec<Gid> = found.map(|group| Gid::from_raw(group.gid.as_raw())).collect();
+    let file = fs::metadata(config_path).map(|file| file.gid());
+    let numbers = found.map(|group| group.gid.as_raw()).chain(file);
+    let groups: Vec<Gid> = numbers.map(Gid::from_raw).collect();
     match set_thread_groups(&groups) {
         // Started without the right to: then the sockets stay root's own.
         Ok(()) | Err(Errno::PERM) => Ok(()),
@@ -189,8 +194,9 @@ fn ruleset(config: &Config, config_path: &str) -> Result<RulesetCreated, Ruleset
     let is_device = log.exists() && !log.is_file();
     // A log that is no file, as /dev/stdout, is not made anew.
     let log = if is_device { Some(log) } else { folder(&config.web.access_log) };
-    // SAVE CONFIG puts a new file in the old one's place.
-    let named = [folder(config_path), log].into_iter().flatten();
+    // SAVE CONFIG puts a new file in the old one's place, wherever a link to it is.
+    let saved = fs::canonicalize(config_path).unwrap_or_else(|_| config_path.into());
+    let named = [saved.parent(), log].into_iter().flatten();
     let ours = [file::STATE_DIR, file::RUN_DIR, "/var/tmp", "/tmp", "/dev/null"];
     for place in ours.into_iter().map(Path::new).chain(named) {
         ruleset = allow(ruleset, place, write)?;
@@ -207,8 +213,7 @@ fn ruleset(config: &Config, config_path: &str) -> Result<RulesetCreated, Ruleset
 }
 
 fn folder(path: &str) -> Option<&Path> {
-    let folder = Path::new(path).parent()?;
-    Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+    Path::new(path).parent()
 }
 
 /// What is not there cannot be allowed, nor used.
@@ -226,7 +231,7 @@ fn allow(
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::{env, fs, process, thread};
+    use std::{env, process, thread};
 
     use rustix::thread::{capabilities, no_new_privs};
 

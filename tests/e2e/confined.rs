@@ -5,7 +5,7 @@
 //! Read first: src/os/confine.rs; proc(5), /proc/PID/status; capabilities(7).
 
 use crate::host::Host;
-use crate::pair::{GUARD_PID, NODE_PID, Pair, SETTLE_LIMIT};
+use crate::pair::{CONFIG, EXAMPLE, GUARD_PID, NODE_PID, Pair, SETTLE_LIMIT};
 use crate::world::{Outcome, wait_until};
 use crate::{check, flavour, on_a_pair};
 
@@ -50,6 +50,37 @@ fn three_capabilities_are_enough_to_start_with() {
         pair.wait_settled(1, SETTLE_LIMIT).map(drop)
     };
     job(&mut pair).unwrap_or_else(|why| panic!("{why}\n{}", pair.logs()));
+}
+
+/// The file is behind a link, and of a group of its own, as people have it.
+#[test]
+fn a_configuration_behind_a_link_is_saved() {
+    on_a_pair(|pair| {
+        pair.stop_tandem(1)?;
+        let admin = "[sql]\nadmin_listen = [\"127.0.0.1:2345\"]\nadmin_password = \"secret\"\n# ";
+        pair.configure(1, &EXAMPLE.replacen("[sql]", admin, 1))?;
+        let host = &pair.servers[1].host;
+        let link = format!(
+            "mkdir /etc/pair && mv {CONFIG} /etc/pair/ && ln -s /etc/pair/tandem.toml {CONFIG} && \
+             chgrp games /etc/pair/tandem.toml && chmod 640 /etc/pair/tandem.toml"
+        );
+        host.read(&["bash", "-c", &link])?;
+        pair.start_tandem(1)?;
+        let host = &pair.servers[1].host;
+        let order =
+            "mysql -h127.0.0.1 -P2345 -uadmin -psecret -e 'ADD CLIENT 127.0.0.1; SAVE CONFIG'";
+        let mut said = String::new();
+        wait_until("the configuration is saved", SETTLE_LIMIT, || {
+            let saved = host.read(&["bash", "-c", order]);
+            said = saved.as_ref().err().cloned().unwrap_or_default();
+            saved.is_ok()
+        })
+        .map_err(|why| format!("{why}: {said}"))?;
+        let file = host.read(&["bash", "-c", "stat -c '%a %U %G' /etc/pair/tandem.toml"])?;
+        check(file.trim() == "640 root games", || format!("of {file}"))?;
+        let text = host.read(&["cat", CONFIG])?;
+        check(text.contains("clients = [\"127.0.0.1\"]"), || text)
+    });
 }
 
 /// Every thread of the node has these rights, and its children can get no more.
