@@ -25,7 +25,10 @@ pub(super) enum Whom {
 #[derive(Debug)]
 pub(super) struct Evict {
     whom: Whom,
+    /// Of tandem itself.
     own_user: String,
+    /// Of the peer, which is no application either while it has not yet asked for the binlog.
+    replication_user: String,
     stage: Stage,
     /// Connections whose transaction has locks.
     in_transaction: Vec<u64>,
@@ -50,7 +53,7 @@ pub(super) enum Round {
 }
 
 impl Evict {
-    pub(super) fn start(whom: Whom, own_user: &str) -> (Self, Ask) {
+    pub(super) fn start(whom: Whom, own_user: &str, replication_user: &str) -> (Self, Ask) {
         let (stage, sql) = match whom {
             Whom::Applications | Whom::Appliers => (Stage::Listing, PROCESS_LIST),
             Whom::Transactions => (Stage::ListingTransactions, TRANSACTION_LIST),
@@ -58,6 +61,7 @@ impl Evict {
         let round = Self {
             whom,
             own_user: own_user.to_owned(),
+            replication_user: replication_user.to_owned(),
             stage,
             in_transaction: Vec::new(),
             victims: Vec::new(),
@@ -96,6 +100,7 @@ impl Evict {
             let is_application = !NOT_APPLICATIONS.contains(&text("User"))
                 && !text("Command").starts_with("Binlog Dump")
                 && text("Command") != "Daemon"
+                && text("User") != self.replication_user
                 && (text("User") != self.own_user || probe::is_commit(rows, row));
             let is_chosen = match self.whom {
                 Whom::Applications => is_application,
@@ -144,13 +149,14 @@ mod tests {
                 "Replica has read all relay log; waiting for more updates",
             ),
             ("3", "system user", "Query", "Waiting for an event from Coordinator"),
-            ("4", "rpl", "Binlog Dump GTID", "Source has sent all binlog to replica"),
+            ("4", "old_rpl", "Binlog Dump GTID", "Source has sent all binlog to replica"),
             ("5", "shop", "Sleep", ""),
             ("6", "tandem", "Sleep", ""),
             ("7", "event_scheduler", "Daemon", "Waiting on empty queue"),
             ("8", "root", "Query", "updating"),
             ("9", "unauthenticated user", "Connect", "login"),
             ("10", "tandem", "Query", "Commit"),
+            ("11", "rpl", "Sleep", ""),
         ];
         let info = |state| if state == "Commit" { "REPLACE INTO tandem.commit_probe" } else { "" };
         let rows = Rows {
@@ -160,7 +166,7 @@ mod tests {
                 .map(|&(a, b, c, d)| [a, b, c, d, info(d)].map(|s| Some(s.to_owned())).to_vec())
                 .collect(),
         };
-        let mut round = Evict::start(whom, "tandem").0;
+        let mut round = Evict::start(whom, "tandem", "rpl").0;
         round.in_transaction = vec![4, 6, 8];
         round.choose(&rows)
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dialect::Dialect;
+use super::evict::{Evict, Whom};
 use super::look::{Facts, SemiSync};
 use super::rows::{Rows, ServerError};
 use super::{Config, Site};
@@ -245,6 +246,11 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Begins to end connections of others.
+    pub(super) fn evict(&self, whom: Whom) -> (Evict, Ask) {
+        Evict::start(whom, &self.config.user, &self.config.replication_user)
+    }
+
     /// Closes the server, waiting for writes that run; in whole seconds, as its lock wait is.
     pub(super) fn ask_to_close(&self, patience: Duration) -> Act {
         let seconds = patience.clamp(limits::FENCE_PATIENCE, limits::CLOSE_PATIENCE_MAX).as_secs();

@@ -210,7 +210,7 @@ impl Promote {
             return Act::Finish(Err(Failure::Unreachable { step: STOPPING, reason }));
         }
         context.notes.push("the applier does not stop: ending it".to_owned());
-        let (round, ask) = Evict::start(Whom::Appliers, &context.config.user);
+        let (round, ask) = context.evict(Whom::Appliers);
         self.phase = Phase::EndingApplier(round);
         Act::Ask(ask)
     }

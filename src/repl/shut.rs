@@ -115,7 +115,7 @@ impl Shut {
     fn end_transactions(&mut self, context: &Context<'_>) -> Act {
         let whom =
             if self.is_fence && self.has_closed { Whom::Applications } else { Whom::Transactions };
-        let (round, ask) = Evict::start(whom, &context.config.user);
+        let (round, ask) = context.evict(whom);
         self.phase = Phase::EndingTransactions(round);
         Act::Ask(ask)
     }
@@ -182,7 +182,7 @@ impl Shut {
                     return Act::Finish(Err(Failure::Blocked { ended: self.ended }));
                 }
                 context.notes.push("writes are still running: ending their connections".to_owned());
-                let (round, ask) = Evict::start(Whom::Applications, &context.config.user);
+                let (round, ask) = context.evict(Whom::Applications);
                 self.phase = Phase::EndingBlockers(round);
                 Act::Ask(ask)
             }
