@@ -24,10 +24,10 @@ const NODE_THREADS: usize = 8;
 /// stuck in a task (async-io: driver.rs).
 const NODE_WAKEUPS: f64 = 300.0;
 const GUARD_WAKEUPS: f64 = 15.0;
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(3);
 /// From the start of the program to what the other host hears of it.
 const HEARD: Duration = Duration::from_millis(100);
-const STARTS: usize = 5;
+const STARTS: usize = 3;
 
 #[test]
 fn an_idle_pair_keeps_its_budgets() {
