@@ -10,7 +10,7 @@ use super::{DATABASE_PATIENCE, ELECTION_PATIENCE, Node, RETRY_INTERVAL, Stage};
 use crate::console::note::Note;
 use crate::pair::{Event, Role};
 use crate::peer::{Handover, Report};
-use crate::repl::{self, ThreadState};
+use crate::repl;
 use crate::time::Instant;
 use crate::wire::LinkId;
 
@@ -310,16 +310,9 @@ impl Node {
         Some((Event::ReplicaStopped, "replication stopped".into()))
     }
 
-    /// Both threads run and the source is the peer: by its address, as tandem sets it up, or by its
-    /// name, as mysqlreplicate did.
+    /// Both threads run and the source is the peer.
     pub(super) fn is_replicating(&self) -> bool {
-        let peer = self.config.host(self.me.other());
-        self.engine.observation().replica.as_ref().is_some_and(|replica| {
-            replica.io == ThreadState::Running
-                && replica.sql == ThreadState::Running
-                && (replica.source_host == peer.inside_address().to_string()
-                    || replica.source_host.eq_ignore_ascii_case(&peer.name))
-        })
+        self.engine.is_following()
     }
 
     fn judge_serving(&mut self, now: Instant) -> Option<Found> {

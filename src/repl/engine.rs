@@ -178,6 +178,13 @@ impl Engine {
         &self.observation
     }
 
+    /// Both threads run and the source is the peer.
+    #[must_use]
+    pub fn is_following(&self) -> bool {
+        let replica = self.observation.replica.as_ref();
+        replica.is_some_and(|it| it.is_running() && self.site.is_peer(&it.source_host))
+    }
+
     /// The job that is being carried out.
     #[must_use]
     pub fn running(&self) -> Option<JobKind> {

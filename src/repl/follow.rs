@@ -103,7 +103,10 @@ impl Follow {
             return Act::Ask(Ask::new(COUNTING, count_tables(), limits::STATEMENT_SLOW_LIMIT));
         }
         let is_attached = facts.replica.as_ref().is_some_and(|r| is_well_pointed(context, r));
-        if is_attached && facts.is_closed && facts.replica.as_ref().is_some_and(is_running) {
+        if is_attached
+            && facts.is_closed
+            && facts.replica.as_ref().is_some_and(ReplicaStatus::is_running)
+        {
             if self.skipped(context, facts).is_some() {
                 self.phase = Phase::Running;
                 return Act::LookAfter(limits::LOOK_PAUSE_MAX);
@@ -259,7 +262,7 @@ impl Follow {
         let Some(replica) = &facts.replica else {
             return Act::Finish(Err(Failure::NotReplicating("its source was forgotten".into())));
         };
-        if is_running(replica) && self.phase == Phase::Running {
+        if replica.is_running() && self.phase == Phase::Running {
             let Some(skipped) = self.skipped(context, facts) else {
                 return Act::Finish(Ok(Outcome::Following { was_following: false }));
             };
@@ -269,7 +272,7 @@ impl Follow {
             }
             return Act::LookAfter(limits::LOOK_PAUSE_MAX);
         }
-        if is_running(replica) {
+        if replica.is_running() {
             self.phase = Phase::Running;
             return Act::LookAfter(limits::LOOK_PAUSE_MAX);
         }
@@ -303,7 +306,7 @@ impl Follow {
 /// A strict MariaDB whose receiver acknowledges skips nothing; `attach` turns that half on before
 /// it starts the receiver, and leaves one that runs alone.
 fn takes_its_own_back(context: &Context<'_>, facts: &Facts) -> bool {
-    let starts = !facts.replica.as_ref().is_some_and(is_running);
+    let starts = !facts.replica.as_ref().is_some_and(ReplicaStatus::is_running);
     let acknowledges = context.semi_sync.replica == Some(true);
     context.dialect.flavour() == Flavour::Mariadb
         && facts.is_strict
@@ -328,19 +331,13 @@ fn lost_words(Beyond { text, transactions }: &Beyond) -> String {
 /// A replica of somebody else is not ours to attach or to promote.
 pub(super) fn strange_source(context: &Context<'_>, facts: &Facts) -> Option<Failure> {
     let host = &facts.replica.as_ref()?.source_host;
-    let is_peer = *host == context.site.peer_address().to_string()
-        || host.eq_ignore_ascii_case(context.site.peer_name());
     let clause = || format!("it is a replica of {host}, which is not the peer; detach it first");
-    (!is_peer).then(|| Failure::Refused(clause()))
+    (!context.site.is_peer(host)).then(|| Failure::Refused(clause()))
 }
 
 /// A replica of the peer's host that needs no other settings.
 const fn is_well_pointed(context: &Context<'_>, replica: &ReplicaStatus) -> bool {
     replica.is_by_gtid && replica.source_port == context.config.port
-}
-
-fn is_running(replica: &ReplicaStatus) -> bool {
-    replica.io == ThreadState::Running && replica.sql == ThreadState::Running
 }
 
 fn applies(facts: &Facts) -> bool {

@@ -135,6 +135,14 @@ pub struct ReplicaStatus {
     pub delay_seconds: u64,
 }
 
+impl ReplicaStatus {
+    /// Both threads run.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.io == ThreadState::Running && self.sql == ThreadState::Running
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ThreadState {
     Running,

@@ -149,4 +149,11 @@ impl Site {
     pub fn peer_name(&self) -> &str {
         &self.names[self.me.other().index()]
     }
+
+    /// Whether a replica that names `host` as its source follows the peer: by its address, as
+    /// tandem sets it up, or by its name, as mysqlreplicate did.
+    #[must_use]
+    pub fn is_peer(&self, host: &str) -> bool {
+        host == self.peer_address().to_string() || host.eq_ignore_ascii_case(self.peer_name())
+    }
 }
