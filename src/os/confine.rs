@@ -102,10 +102,12 @@ pub(super) fn confine(config: &Config, config_path: &str) -> io::Result<String> 
         Err(error) => return Err(error.into()),
     };
     let calls = if is_filtered { "calls filtered" } else { "no filter of calls in this kernel" };
-    let writes = match (is_appliance, is_filtered && restrict_writes(config, config_path)?) {
-        (true, _) => "",
-        (false, true) => ", writes in its own folders only",
-        (false, false) => ", no Landlock in this kernel",
+    let writes = if is_appliance {
+        ""
+    } else if is_filtered && restrict_writes(config, config_path)? {
+        ", writes in its own folders only"
+    } else {
+        ", no Landlock in this kernel"
     };
     Ok(format!("{count} capabilities kept, {calls}{writes}"))
 }
@@ -176,9 +178,6 @@ fn refuse_calls(is_appliance: bool) -> io::Result<bool> {
 
 /// False: the kernel has no Landlock, or it is switched off.
 fn restrict_writes(config: &Config, config_path: &str) -> io::Result<bool> {
-    if init::is_appliance() {
-        return Ok(false);
-    }
     let status = ruleset(config, config_path).map_err(io::Error::other)?.restrict_self();
     Ok(status.map_err(io::Error::other)?.ruleset != RulesetStatus::NotEnforced)
 }
@@ -193,7 +192,7 @@ fn ruleset(config: &Config, config_path: &str) -> Result<RulesetCreated, Ruleset
     let log = Path::new(&config.web.access_log);
     let is_device = log.exists() && !log.is_file();
     // A log that is no file, as /dev/stdout, is not made anew.
-    let log = if is_device { Some(log) } else { folder(&config.web.access_log) };
+    let log = if is_device { Some(log) } else { log.parent() };
     // SAVE CONFIG puts a new file in the old one's place, wherever a link to it is.
     let saved = fs::canonicalize(config_path).unwrap_or_else(|_| config_path.into());
     let named = [saved.parent(), log].into_iter().flatten();
@@ -206,14 +205,10 @@ fn ruleset(config: &Config, config_path: &str) -> Result<RulesetCreated, Ruleset
         Place::Tcp(_) => None,
     });
     let sockets = ports.chain(config.sql.listen_socket.as_deref()).chain([file::SOCKET]);
-    for place in sockets.filter_map(folder) {
+    for place in sockets.filter_map(|path| Path::new(path).parent()) {
         ruleset = allow(ruleset, place, socket)?;
     }
     allow(ruleset, Path::new("/proc/self/exe"), AccessFs::Execute.into())
-}
-
-fn folder(path: &str) -> Option<&Path> {
-    Path::new(path).parent()
 }
 
 /// What is not there cannot be allowed, nor used.
