@@ -341,7 +341,8 @@ fn deliver(delivery: &mut Delivery, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
             taken
         }
         Delivery::Chunked => {
-            out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+            out.extend_from_slice(&reply::hexadecimal(count));
+            out.extend_from_slice(b"\r\n");
             out.extend_from_slice(bytes);
             out.extend_from_slice(b"\r\n");
             count
@@ -371,17 +372,23 @@ pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
-/// A line's name, in small letters, and its value.
-fn split_line(line: &[u8]) -> Option<(String, &[u8])> {
+/// A line's name, in small letters as far as it may be one that is known here, and its value.
+fn split_line(line: &[u8]) -> Option<(Name, &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let (name, value) = line.split_at(colon);
     let value = value.get(1..)?;
     // Before it is trimmed: the line is passed on as it is, and CR and FF are white space.
     let is_clean = value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control());
     let is_name = !name.is_empty() && name.iter().copied().all(is_token_byte);
-    let name = str::from_utf8(name).ok().filter(|_| is_clean && is_name)?;
-    Some((name.to_ascii_lowercase(), value.trim_ascii()))
+    if !is_clean || !is_name {
+        return None;
+    }
+    let small = name.iter().take(Name::new().capacity()).map(u8::to_ascii_lowercase);
+    Some((small.map(char::from).collect(), value.trim_ascii()))
 }
+
+/// One character longer than the longest that is known: what is cut equals none of them.
+type Name = heapless::String<{ HSTS.len() + 1 }>;
 
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
@@ -463,12 +470,12 @@ impl Header {
         out: &mut Vec<u8>,
     ) {
         let reason = if self.reason.is_empty() { reply::reason(self.status) } else { &self.reason };
-        out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status).as_bytes());
+        reply::status_line(out, self.status, reason);
         if !self.has_server {
-            out.extend_from_slice(b"Server: tandem\r\n");
+            reply::line(out, b"Server", b"tandem");
         }
         if !self.has_date {
-            out.extend_from_slice(format!("Date: {}\r\n", stamp.http_date).as_bytes());
+            reply::line(out, b"Date", stamp.http_date.as_bytes());
         }
         if is_gzip {
             emit_weakened(&self.lines, out);
@@ -477,7 +484,7 @@ impl Header {
             out.extend_from_slice(&self.lines);
         }
         if let Some(length) = length {
-            out.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+            reply::line(out, b"Content-Length", &reply::decimal(length));
         }
         if is_chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

@@ -46,6 +46,57 @@ impl Want {
         let [first, second] = self.tried;
         first || second
     }
+
+    /// Retries go before what nobody was asked for yet, the oldest first: a host that hangs gives
+    /// up all its requests at once, and those sent just before it hung have waited longest.
+    pub(super) fn goes_before(&self, other: Self) -> bool {
+        self.is_retry() && !(other.is_retry() && other.since <= self.since)
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
+        let session = match self.affinity {
+            Affinity::Session(host) => Some(host),
+            Affinity::Nobody | Affinity::Address(_) => None,
+        };
+        Kind { tried: self.tried, session }
+    }
+}
+
+/// What decides which peers a request may go to, beside what is known of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) tried: [bool; 2],
+    pub(super) session: Option<HostId>,
+}
+
+impl Kind {
+    pub(super) const COUNT: usize = 12;
+
+    pub(super) const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self { tried: [false; 2], session: None }; Self::COUNT];
+        let mut index = 0;
+        while index < Self::COUNT {
+            let session = match index / 4 {
+                0 => None,
+                1 => Some(HostId::First),
+                _ => Some(HostId::Second),
+            };
+            all[index] = Self { tried: [index & 1 != 0, index & 2 != 0], session };
+            index += 1;
+        }
+        all
+    };
+
+    /// Its place in `ALL`.
+    pub(super) const fn index(self) -> usize {
+        let session = match self.session {
+            None => 0,
+            Some(HostId::First) => 4,
+            Some(HostId::Second) => 8,
+        };
+        let [first, second] = self.tried;
+        session + first as usize + 2 * second as usize
+    }
 }
 
 type Hosts = heapless::Vec<HostId, 2>;
@@ -54,7 +105,7 @@ impl Upstream {
     /// Chooses among the usable peers that have room. When none is usable, the likeliest of those
     /// that were not tried is tried all the same.
     pub(super) fn pick(&mut self, now: Instant, want: Want) -> Option<HostId> {
-        let mut eligible = self.eligible(want);
+        let mut eligible = self.eligible(want.kind());
         let bound = self.bound(want.affinity).filter(|host| eligible.contains(host));
         let chosen = match bound {
             Some(host) => host,
@@ -71,9 +122,14 @@ impl Upstream {
         Some(chosen)
     }
 
-    fn eligible(&self, want: Want) -> Hosts {
-        let untried = |host: &HostId| !want.tried[host.index()];
-        let rank = |host: &HostId| self.rank(*host, want.affinity);
+    /// Whether a peer has room for such a request.
+    pub(super) fn has_room(&self, kind: Kind) -> bool {
+        !self.eligible(kind).is_empty()
+    }
+
+    fn eligible(&self, kind: Kind) -> Hosts {
+        let untried = |host: &HostId| !kind.tried[host.index()];
+        let rank = |host: &HostId| self.rank(*host, kind.session);
         let best = HostId::ALL.iter().filter(|host| untried(host)).map(rank).max();
         let has_room = |host: &HostId| self.peer(*host).in_flight < self.peer(*host).requests_max;
         let mut eligible = Hosts::new();
@@ -96,10 +152,10 @@ impl Upstream {
 
     /// What the pair knows of a host weighs more than what pings said of its php-fpm, and that more
     /// than an operator's wish to spare it.
-    fn rank(&self, host: HostId, affinity: Affinity) -> u8 {
+    fn rank(&self, host: HostId, session: Option<HostId>) -> u8 {
         let peer = self.peer(host);
         // nginx: drain; sessions end where they are.
-        let is_spared = peer.is_draining && affinity != Affinity::Session(host);
+        let is_spared = peer.is_draining && session != Some(host);
         let is_first_choice = peer.is_usable() && !is_spared;
         u8::from(peer.is_host_alive) + u8::from(peer.is_usable()) + u8::from(is_first_choice)
     }
@@ -199,6 +255,13 @@ mod tests {
         let first = picks.iter().filter(|&&pick| pick == Pick::Peer(First)).count();
         assert_eq!(first, 6, "{picks:?}");
         assert!(picks.windows(4).all(|four| four.contains(&Pick::Peer(Second))), "{picks:?}");
+    }
+
+    #[test]
+    fn every_kind_has_its_place() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index);
+        }
     }
 
     #[test]

@@ -268,7 +268,33 @@ impl Params {
     /// Adds a pair. False when it cannot fit one record, in which case it is not added.
     #[must_use]
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let pair_bytes = 8 + name.len() + value.len();
+        let fits = self.open_for(8 + name.len() + value.len());
+        if fits {
+            emit_pair(&mut self.out, name, value);
+        }
+        fits
+    }
+
+    /// The same, of a value in two parts and a name that is known when this is compiled: then it is
+    /// a few moves, where a copy of some bytes by memcpy(3) costs more than the pair.
+    #[must_use]
+    pub fn add_named<const N: usize>(&mut self, name: &[u8; N], parts: [&[u8]; 2]) -> bool {
+        let [first, second] = parts;
+        let value_bytes = first.len() + second.len();
+        let fits = self.open_for(8 + N + value_bytes);
+        if fits {
+            emit_length(&mut self.out, N);
+            emit_length(&mut self.out, value_bytes);
+            self.out.extend_from_slice(name);
+            for part in parts.into_iter().filter(|part| !part.is_empty()) {
+                self.out.extend_from_slice(part);
+            }
+        }
+        fits
+    }
+
+    /// Makes sure that the record in the making has room for so much more. False: none would have.
+    fn open_for(&mut self, pair_bytes: usize) -> bool {
         if pair_bytes > CONTENT_BYTES_MAX {
             return false;
         }
@@ -276,7 +302,6 @@ impl Params {
             self.close_record();
             self.open_record();
         }
-        emit_pair(&mut self.out, name, value);
         true
     }
 

@@ -45,15 +45,17 @@ impl Span {
 
 /// nginx: ngx_http_set_etag, hexadecimal time and size.
 #[must_use]
-pub fn etag(meta: Meta) -> String {
-    format!("\"{:x}-{:x}\"", meta.modified_unix_seconds, meta.size_bytes)
+pub fn etag(meta: Meta) -> heapless::Vec<u8, 35> {
+    let time = reply::hexadecimal(meta.modified_unix_seconds);
+    let size = reply::hexadecimal(meta.size_bytes);
+    [&b"\""[..], &time, b"-", &size, b"\""].into_iter().flatten().copied().collect()
 }
 
 /// Decides in the order of RFC 9110, 13.2.2.
 #[must_use]
 pub fn plan(head: &Head<'_>, meta: Meta) -> Plan {
     let etag = etag(meta);
-    let etag = etag.as_bytes();
+    let etag = etag.as_slice();
     let modified = meta.modified_unix_seconds;
     if let Some(tags) = all_values(head, "if-match") {
         if !has_tag(&tags, etag, false) {
@@ -186,13 +188,13 @@ pub fn answer(
     };
     reply::begin(out, status, stamp);
     let date = reply::http_date(meta.modified_unix_seconds);
-    let validators = format!("Last-Modified: {date}\r\nETag: {}\r\n", etag(meta));
-    out.extend_from_slice(validators.as_bytes());
+    reply::line(out, b"Last-Modified", date.as_bytes());
+    reply::line(out, b"ETag", &etag(meta));
     if kind.has_variants && coding::is_text(kind.media_type.as_bytes()) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     if let Some(coding) = kind.coding {
-        out.extend_from_slice(format!("Content-Encoding: {}\r\n", coding.name()).as_bytes());
+        reply::line(out, b"Content-Encoding", coding.name().as_bytes());
     }
     out.extend_from_slice(kind.lines);
     if plan != Plan::NotModified {
@@ -200,10 +202,10 @@ pub fn answer(
             line.get(..13).is_some_and(|name| name.eq_ignore_ascii_case(b"content-type:"))
         });
         if !is_typed {
-            out.extend_from_slice(format!("Content-Type: {}\r\n", kind.media_type).as_bytes());
+            reply::line(out, b"Content-Type", kind.media_type.as_bytes());
         }
-        let lines = format!("Accept-Ranges: bytes\r\nContent-Length: {}\r\n", span.length);
-        out.extend_from_slice(lines.as_bytes());
+        reply::line(out, b"Accept-Ranges", b"bytes");
+        reply::line(out, b"Content-Length", &reply::decimal(span.length));
     }
     if let Plan::Part { first, last } = plan {
         let line = format!("Content-Range: bytes {first}-{last}/{size}\r\n");
@@ -317,7 +319,7 @@ mod tests {
     #[test]
     fn conditions_follow_rfc_9110() {
         use Plan::{NotModified, PreconditionFailed, Whole};
-        assert_eq!(etag(META), ETAG);
+        assert_eq!(etag(META), ETAG.as_bytes());
         for (lines, expected) in [
             ("If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n".into(), NotModified),
             ("If-Modified-Since: Tue, 14 Nov 2023 22:13:19 GMT\r\n".into(), Whole),

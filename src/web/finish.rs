@@ -13,12 +13,12 @@ use super::session::{Context, Output, Session, State};
 impl Session {
     /// The request is answered as far as it will be.
     pub(super) fn finish(&mut self, cx: Context<'_>) {
-        let Some(running) = self.running.take() else { return };
+        let Some(mut running) = self.running.take() else { return };
         self.has_served = true;
         if let Some(port) = &mut self.port {
             port.end();
         }
-        self.record(cx.now, &running);
+        self.record(cx.now, &mut running);
         let is_body_left = !running.rest.is_ended();
         let may_go_on = running.terms.is_keep_alive && !cx.is_draining && !self.is_read_closed;
         self.state = if !may_go_on || (is_body_left && running.is_continue_due) {
@@ -43,10 +43,10 @@ impl Session {
         }
     }
 
-    pub(super) fn record(&mut self, now: Instant, running: &Running) {
+    pub(super) fn record(&mut self, now: Instant, running: &mut Running) {
         self.finished = Some(Box::new(Entry {
             client: running.ends.client,
-            request: running.words.clone(),
+            request: std::mem::take(&mut running.words),
             status: running.status,
             body_bytes: running.body_bytes,
             elapsed: now.since(running.started_at),

@@ -39,6 +39,7 @@ pub mod place;
 pub mod port;
 pub mod probe;
 pub mod proxy;
+mod queue;
 mod relay;
 pub mod reply;
 pub mod request;

@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::fastcgi::Params;
 use super::lookup::Script;
+use super::reply;
 use super::request::{self, Head, Refusal};
 use super::site::host_name;
 
@@ -46,9 +47,7 @@ pub fn build(
     script: &Script,
     document_path: &[u8],
 ) -> Result<Params, Refusal> {
-    let mut params = Params::new();
     let root = root.trim_end_matches('/').as_bytes();
-    let file = [root, &script.name].concat();
     let request_uri = if head.target.starts_with('/') {
         Cow::Borrowed(head.target.as_bytes())
     } else if head.query.is_empty() {
@@ -59,58 +58,84 @@ pub fn build(
     let (client_address, client_port) = texts(ends.client);
     let (local_address, local_port) = texts(ends.local);
     let name = host_name(head.host);
-    let server_name = if name.is_empty() { local_address.as_bytes() } else { name };
+    let server_name = if name.is_empty() { local_address.as_slice() } else { name };
     let protocol: &[u8] = if head.is_http_10 { b"HTTP/1.0" } else { b"HTTP/1.1" };
     let scheme: &[u8] = if user.is_empty() { b"" } else { b"Basic" };
-    let pairs: [(&[u8], &[u8]); 20] = [
-        (b"QUERY_STRING", head.query),
-        (b"REQUEST_METHOD", head.method_word.as_bytes()),
-        (b"CONTENT_TYPE", head.header("content-type").unwrap_or_default()),
-        (b"SCRIPT_NAME", &script.name),
-        (b"SCRIPT_FILENAME", &file),
-        (b"REQUEST_URI", &request_uri),
-        (b"DOCUMENT_URI", document_path),
-        (b"DOCUMENT_ROOT", root),
-        (b"SERVER_PROTOCOL", protocol),
-        (b"REQUEST_SCHEME", if ends.is_https { b"https" } else { b"http" }),
-        (b"GATEWAY_INTERFACE", b"CGI/1.1"),
-        (b"SERVER_SOFTWARE", b"tandem"),
-        (b"REMOTE_ADDR", client_address.as_bytes()),
-        (b"REMOTE_PORT", client_port.as_bytes()),
-        (b"REMOTE_USER", user),
-        (b"AUTH_TYPE", scheme),
-        (b"SERVER_ADDR", local_address.as_bytes()),
-        (b"SERVER_PORT", local_port.as_bytes()),
-        (b"SERVER_NAME", server_name),
-        // php built with force-cgi-redirect runs nothing without it.
-        (b"REDIRECT_STATUS", b"200"),
-    ];
-    for (name, value) in pairs {
-        add(&mut params, name, value)?;
-    }
+    let content_type = head.header("content-type").unwrap_or_default();
+
+    let mut params = Params::new();
+    let all = &mut params;
+    add(all, b"QUERY_STRING", head.query)?;
+    add(all, b"REQUEST_METHOD", head.method_word.as_bytes())?;
+    add(all, b"CONTENT_TYPE", content_type)?;
+    add(all, b"SCRIPT_NAME", &script.name)?;
+    join(all, b"SCRIPT_FILENAME", [root, &script.name])?;
+    add(all, b"REQUEST_URI", &request_uri)?;
+    add(all, b"DOCUMENT_URI", document_path)?;
+    add(all, b"DOCUMENT_ROOT", root)?;
+    add(all, b"SERVER_PROTOCOL", protocol)?;
+    add(all, b"REQUEST_SCHEME", if ends.is_https { b"https" } else { b"http" })?;
+    add(all, b"GATEWAY_INTERFACE", b"CGI/1.1")?;
+    add(all, b"SERVER_SOFTWARE", b"tandem")?;
+    add(all, b"REMOTE_ADDR", &client_address)?;
+    add(all, b"REMOTE_PORT", &client_port)?;
+    add(all, b"REMOTE_USER", user)?;
+    add(all, b"AUTH_TYPE", scheme)?;
+    add(all, b"SERVER_ADDR", &local_address)?;
+    add(all, b"SERVER_PORT", &local_port)?;
+    add(all, b"SERVER_NAME", server_name)?;
+    // php built with force-cgi-redirect runs nothing without it.
+    add(all, b"REDIRECT_STATUS", b"200")?;
     if ends.is_https {
-        add(&mut params, b"HTTPS", b"on")?;
+        add(all, b"HTTPS", b"on")?;
     }
     if !head.host.is_empty() {
-        add(&mut params, b"HTTP_HOST", head.host)?;
+        add(all, b"HTTP_HOST", head.host)?;
     }
     if !script.path_info.is_empty() {
-        add(&mut params, b"PATH_INFO", &script.path_info)?;
-        add(&mut params, b"PATH_TRANSLATED", &[root, &script.path_info].concat())?;
+        add(all, b"PATH_INFO", &script.path_info)?;
+        join(all, b"PATH_TRANSLATED", [root, &script.path_info])?;
     }
-    add_headers(&mut params, head)?;
+    add_headers(all, head)?;
     Ok(params)
 }
 
-/// An address and its port, without an allocation: every request has four of them.
-fn texts(end: SocketAddr) -> (heapless::String<45>, heapless::String<5>) {
-    let (mut address, mut port) = (heapless::String::new(), heapless::String::new());
-    write!(address, "{}", end.ip()).expect("an address has at most 45 characters");
-    write!(port, "{}", end.port()).expect("a port has at most 5 digits");
-    (address, port)
+/// An address and its port, without an allocation or a formatter: every request has four of them.
+fn texts(end: SocketAddr) -> (heapless::Vec<u8, 45>, heapless::Vec<u8, 20>) {
+    let address = match end.ip() {
+        IpAddr::V4(address) => dotted(address),
+        IpAddr::V6(address) => {
+            let mut text = heapless::String::<45>::new();
+            write!(text, "{address}").expect("an address has at most 45 characters");
+            text.into_bytes()
+        }
+    };
+    (address, reply::decimal(end.port().into()))
 }
 
-fn add(params: &mut Params, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+fn dotted(address: Ipv4Addr) -> heapless::Vec<u8, 45> {
+    let mut text = heapless::Vec::new();
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        let dot = (index > 0).then_some(b'.');
+        let digits = reply::decimal(octet.into());
+        text.extend(dot.into_iter().chain(digits));
+    }
+    text
+}
+
+fn add<const N: usize>(params: &mut Params, name: &[u8; N], value: &[u8]) -> Result<(), Refusal> {
+    join(params, name, [value, b""])
+}
+
+fn join<const N: usize>(
+    params: &mut Params,
+    name: &[u8; N],
+    parts: [&[u8]; 2],
+) -> Result<(), Refusal> {
+    if params.add_named(name, parts) { Ok(()) } else { Err(Refusal::HEAD_TOO_LARGE) }
+}
+
+fn add_header(params: &mut Params, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     if params.add(name, value) { Ok(()) } else { Err(Refusal::HEAD_TOO_LARGE) }
 }
 
@@ -135,13 +160,13 @@ fn add_headers(params: &mut Params, head: &Head<'_>) -> Result<(), Refusal> {
         let mut values = request::values(head.headers, header.name);
         let (first, second) = (values.next().unwrap_or_default(), values.next());
         let Some(second) = second else {
-            add(params, &name, first)?;
+            add_header(params, &name, first)?;
             continue;
         };
         let separator: &[u8] =
             if header.name.eq_ignore_ascii_case("cookie") { b"; " } else { b", " };
         let values: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
-        add(params, &name, &values.join(separator))?;
+        add_header(params, &name, &values.join(separator))?;
     }
     Ok(())
 }
@@ -236,6 +261,16 @@ mod tests {
             assert_eq!(value(&pairs, name).as_deref(), expected, "{name}");
         }
         assert_eq!(value(&pairs, &format!("HTTP_{name}")).as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        for end in ["0.0.0.0:0", "10.96.153.110:80", "255.255.255.255:65535", "[fe80::1]:443"] {
+            let end: SocketAddr = end.parse().expect("an address");
+            let (address, port) = texts(end);
+            assert_eq!(address, end.ip().to_string().as_bytes());
+            assert_eq!(port, end.port().to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Session {
         if let Some(mut running) = self.running.take() {
             // nginx: NGX_HTTP_CLIENT_CLOSED_REQUEST.
             running.status = 499;
-            self.record(cx.now, &running);
+            self.record(cx.now, &mut running);
         }
         self.is_cut = true;
         self.close();

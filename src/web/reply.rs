@@ -47,14 +47,53 @@ pub fn http_date(unix_seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_seconds.min(last)))
 }
 
+/// A number's digits, without a formatter: every answer has some.
+#[must_use]
+pub fn decimal(number: u64) -> heapless::Vec<u8, 20> {
+    digits(number, 10)
+}
+
+#[must_use]
+pub fn hexadecimal(number: u64) -> heapless::Vec<u8, 16> {
+    digits(number, 16)
+}
+
+/// `N`: as many as the largest number has.
+fn digits<const N: usize>(mut number: u64, base: u64) -> heapless::Vec<u8, N> {
+    let mut digits = heapless::Vec::new();
+    loop {
+        let digit = u8::try_from(number % base).unwrap_or(0);
+        let letter = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        digits.push(letter).expect("there is room for the largest number");
+        number /= base;
+        if number == 0 {
+            digits.reverse();
+            return digits;
+        }
+    }
+}
+
+/// A header line of ours.
+pub(super) fn line<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The status line, Server and Date.
 pub fn begin(out: &mut Vec<u8>, status: u16, stamp: &Stamp) {
-    let line = format!(
-        "HTTP/1.1 {status} {}\r\nServer: tandem\r\nDate: {}\r\n",
-        reason(status),
-        stamp.http_date
-    );
-    out.extend_from_slice(line.as_bytes());
+    status_line(out, status, reason(status));
+    line(out, b"Server", b"tandem");
+    line(out, b"Date", stamp.http_date.as_bytes());
+}
+
+pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&decimal(status.into()));
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The lines that the terms ask for, the Connection line where the version's own rule does not say
@@ -172,6 +211,14 @@ pub const fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_library() {
+        for number in [0, 9, 10, 65535, u64::MAX] {
+            assert_eq!(decimal(number), number.to_string().as_bytes());
+            assert_eq!(hexadecimal(number), format!("{number:x}").as_bytes());
+        }
+    }
 
     #[test]
     fn a_page_has_its_length_and_no_body_for_head() {

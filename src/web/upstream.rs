@@ -29,6 +29,7 @@ use crate::wire::HostId;
 use super::Config;
 use super::balance::{Balance, Want};
 use super::keepalive::Keepalive;
+use super::queue::Queue;
 
 /// Finds a waiting request's session again: slot and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Upstream {
     /// What retries are paid from: a request earns 1, a retry costs `WEB_RETRY_REQUESTS`.
     budget: u32,
     budget_max: u32,
-    waiting: VecDeque<Waiting>,
+    queue: Queue,
     pub(super) orders: VecDeque<Order>,
     rng: Rng,
 }
@@ -59,12 +60,6 @@ pub struct Pool {
     pub workers: Option<usize>,
     /// Connections that wait for a worker (php-fpm: listen queue).
     pub waiting: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    ticket: Ticket,
-    want: Want,
 }
 
 #[derive(Debug)]
@@ -189,7 +184,7 @@ impl Upstream {
             slow_start: config.slow_start,
             budget,
             budget_max: budget,
-            waiting: VecDeque::new(),
+            queue: Queue::default(),
             orders: VecDeque::new(),
             rng: Rng::new(seed),
         }
@@ -211,35 +206,24 @@ impl Upstream {
         self.close_excess();
     }
 
-    /// Asks for a peer that was not tried. Retries wait at the head of the queue, the oldest first:
-    /// a host that hangs gives up all its requests at once, and those sent just before it hung have
-    /// waited longest. One is charged to the budget where the first try may have been executed.
+    /// Asks for a peer that was not tried. It is charged to the budget where the first try may have
+    /// been executed.
     pub fn acquire(&mut self, now: Instant, ticket: Ticket, want: Want, is_charged: bool) -> Pick {
-        let tried = want.tried;
-        if tried == [true, true] {
+        if want.tried == [true, true] {
             return Pick::Nothing;
         }
-        let is_retry = want.is_retry();
-        if !is_retry {
+        if !want.is_retry() {
             self.budget = self.budget_max.min(self.budget + 1);
         } else if is_charged && !self.charge() {
             return Pick::Nothing;
         }
         // Nobody overtakes those who wait, unless they wait for the other peer.
-        let goes_before = |other: &Waiting| {
-            !is_retry || (other.want.is_retry() && other.want.since <= want.since)
-        };
-        let is_first =
-            !self.waiting.iter().any(|other| other.want.tried == tried && goes_before(other));
-        if is_first && let Some(host) = self.pick(now, want) {
+        if self.queue.is_first(want)
+            && let Some(host) = self.pick(now, want)
+        {
             return Pick::Peer(host);
         }
-        if self.waiting.len() >= limits::WEB_QUEUE_MAX {
-            return Pick::Nothing;
-        }
-        let behind = self.waiting.iter().position(|other| !goes_before(other));
-        self.waiting.insert(behind.unwrap_or(self.waiting.len()), Waiting { ticket, want });
-        Pick::Queued
+        if self.queue.push(ticket, want) { Pick::Queued } else { Pick::Nothing }
     }
 
     /// Pays for a second try of a request whose first may have been executed. False: there is no
@@ -257,19 +241,15 @@ impl Upstream {
 
     /// The first waiting request that a peer has room for.
     pub fn next_assigned(&mut self, now: Instant) -> Option<(Ticket, HostId)> {
-        for index in 0..self.waiting.len() {
-            let waiting = *self.waiting.get(index)?;
-            if let Some(host) = self.pick(now, waiting.want) {
-                self.waiting.remove(index);
-                return Some((waiting.ticket, host));
-            }
-        }
-        None
+        let kinds = self.queue.kinds(|kind| self.has_room(kind));
+        let (ticket, want) = self.queue.take(kinds)?;
+        let host = self.pick(now, want)?;
+        Some((ticket, host))
     }
 
     /// A waiting request gave up.
     pub fn leave(&mut self, ticket: Ticket) {
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
+        self.queue.leave(ticket);
     }
 
     /// A request's connection to this peer is closed.
@@ -428,7 +408,7 @@ impl Upstream {
 
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.waiting.len()
+        self.queue.len()
     }
 
     /// Whether requests are sent there, how many are there, how many were, and why it is out.
