@@ -198,6 +198,25 @@ struct WrittenLinks {
     inside: Link,
 }
 
+/// A file that holds a secret of the configuration, and what the secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    pub name: String,
+    pub path: String,
+    pub kind: SecretKind,
+}
+
+/// What a secret has to look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    Key,
+    Password,
+    /// One to eight characters.
+    Vrrp,
+    /// The hash of a password, as crypt(5) writes it.
+    Console,
+}
+
 /// What is wrong with a configuration, in one message for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(String);
@@ -239,20 +258,48 @@ impl Config {
         &mut self,
         mut read: impl FnMut(&str) -> Result<String, String>,
     ) -> Result<(), Error> {
-        let secrets = [&mut self.peer.key, &mut self.repl.password]
-            .into_iter()
-            .chain([&mut self.repl.replication_password])
-            .chain(self.vrrp.password.as_mut())
-            .chain(self.sql.admin_password.as_mut())
-            .chain(self.console.password.as_mut())
-            .chain(self.sql.users.iter_mut().map(|user| &mut user.password));
-        for secret in secrets {
+        for (_, _, secret) in self.secrets() {
             if let Secret::File(path) = secret {
                 let text = read(path).map_err(|why| Error(format!("secret file {path}: {why}")))?;
                 *secret = Secret::Text(text.trim_end_matches(['\r', '\n']).to_owned());
             }
         }
         self.check_secrets()
+    }
+
+    /// The secrets that stand in files; none any more where they were resolved.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let mut all = self.clone();
+        let files = all.secrets().filter_map(|(name, kind, secret)| match secret {
+            Secret::File(path) => Some(SecretFile { name, kind, path: std::mem::take(path) }),
+            Secret::Text(_) => None,
+        });
+        files.collect()
+    }
+
+    fn secrets(&mut self) -> impl Iterator<Item = (String, SecretKind, &mut Secret)> {
+        let always = [
+            ("peer.key", SecretKind::Key, &mut self.peer.key),
+            ("repl.password", SecretKind::Password, &mut self.repl.password),
+            (
+                "repl.replication_password",
+                SecretKind::Password,
+                &mut self.repl.replication_password,
+            ),
+        ];
+        let optional = [
+            ("vrrp.password", SecretKind::Vrrp, self.vrrp.password.as_mut()),
+            ("sql.admin_password", SecretKind::Password, self.sql.admin_password.as_mut()),
+            ("console.password", SecretKind::Console, self.console.password.as_mut()),
+        ];
+        let optional = optional.into_iter().filter_map(|(name, kind, it)| Some((name, kind, it?)));
+        let named = always.into_iter().chain(optional);
+        let users = self.sql.users.iter_mut().map(|user| {
+            let name = format!("the password of sql.user {:?}", user.name);
+            (name, SecretKind::Password, &mut user.password)
+        });
+        named.map(|(name, kind, it)| (name.to_owned(), kind, it)).chain(users)
     }
 
     /// What is in use, as a text that could be written: defaults and all, secrets hidden.
@@ -529,6 +576,16 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_in_files_are_told_with_their_kind() {
+        let key = r#"key = { file = "/etc/tandem/key" }"#;
+        let text = EXAMPLE.lines().map(|line| if line.starts_with("key = ") { key } else { line });
+        let config = Config::parse(&text.collect::<Vec<_>>().join("\n")).expect("valid");
+        let [file] = &config.secret_files()[..] else { panic!("one file") };
+        assert_eq!((file.name.as_str(), file.path.as_str()), ("peer.key", "/etc/tandem/key"));
+        assert_eq!(file.kind, SecretKind::Key);
+    }
 
     #[test]
     fn the_example_is_valid_and_is_the_scenario() {

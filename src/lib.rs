@@ -38,6 +38,7 @@
 //!    `tandem.toml`, one section a module.
 //!    [`import`] makes one of it out of an old pair's files; [`doctor`] says what is wrong on a
 //!    host before anything is started there.
+//!    [`secrets`] makes what its secret files hold, and hands it over to the other host.
 //! 7. [`appliance`]: the machine that is only this: what PID 1 ([`os::init`]) sets and starts.
 //! 8. The ground: [`wire`] (byte cursors, small identities), [`time`] (virtual), [`limits`] (every
 //!    bound with its reason), [`units`] (values as people write them), [`crypt`]
@@ -84,6 +85,7 @@ pub mod node;
 pub mod pair;
 pub mod peer;
 pub mod repl;
+pub mod secrets;
 pub mod sql;
 pub mod supervise;
 pub mod vrrp;

@@ -364,3 +364,12 @@ pub const SQL_DIGEST_INPUT_BYTES_MAX: usize = 4096;
 /// Users of the splitter, and addresses that may connect to it, with those of the admin port; one
 /// more is refused. Every log-in looks through them.
 pub const SQL_USERS_MAX: usize = 1000;
+
+/// How long secrets are offered: a person walks from one console to the other.
+pub const SECRETS_OFFER_LIMIT: Duration = Duration::from_secs(600);
+
+/// Wrong codes after which an offer is void: mistyped, not guessed.
+pub const SECRETS_WRONG_MAX: u32 = 3;
+
+/// What each step of that conversation may take.
+pub const SECRETS_TALK_LIMIT: Duration = Duration::from_secs(5);

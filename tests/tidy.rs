@@ -64,6 +64,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["vrrp", "peer", "repl", "sql", "web", "console"]),
     ("import", &["sql", "config"]),
     ("doctor", &["config"]),
+    ("secrets", &["config"]),
     ("node", &["pair", "vrrp", "peer", "repl", "net", "console", "config"]),
 ];
 

@@ -27,6 +27,7 @@ mod rescue;
 mod reseed;
 mod run;
 mod say;
+mod secrets;
 mod servers;
 mod status;
 mod support;
@@ -188,6 +189,7 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
         }
         ("update", _) => return update::run(arguments, is_sure),
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
+        ("secrets", _) => return secrets::run(arguments),
         ("reseed", []) => Request::Reseed,
         ("reseed", ["--copy", place @ ..]) => return reseed::run(place),
         ("reload", []) => Request::Reload,

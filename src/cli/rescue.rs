@@ -12,6 +12,7 @@ use crate::os::{init, terminal};
 
 const HELP: &str = "  why              what keeps this machine from serving
   edit [FILE]      changes tandem.toml, or host.toml
+  secrets          which of its secret files are missing, how they are made or taken over
   help config NAME what a section or a key of tandem.toml means
   reboot           tries again
   shutdown         switches the machine off
@@ -48,7 +49,7 @@ fn serve(arguments: &[String]) -> Result<(), String> {
         match typed.split_whitespace().collect::<Vec<_>>().as_slice() {
             [] => {}
             ["why"] => tell(&why),
-            ["edit", ..] | ["help", "config", ..] => {
+            ["edit" | "secrets", ..] | ["help", "config" | "secrets", ..] => {
                 let ended = Command::new("/proc/self/exe").args(typed.split_whitespace()).status();
                 ended.map_err(|error| format!("/proc/self/exe: {error}"))?;
             }

@@ -212,6 +212,18 @@ pub const VERBS: &[Verb] = &[
         options: &[],
     },
     Verb {
+        name: "secrets", arguments: "[make | offer | take CODE]", group: Group::Act,
+        summary: "the files that hold the configuration's secrets",
+        about: "Which there are, and which are missing. They are made on one host of a new pair; \
+            the other one takes them over on the inside link, in exchange for a code that the \
+            first one tells. No file is replaced. It asks no daemon.",
+        options: &[word("make", "makes those that are missing, and tells what people log in with"),
+            word("offer", "tells a code, good once and for ten minutes, and waits"),
+            word("take", "takes what the other host offers under this code"),
+            word("--config", "another one than /etc/tandem.toml"),
+            word("--host", "the host that this is, where its name does not tell")],
+    },
+    Verb {
         name: "network", arguments: "[ping ADDRESS]", group: Group::Machine,
         summary: "cards, routes, neighbours; whether an address answers",
         about: "What ip(8) and ping(8) tell elsewhere.",
@@ -394,7 +406,9 @@ fn told(is_console: bool, has: impl Fn(Group) -> bool) -> String {
         if !has(group) {
             continue;
         }
-        line(&format!("\n{}:\n", group.title()));
+        // A console may have no more than 24 lines.
+        let gap = if is_console { "" } else { "\n" };
+        line(&format!("\n{}:{gap}", group.title()));
         for verb in VERBS.iter().filter(|verb| verb.group == group) {
             line(&format!("  {:<16}{}", verb.name, verb.summary));
         }

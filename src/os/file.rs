@@ -64,17 +64,28 @@ pub fn save_state(state: &Persistent) -> io::Result<()> {
 
 /// Reads and checks a configuration, secrets included.
 pub fn load_config(path: &str) -> Result<Config, String> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
-    })?;
-    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    let mut config = read_config(path)?;
     config.resolve(read_secret).map_err(|error| format!("{path}: {error}"))?;
     Ok(config)
 }
 
+/// The same without the secrets that stand in files.
+pub fn read_config(path: &str) -> Result<Config, String> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        format!("{path}: {error}\n`tandem example` prints a configuration to start from")
+    })?;
+    Config::parse(&text).map_err(|error| format!("{path}: {error}"))
+}
+
 /// The text of a secret file, which only its owner may read.
 pub fn read_secret(path: &str) -> Result<String, String> {
-    let mode = fs::metadata(path).map_err(|error| error.to_string())?.mode();
+    let mode = fs::metadata(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return "is missing; `tandem secrets` tells how to get it".to_owned();
+        }
+        error.to_string()
+    });
+    let mode = mode?.mode();
     if mode & 0o077 != 0 {
         return Err(format!("mode is {:04o}: run chmod 0600 on it", mode & 0o7777));
     }

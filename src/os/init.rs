@@ -129,11 +129,13 @@ impl Boot {
             }
         }
         let disk = self.find_disk()?;
-        let (config, me, identity) = self.configure(&disk)?;
+        let (mut config, me, identity) = self.configure(&disk)?;
         let host = config.host(me).name.clone();
         step("host name", sethostname(host.as_bytes()).map_err(io::Error::from))?;
         step("/etc/hosts", fs::write("/etc/hosts", hosts(&config)))?;
         cards::set_up(&config, me, &board, &identity)?;
+        // With the network up: the other host may have what is missing.
+        config.resolve(file::read_secret).map_err(|error| format!("tandem.toml: {error}"))?;
         step("payload", disk.mount_payload(slot()))?;
         self.prepare_data(&disk)?;
         step(disk::CONFIG, disk::unmount_at(disk::CONFIG))?;
@@ -295,7 +297,8 @@ impl Boot {
         Ok(disk)
     }
 
-    /// Takes the configuration from its partition; the partition stays mounted for its files.
+    /// Takes the configuration from its partition, which stays mounted for its files; secrets that
+    /// stand in files are left there.
     fn configure(&mut self, disk: &Disk) -> Result<(Config, HostId, Identity), String> {
         step("the configuration partition", disk.mount_config())?;
         let read = |name: &str| {
@@ -306,7 +309,7 @@ impl Boot {
             Identity::parse(&read("host.toml")?).map_err(|why| format!("host.toml: {why}"))?;
         read("tandem.toml")?;
         step("/etc/tandem", copy_settings())?;
-        let config = file::load_config(CONFIG)?;
+        let config = file::read_config(CONFIG)?;
         let me = config.find_host(&identity.host).map_err(|error| format!("host.toml: {error}"))?;
         Ok((config, me, identity))
     }

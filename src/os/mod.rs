@@ -28,6 +28,7 @@ pub mod notes;
 pub mod plane;
 pub mod route;
 pub mod run;
+pub mod secrets;
 pub mod serve_sql;
 pub mod serve_web;
 pub mod service;

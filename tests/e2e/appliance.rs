@@ -64,6 +64,18 @@ fn on_stage(firmwares: &[Firmware], story: impl FnOnce(&mut Stage) -> Outcome<()
     }
 }
 
+/// The example with two of its secrets in files.
+fn with_secret_files() -> Outcome<String> {
+    let mut config = EXAMPLE.to_owned();
+    for (name, file) in [("key", "key"), ("replication_password", "repl")] {
+        let line = EXAMPLE.lines().find(|line| line.starts_with(&format!("{name} = ")));
+        let line = line.ok_or_else(|| format!("the example has no {name}"))?;
+        let other = format!("{name} = {{ file = \"/etc/tandem/{file}\" }}");
+        config = config.replacen(line, &other, 1);
+    }
+    Ok(config)
+}
+
 fn mend(machine: &mut Machine) -> Outcome<()> {
     let wrong = EXAMPLE.replacen("vrid = 50", "vrid = 500", 1);
     check(wrong != EXAMPLE, || "the example has another vrid".into())?;
@@ -191,12 +203,13 @@ impl Stage {
     fn play(&mut self) -> Outcome<()> {
         for machine in &self.machines {
             machine.put("host.toml", format!("host = \"{}\"\n", machine.name).as_bytes())?;
-            machine.put("tandem.toml", EXAMPLE.as_bytes())?;
+            machine.put("tandem.toml", with_secret_files()?.as_bytes())?;
             machine.put("www/static.txt", static_text().as_bytes())?;
             for (name, content) in FILES {
                 machine.put(&format!("www/{name}"), content.as_bytes())?;
             }
         }
+        self.share_secrets()?;
         let at = self.machines[0].power_on()?;
         self.machines[1].power_on()?;
         let first = self.machines[0].wait_for("after the kernel", SERVICE_LIMIT);
@@ -223,6 +236,32 @@ impl Stage {
             lost.len()
         );
         check(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))
+    }
+
+    /// The secrets are made on one console, and taken over on the other with a code.
+    fn share_secrets(&mut self) -> Outcome<()> {
+        for machine in &mut self.machines {
+            machine.power_on()?;
+        }
+        let [one, other] = &mut self.machines[..] else { return Err("two machines".into()) };
+        for machine in [&mut *one, &mut *other] {
+            let told = machine.wait_for("does not serve> ", SERVICE_LIMIT)?;
+            let is_told = told.contains("/etc/tandem/key: is missing; `tandem secrets`");
+            check(is_told, || format!("it says: {told}"))?;
+        }
+        one.types("secrets make\r")?;
+        one.wait_for("Now server2 must get the same: `secrets offer` here.", ANSWER_LIMIT)?;
+        one.answers("does not serve> ", "secrets offer", ANSWER_LIMIT)?;
+        one.wait_for("    secrets take ", ANSWER_LIMIT)?;
+        let code = one.wait_for("\r\n", ANSWER_LIMIT)?;
+        other.types(&format!("secrets take {}\r", code.trim()))?;
+        other.wait_for("this host has taken /etc/tandem/key, /etc/tandem/repl", ANSWER_LIMIT)?;
+        one.wait_for("server2 has taken /etc/tandem/key, /etc/tandem/repl", ANSWER_LIMIT)?;
+        for machine in [one, other] {
+            machine.answers("does not serve> ", "reboot", ANSWER_LIMIT)?;
+            machine.wait_for_end(ANSWER_LIMIT)?;
+        }
+        Ok(())
     }
 
     fn cut(&mut self) -> Outcome<()> {

@@ -42,6 +42,7 @@ mod links;
 mod old_kernel;
 mod preemption;
 mod reload;
+mod secrets;
 mod service;
 mod stories;
 mod survey;
