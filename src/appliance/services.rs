@@ -58,6 +58,10 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     pub pool: u64,
+    /// The database's own buffers, which it fills at its start whatever there is to do: each of
+    /// two for its log, and the blocks of Aria (temporary tables).
+    pub log_buffer: u64,
+    pub aria_buffer: u64,
     pub workers: u64,
     pub database_max: u64,
     pub php_max: u64,
@@ -67,10 +71,19 @@ impl Share {
     /// A small machine keeps most of it for the page cache and the programs themselves.
     #[must_use]
     pub fn of(memory: u64) -> Self {
-        let pool = if memory < 1024 { memory / 8 } else { memory / 4 };
+        let is_small = memory < 1024;
+        let pool = if is_small { memory / 8 } else { memory / 4 };
+        let (log_buffer, aria_buffer) = if is_small { (2, 8) } else { (16, 64) };
         // A worker of a small application holds some 24 MiB.
         let workers = (memory / 4 / 24).clamp(3, 64);
-        Self { pool: pool.max(16), workers, database_max: memory * 3 / 4, php_max: memory / 2 }
+        Self {
+            pool: pool.max(16),
+            log_buffer,
+            aria_buffer,
+            workers,
+            database_max: memory * 3 / 4,
+            php_max: memory / 2,
+        }
     }
 }
 
@@ -135,7 +148,7 @@ fn mebibytes(count: u64) -> String {
 /// opens it.
 #[must_use]
 pub fn database_config(facts: &Facts) -> String {
-    let Share { pool, .. } = Share::of(facts.memory);
+    let Share { pool, log_buffer, aria_buffer, .. } = Share::of(facts.memory);
     let (host, number, port) = (&facts.host, facts.number, facts.database_port);
     format!(
         "# Written at every boot.
@@ -165,6 +178,8 @@ innodb-flush-method = O_DIRECT
 innodb-doublewrite = 1
 innodb-buffer-pool-size = {pool}M
 innodb-log-file-size = 16M
+innodb-log-buffer-size = {log_buffer}M
+aria-pagecache-buffer-size = {aria_buffer}M
 key-buffer-size = 1M
 max-connections = 200
 performance-schema = OFF
@@ -308,9 +323,23 @@ mod tests {
 
     #[test]
     fn a_small_machine_and_a_large_one_share_their_memory() {
-        let small = Share { pool: 24, workers: 3, database_max: 144, php_max: 96 };
+        let small = Share {
+            pool: 24,
+            log_buffer: 2,
+            aria_buffer: 8,
+            workers: 3,
+            database_max: 144,
+            php_max: 96,
+        };
         assert_eq!(Share::of(192), small);
-        let large = Share { pool: 16384, workers: 64, database_max: 49152, php_max: 32768 };
+        let large = Share {
+            pool: 16384,
+            log_buffer: 16,
+            aria_buffer: 64,
+            workers: 64,
+            database_max: 49152,
+            php_max: 32768,
+        };
         assert_eq!(Share::of(65536), large);
     }
 

@@ -8,11 +8,13 @@ use std::process::{Command, ExitCode};
 use super::edit::Keys;
 use super::value_of;
 use crate::console::message::Power;
-use crate::os::{init, terminal};
+use crate::os::{disk, init, terminal};
 
 const HELP: &str = "  why              what keeps this machine from serving
   edit [FILE]      changes tandem.toml, or host.toml
   secrets          which of its secret files are missing, how they are made or taken over
+  repair           mends the data partition with e2fsck, whatever is lost by it
+  reset --everything  takes all data off: they come back from the other host
   help config NAME what a section or a key of tandem.toml means
   reboot           tries again
   shutdown         switches the machine off
@@ -49,7 +51,11 @@ fn serve(arguments: &[String]) -> Result<(), String> {
         match typed.split_whitespace().collect::<Vec<_>>().as_slice() {
             [] => {}
             ["why"] => tell(&why),
-            ["edit" | "secrets", ..] | ["help", "config" | "secrets", ..] => {
+            ["repair"] => match repair() {
+                Ok(()) => println!("repaired: `reboot` tries again"),
+                Err(why) => println!("{why}"),
+            },
+            ["edit" | "reset" | "secrets", ..] | ["help", "config" | "secrets", ..] => {
                 let ended = Command::new("/proc/self/exe").args(typed.split_whitespace()).status();
                 ended.map_err(|error| format!("/proc/self/exe: {error}"))?;
             }
@@ -58,6 +64,11 @@ fn serve(arguments: &[String]) -> Result<(), String> {
             [..] => print!("{HELP}"),
         }
     }
+}
+
+fn repair() -> Result<(), String> {
+    let disk = disk::find().map_err(|error| error.to_string())?.ok_or("no disk was found")?;
+    disk.repair_data(init::slot()).map_err(|error| error.to_string())
 }
 
 fn tell(why: &str) {

@@ -13,7 +13,7 @@ use super::status::fetch;
 use crate::console::message::{Power, Request};
 use crate::console::status::Status;
 use crate::os::disk::Disk;
-use crate::os::{children, clock, init, update};
+use crate::os::{children, clock, file, init, update};
 use crate::time::Civil;
 use crate::wire::Role;
 
@@ -166,6 +166,10 @@ fn order_reset(is_sure: bool) -> Result<ExitCode, String> {
     }
     disk.order_new_data().map_err(|error| format!("boot partition: {error}"))?;
     println!("the next boot begins anew");
+    if file::running("node.pid").is_none() {
+        // On the console of a machine that does not serve.
+        init::end_now(Power::Reboot);
+    }
     Ok(act::perform(&Request::Power(Power::Reboot), false))
 }
 

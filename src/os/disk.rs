@@ -27,6 +27,7 @@ const DATA_IS_NEW: &str = "data.new";
 const STICK: &str = "/run/stick";
 /// Where the configuration's partition is mounted while somebody reads or writes it.
 pub const CONFIG: &str = "/config";
+const E2FSCK: &str = "/usr/sbin/e2fsck";
 const NAMES: [&str; 5] = ["esp", "config", "payload-a", "payload-b", "data"];
 
 /// A disk with all partitions of an appliance.
@@ -166,6 +167,15 @@ impl Disk {
         self.with_esp(true, |esp| File::create(esp.join(DATA_IS_NEW))?.sync_all())
     }
 
+    /// Mends the data partition as far as it goes, whatever is lost by it; what is done goes to the
+    /// terminal. Not while it is mounted.
+    pub fn repair_data(&self, slot: Slot) -> io::Result<()> {
+        if !Path::new(E2FSCK).exists() {
+            self.mount_payload(slot)?;
+        }
+        run(E2FSCK, &["-f", "-y"], self.partition("data"), &mut || {})
+    }
+
     /// Makes the file system if that was asked for, checks it otherwise, and mounts it.
     /// `while_waiting` is called several times a second. Returns what was done.
     pub(super) fn mount_data(
@@ -186,7 +196,7 @@ impl Disk {
             }
             "made"
         } else if is_ext4(device)? {
-            run("/usr/sbin/e2fsck", &["-p"], device, while_waiting)?;
+            run(E2FSCK, &["-p"], device, while_waiting)?;
             "checked"
         } else {
             let why =

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::check;
 use crate::host::text;
 use crate::pair::binary;
 use crate::world::{Link, Outcome, World, wait_until};
@@ -38,8 +39,6 @@ pub struct Machine {
     log: Arc<Mutex<String>>,
 }
 
-/// Enough for a guest of this size; with 192 UEFI leaves GRUB no room for kernel and initramfs.
-const MEMORY_MIB: u32 = 256;
 const DISK_BYTES: u64 = 1 << 30;
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -156,12 +155,7 @@ impl Machine {
 
     /// Puts a file into the configuration partition, as any PC can while the disk is in it.
     pub fn put(&self, path: &str, content: &[u8]) -> Outcome<()> {
-        let mut disk = File::open(&self.disk).map_err(text)?;
-        // The third entry of the partition table, which begins in block 2.
-        let mut first = [0; 8];
-        disk.seek(SeekFrom::Start(1024 + 2 * 128 + 32)).map_err(text)?;
-        disk.read_exact(&mut first).map_err(text)?;
-        let place = format!("{}@@{}", self.disk.display(), u64::from_le_bytes(first) * 512);
+        let place = format!("{}@@{}", self.disk.display(), self.partition_at(2)?);
         if let Some((folder, _)) = path.rsplit_once('/') {
             // It may be there already.
             let _made = mtools("mmd", &["-D", "s", "-i", &place, &format!("::/{folder}")], &[]);
@@ -169,15 +163,39 @@ impl Machine {
         mtools("mcopy", &["-o", "-i", &place, "-", &format!("::/{path}")], content)
     }
 
+    /// Where the partition of this entry of the table, from 0, begins.
+    fn partition_at(&self, entry: u64) -> Outcome<u64> {
+        let mut disk = File::open(&self.disk).map_err(text)?;
+        let mut first = [0; 8];
+        // The table begins in block 2.
+        disk.seek(SeekFrom::Start(1024 + entry * 128 + 32)).map_err(text)?;
+        disk.read_exact(&mut first).map_err(text)?;
+        Ok(u64::from_le_bytes(first) * 512)
+    }
+
+    /// Clears the inode of a folder of the data partition, with what hangs below it.
+    pub fn damage(&self, folder: &str) -> Outcome<()> {
+        let place = format!("{}?offset={}", self.disk.display(), self.partition_at(5)?);
+        let words = ["-w", "-R", &format!("clri {folder}"), &place];
+        let output = Command::new("debugfs").args(words).output();
+        let output = output.map_err(|error| format!("debugfs: {error}"))?;
+        check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Switches it on.
     pub fn power_on(&mut self) -> Outcome<Instant> {
         let socket = self.folder.join("serial");
         let _of_the_boot_before = fs::remove_file(&socket);
+        // With 192 UEFI leaves GRUB no room for kernel and initramfs.
+        let memory_mib = match self.firmware {
+            Firmware::Bios => "192",
+            Firmware::Uefi => "256",
+        };
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "nsenter", "-t", &self.world.to_string(), "-n", "--"])
             .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1"])
-            .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-nodefaults"])
+            .args(["-m", memory_mib, "-display", "none", "-nodefaults"])
             .args(["-monitor", "none", "-no-reboot", "-device", "virtio-rng-pci"])
             .arg("-chardev")
             .arg(format!("socket,id=line,path={},server=on,wait=on", socket.display()))
