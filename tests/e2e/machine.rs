@@ -173,13 +173,16 @@ impl Machine {
         Ok(u64::from_le_bytes(first) * 512)
     }
 
-    /// Clears the inode of a folder of the data partition, with what hangs below it.
+    /// Clears the inode of a folder of the data partition, with what hangs below it, and marks the
+    /// file system as the kernel does when it comes upon that.
     pub fn damage(&self, folder: &str) -> Outcome<()> {
         let place = format!("{}?offset={}", self.disk.display(), self.partition_at(5)?);
-        let words = ["-w", "-R", &format!("clri {folder}"), &place];
-        let output = Command::new("debugfs").args(words).output();
-        let output = output.map_err(|error| format!("debugfs: {error}"))?;
-        check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
+        for order in [format!("clri {folder}"), "set_super_value state 2".to_owned()] {
+            let output = Command::new("debugfs").args(["-w", "-R", &order, &place]).output();
+            let output = output.map_err(|error| format!("debugfs: {error}"))?;
+            check(output.status.success(), || format!("debugfs {order}: {output:?}"))?;
+        }
+        Ok(())
     }
 
     /// Switches it on.
