@@ -46,8 +46,13 @@ impl Node {
             return;
         }
         let report = self.report(now);
-        // To a keepalived's host too: a tandem may take its place.
-        if let Some(datagram) = self.peer.poll_beacon(now, report) {
+        // To a keepalived's host too: a tandem may take its place. But not while its kernel is
+        // asked whether anybody there listens to VRRP: Linux tells an address once a second that
+        // something is unreachable, whatever it is (icmp(7), icmp_ratelimit), and a beacon would
+        // use that up.
+        let is_asking = self.has_foreign_peer() && self.probes.sent_at.is_some();
+        let datagram = self.peer.poll_beacon(now, report).filter(|_| !is_asking);
+        if let Some(datagram) = datagram {
             for link in LinkId::ALL {
                 self.outputs.push_back(Output::SendBeacon { link, datagram: datagram.clone() });
             }

@@ -126,10 +126,13 @@ impl Node {
             Trouble::AddressConflict { address, mac: mac.to_string() }
         };
         let held = Finding { link, trouble };
-        if self.findings.held.as_ref() != Some(&held) {
+        // Addresses of both links answer by turns: that is said once.
+        let kind = std::mem::discriminant(&held.trouble);
+        let before = self.findings.held.as_ref();
+        if before.is_none_or(|before| std::mem::discriminant(&before.trouble) != kind) {
             self.note(Note::TakeoverHeld { why: held.to_string() });
-            self.findings.held = Some(held);
         }
+        self.findings.held = Some(held);
         false
     }
 
