@@ -29,6 +29,7 @@ mod run;
 mod say;
 mod secrets;
 mod servers;
+mod site;
 mod status;
 mod support;
 mod turn;
@@ -187,6 +188,7 @@ fn acting(name: &str, arguments: &[String], is_sure: bool) -> ExitCode {
         ("reset", _) => {
             return wrong(name, "needs --everything: database, site and state are lost");
         }
+        ("site", _) => return site::run(arguments),
         ("update", _) => return update::run(arguments, is_sure),
         ("rejoin", _) => return rejoin::run(arguments, is_sure),
         ("secrets", _) => return secrets::run(arguments),

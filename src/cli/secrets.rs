@@ -72,9 +72,10 @@ fn list(place: &Place) -> Result<bool, String> {
     }
     if !is_whole {
         let other = &config.host(me.other()).name;
+        let verb = verb();
         println!(
-            "\nA new pair: `secrets make` here. A host of a pair: `secrets offer` on {other}, and \
-             here `secrets take` with the code that it tells."
+            "\nA new pair: `{verb} make` here. A host of a pair: `{verb} offer` on {other}, and \
+             here `{verb} take` with the code that it tells."
         );
     }
     Ok(is_whole)
@@ -103,7 +104,7 @@ fn make(place: &Place) -> Result<(), String> {
         return Ok(());
     }
     let other = &config.host(me.other()).name;
-    println!("\nNow {other} must get the same: `secrets offer` here.{}", next());
+    println!("\nNow {other} must get the same: `{} offer` here.{}", verb(), next());
     Ok(())
 }
 
@@ -111,7 +112,7 @@ fn offered(place: &Place) -> Result<(), String> {
     let (config, me) = load(place)?;
     let code = Code::new(random()?);
     let other = &config.host(me.other()).name;
-    println!("On {other}, within ten minutes:\n\n    secrets take {code}\n");
+    println!("On {other}, within ten minutes:\n\n    {} take {code}\n", verb());
     let told = offer(&config, me, &code)?;
     println!("{other} {told}.{}", next());
     Ok(())
@@ -122,6 +123,11 @@ fn taken(place: &Place, code: &Code) -> Result<(), String> {
     let told = take(&config, me, code)?;
     println!("this host {told}.{}", next());
     Ok(())
+}
+
+/// As it is typed here, and on the other host.
+fn verb() -> &'static str {
+    if init::is_appliance() { "secrets" } else { "tandem secrets" }
 }
 
 /// What makes use of them.

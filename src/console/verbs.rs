@@ -240,6 +240,17 @@ pub const VERBS: &[Verb] = &[
             word("--older", "takes one that is older, or that failed here before"), YES],
     },
     Verb {
+        name: "site", arguments: "FILE [--whole] | --back", group: Group::Machine,
+        summary: "another PHP application, or a newer one",
+        about: "FILE is a tar archive, gzip or not, of what lies in the document root: the name \
+            of a file on a FAT stick, or an address as in http://10.0.0.9/site.tgz. It is unpacked \
+            over a copy of what is served, which it then replaces at once; what it does not have \
+            stays, as what visitors have uploaded. Each host wants its own, the one that stands by \
+            first.",
+        options: &[word("--whole", "what the archive does not have is not kept"),
+            word("--back", "the site of before; twice: the new one again")],
+    },
+    Verb {
         name: "edit", arguments: "[FILE]", group: Group::Machine,
         summary: "changes the configuration, line by line",
         about: "FILE is tandem.toml, or host.toml. Nothing is written that is not right.",

@@ -32,6 +32,7 @@ pub mod secrets;
 pub mod serve_sql;
 pub mod serve_web;
 pub mod service;
+pub mod site;
 pub mod storage;
 pub mod survey;
 mod sys;

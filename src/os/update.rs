@@ -40,13 +40,18 @@ impl std::fmt::Debug for Update {
     }
 }
 
-/// Opens a file by HTTP, or on a stick (its name there), or by its path.
+/// A file by HTTP, or on a stick (its name there), or by its path.
+pub fn source(place: &str) -> io::Result<Box<dyn Read>> {
+    Ok(match place.strip_prefix("http://") {
+        Some(rest) => Box::new(fetch(rest)?),
+        None => Box::new(File::open(on_stick(place)?)?),
+    })
+}
+
+/// Opens an update at such a place.
 pub fn open(place: &str) -> Result<Update, String> {
     let wrong = |error: io::Error| format!("{place}: {error}");
-    let mut source: Box<dyn Read> = match place.strip_prefix("http://") {
-        Some(rest) => Box::new(fetch(rest).map_err(wrong)?),
-        None => Box::new(File::open(on_stick(place).map_err(wrong)?).map_err(wrong)?),
-    };
+    let mut source = source(place).map_err(wrong)?;
     let mut head = Vec::new();
     let limit = u64::try_from(HEAD_BYTES_MAX).unwrap_or(u64::MAX);
     source.by_ref().take(limit).read_to_end(&mut head).map_err(wrong)?;

@@ -279,6 +279,7 @@ impl Stage {
         let load = Load::start(&self.client, OUTSIDE_VIP, RATES, &static_text(), 1)?;
         let began = Instant::now();
         let story = self.fail_over_and_back(&load).and_then(|()| self.update(&load));
+        let story = story.and_then(|()| self.take_site());
         let records = load.finish()?;
         story?;
         let rows = self.get("/rows.php", ANSWER_LIMIT)?;
@@ -357,6 +358,31 @@ impl Stage {
             println!("slot {slot} served; then {what}: {how} {} s", seconds(moment));
         }
         serves(machine).map(drop)
+    }
+
+    /// A newer application on both hosts: there at once, and taken back.
+    fn take_site(&mut self) -> Outcome<()> {
+        let folder = self.depot.join("site");
+        fs::create_dir(&folder).map_err(text)?;
+        fs::write(folder.join("newer.php"), "<?php echo 'newer ', 6 * 7;").map_err(text)?;
+        let archive = self.depot.join("site.tgz");
+        let mut tar = Command::new("tar");
+        tar.arg("-czf").arg(&archive).arg("-C").arg(&folder).arg(".");
+        check(tar.status().is_ok_and(|it| it.success()), || "tar".into())?;
+        // The one that stands by comes first: php-fpm of both gets the pages.
+        for machine in self.machines.iter_mut().rev() {
+            machine.types("site http://10.96.153.1:8000/site.tgz\r")?;
+            machine.wait_for("1 file, 27 bytes, served from now on", ANSWER_LIMIT)?;
+        }
+        self.page("/newer.php", "newer 42", ANSWER_LIMIT)?;
+        self.page("/read.php", "rows", ANSWER_LIMIT)?;
+        for machine in &mut self.machines {
+            machine.types("site --back\r")?;
+        }
+        let gone = wait_until("the newer page is gone", ANSWER_LIMIT, || {
+            self.get("/newer.php", ANSWER_LIMIT).is_err()
+        });
+        gone.map(drop)
     }
 
     fn fill(&mut self) -> Outcome<()> {
