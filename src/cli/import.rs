@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::import::{self, Host};
+use crate::os::random::random;
 
 /// Where these files are on a host, for `NAME=/`.
 const PLACES: &[&str] = &[
@@ -85,10 +86,8 @@ fn make(hosts: &[Host], out: Option<&str>) -> Result<bool, String> {
 
 /// For the two tandems to know each other by.
 fn key() -> Result<String, String> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|error| format!("no random bytes: {error}"))?;
     let mut key = String::new();
-    for byte in random {
+    for byte in random::<24>()? {
         let _infallible = write!(key, "{byte:02x}");
     }
     Ok(key)

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use super::edit::Keys;
 use super::value_of;
 use crate::console::message::Power;
-use crate::os::{disk, init, terminal};
+use crate::os::{init, terminal};
 
 const HELP: &str = "  why              what keeps this machine from serving
   edit [FILE]      changes tandem.toml, or host.toml
@@ -67,7 +67,7 @@ fn serve(arguments: &[String]) -> Result<(), String> {
 }
 
 fn repair() -> Result<(), String> {
-    let disk = disk::find().map_err(|error| error.to_string())?.ok_or("no disk was found")?;
+    let disk = super::appliance_disk("its own e2fsck mends its disks")?;
     disk.repair_data(init::slot()).map_err(|error| error.to_string())
 }
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use super::{Place, this_host};
 use crate::config::{Config, SecretKind};
-use crate::os::secrets::{offer, random, read, take, write};
+use crate::os::random::random;
+use crate::os::secrets::{offer, read, take, write};
 use crate::os::{file, init};
 use crate::secrets::{self, Code};
 use crate::wire::HostId;
@@ -57,16 +58,12 @@ fn list(place: &Place) -> Result<bool, String> {
     }
     let mut is_whole = true;
     for file in &files {
-        let state = match read(&file.path) {
+        let found = read(&file.path);
+        is_whole &= matches!(found, Ok(Some(_)));
+        let state = match found {
             Ok(Some(_)) => "is there".to_owned(),
-            Ok(None) => {
-                is_whole = false;
-                "is missing".to_owned()
-            }
-            Err(why) => {
-                is_whole = false;
-                why
-            }
+            Ok(None) => "is missing".to_owned(),
+            Err(why) => why,
         };
         println!("{}  {}: {state}", file.path, file.name);
     }
@@ -93,7 +90,7 @@ fn make(place: &Place) -> Result<(), String> {
         write(path, &made.text)?;
         count += 1;
         println!("{path}  {}: made", file.name);
-        // What people and programs log in with; the rest is between the two hosts.
+        // What somebody may have to type or write somewhere; keys are between the two hosts.
         let is_told = matches!(file.kind, SecretKind::Console | SecretKind::Password);
         if is_told {
             println!("    it is {}", made.told.as_ref().unwrap_or(&made.text));

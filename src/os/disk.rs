@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::file::named;
+use super::file::{named, remove_tree};
 use super::{init, sys};
 use crate::appliance::gpt;
 use crate::appliance::slots::Slot;
@@ -216,11 +216,13 @@ pub(super) fn keep_config(text: &str) -> Result<(), String> {
     if !init::is_appliance() {
         return Ok(());
     }
-    let kept = find().and_then(|disk| match disk {
-        Some(disk) => disk.write_config("tandem.toml", text),
-        None => Err(io::Error::other("the appliance's disk is gone")),
-    });
-    kept.map_err(|error| format!("saved until the next boot alone: {error}"))
+    keep("tandem.toml", text).map_err(|error| format!("saved until the next boot alone: {error}"))
+}
+
+/// Replaces a file of the appliance's configuration partition.
+pub(super) fn keep(name: &str, text: &str) -> io::Result<()> {
+    let disk = find()?.ok_or_else(|| io::Error::other("the appliance's disk is gone"))?;
+    disk.write_config(name, text)
 }
 
 fn mount_fat(device: &Path, target: &str, access: MountFlags) -> io::Result<()> {
@@ -295,10 +297,7 @@ pub(super) fn sync_at(target: &str) -> io::Result<()> {
 /// is whole or it is not there.
 pub(super) fn copy_folder(from: &Path, to: &Path, owner: u32) -> io::Result<()> {
     let beside = to.with_extension("new");
-    match fs::remove_dir_all(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove_tree(&beside)?;
     copy_into(from, &beside, owner)?;
     let parent = to.parent().unwrap_or_else(|| Path::new("/"));
     sync_at(&parent.to_string_lossy())?;

@@ -125,6 +125,14 @@ pub fn write_pid(name: &str) -> io::Result<()> {
     fs::write(Path::new(RUN_DIR).join(name), format!("{}\n", std::process::id()))
 }
 
+/// Removes a folder with all in it, if it is there.
+pub(super) fn remove_tree(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(folder, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// An error that says which file it is about.
 pub fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))

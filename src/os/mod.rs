@@ -26,6 +26,7 @@ pub mod mysql;
 pub mod network;
 pub mod notes;
 pub mod plane;
+pub mod random;
 pub mod route;
 pub mod run;
 pub mod secrets;

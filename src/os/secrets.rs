@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::file::{self, named};
+use super::random::random;
 use super::{clock, disk, init};
 use crate::config::Config;
 use crate::limits;
@@ -43,9 +44,7 @@ pub fn write(path: &str, text: &str) -> Result<(), String> {
         let name = name.ok_or_else(|| {
             format!("{path}: on an appliance a secret's file is one of {APPLIANCE_FOLDER}")
         })?;
-        let disk = disk::find().map_err(|error| error.to_string())?;
-        let disk = disk.ok_or("the appliance's disk is gone")?;
-        disk.write_config(name, &text).map_err(|error| format!("{path}: {error}"))?;
+        disk::keep(name, &text).map_err(|error| format!("{path}: {error}"))?;
     }
     write_new(Path::new(path), text.as_bytes()).map_err(|error| error.to_string())
 }
@@ -224,12 +223,5 @@ fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     }
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Bytes that nobody can foretell.
-pub fn random<const N: usize>() -> Result<[u8; N], String> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes: {error}"))?;
     Ok(bytes)
 }

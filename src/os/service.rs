@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::file::named;
+use super::file::{named, remove_tree};
 use super::{disk, terminal};
 use crate::appliance::services::{self, Facts, MYSQL_ID, Service};
 use crate::config::Config;
@@ -112,10 +112,7 @@ fn make_database(facts: &Facts) -> io::Result<()> {
         return Ok(());
     }
     let beside = data.with_extension("new");
-    match fs::remove_dir_all(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove_tree(&beside)?;
     fs::create_dir(&beside)?;
     chown(&beside, Some(MYSQL_ID), Some(MYSQL_ID))?;
     let mut child = Command::new("/usr/sbin/mariadbd")

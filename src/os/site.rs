@@ -21,7 +21,7 @@ use flate2::read::MultiGzDecoder;
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 
 use super::disk::sync_at;
-use super::file::named;
+use super::file::{named, remove_tree};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -49,13 +49,13 @@ impl Site {
     /// Takes what is in the archive over what is served, or in its place (`is_whole`).
     pub fn replace(&self, archive: impl Read, is_whole: bool) -> io::Result<Taken> {
         let new = self.beside("new");
-        remove(&new)?;
+        remove_tree(&new)?;
         let taken = self.fill(&new, archive, is_whole);
         if taken.is_err() {
-            let _what_is_left_goes_next_time = remove(&new);
+            let _what_is_left_goes_next_time = remove_tree(&new);
         }
         let taken = taken?;
-        remove(&self.beside("old"))?;
+        remove_tree(&self.beside("old"))?;
         exchange(&new, &self.folder)?;
         fs::rename(&new, self.beside("old"))?;
         self.sync()?;
@@ -152,13 +152,6 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
         .map_err(|errno| named(other, errno.into()))
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(folder, error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 /// A tree of the same files; folders are new ones.
 fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
@@ -200,7 +193,7 @@ mod tests {
     /// A site of one page and an upload, in a folder of its own.
     fn site(name: &str) -> Site {
         let folder = std::env::temp_dir().join(format!("tandem-{name}-{}", std::process::id()));
-        remove(&folder).expect("a clean place");
+        remove_tree(&folder).expect("a clean place");
         fs::create_dir_all(folder.join("www/uploads")).expect("folders");
         fs::write(folder.join("www/index.php"), "one").expect("a file");
         fs::write(folder.join("www/uploads/cat"), "cat").expect("a file");
@@ -253,7 +246,7 @@ mod tests {
         assert_eq!(read(&site, "uploads/cat"), None);
         site.take_back().expect("it is taken back");
         assert_eq!(read(&site, "uploads/cat").as_deref(), Some("cat"));
-        remove(site.folder.parent().expect("a folder")).expect("removed");
+        remove_tree(site.folder.parent().expect("a folder")).expect("removed");
     }
 
     #[test]
@@ -277,6 +270,6 @@ mod tests {
         let full = Site { spare: 100, ..site.clone() };
         let why = full.replace(&cut[..], false).expect_err("there is no room").to_string();
         assert!(why.contains("no room for it"), "{why}");
-        remove(site.folder.parent().expect("a folder")).expect("removed");
+        remove_tree(site.folder.parent().expect("a folder")).expect("removed");
     }
 }

@@ -18,6 +18,7 @@ use rustix::termios::{
     tcgetattr, tcsetattr,
 };
 
+use super::random::random;
 use crate::crypt::Hash;
 
 /// Standard input with other settings: as they were when this is dropped.
@@ -204,7 +205,5 @@ pub fn read_secret(prompt: &str) -> io::Result<String> {
 
 /// crypt(5) of a password, under a salt of its own.
 pub fn hash(password: &str) -> Result<String, String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| format!("no random bytes: {error}"))?;
-    Hash::make(password.as_bytes(), random).ok_or_else(|| "it cannot be hashed".to_owned())
+    Hash::make(password.as_bytes(), random()?).ok_or_else(|| "it cannot be hashed".to_owned())
 }
