@@ -521,6 +521,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     const U: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+    /// The peer's server.
+    const V: &str = "4f22fa47-71ca-11e1-9e33-c80aa9429562";
 
     /// An engine in virtual time, in front of a server that says what the test wants.
     struct Bench {
@@ -535,6 +537,8 @@ mod tests {
         is_closed: bool,
         /// Source host, whether both threads run, what was received.
         replica: Option<(&'static str, bool, &'static str)>,
+        /// The applier's last error; the receiver runs on.
+        applier_errno: &'static str,
         /// Whether the halves of semi-synchronous replication are loaded.
         has_halves: bool,
     }
@@ -574,6 +578,7 @@ mod tests {
                 executed: "",
                 is_closed: true,
                 replica: None,
+                applier_errno: "0",
                 has_halves: false,
             }
         }
@@ -631,12 +636,15 @@ mod tests {
             }
             match self.replica {
                 Some((host, is_running, received)) if sql.starts_with("SHOW REPLICA STATUS") => {
-                    let running = if is_running { "Yes" } else { "No" };
+                    let said = |is_running| if is_running { "Yes" } else { "No" };
+                    let has_failed = self.applier_errno != "0";
                     table(&[
                         ("Source_Host", host),
                         ("Source_Port", "3306"),
-                        ("Replica_IO_Running", running),
-                        ("Replica_SQL_Running", running),
+                        ("Source_UUID", V),
+                        ("Replica_IO_Running", said(is_running)),
+                        ("Replica_SQL_Running", said(is_running && !has_failed)),
+                        ("Last_SQL_Errno", self.applier_errno),
                         ("Retrieved_Gtid_Set", received),
                         ("Auto_Position", "1"),
                     ])
@@ -859,6 +867,37 @@ mod tests {
         bench.replica = Some(("SECOND", true, ""));
         bench.handle(Input::Job(Job::Follow { peer_position: None }));
         assert_eq!(bench.run(), &Ok(Outcome::Following { was_following: true }));
+    }
+
+    #[test]
+    fn follow_says_why_a_row_has_no_table_though_more_is_still_coming() {
+        let mut bench = Bench::new();
+        bench.replica = Some(("10.0.0.2", true, "4f22fa47-71ca-11e1-9e33-c80aa9429562:1"));
+        bench.is_closed = false;
+        bench.applier_errno = "1146";
+        let peer_position = Some(format!("{U}:1-9,{V}:1-2"));
+        bench.handle(Input::Job(Job::Follow { peer_position: peer_position.clone() }));
+        bench.run_until("SET");
+        bench.is_closed = true;
+        assert!(bench.run_until("START REPLICA"));
+        for _ in 0..20 {
+            let rows = bench.reply(bench.asked.last().map_or("", |it| &it.1));
+            bench.answer(Ok(rows));
+            bench.wait(limits::LOOK_PAUSE_MAX);
+        }
+        assert_eq!(bench.done, [], "the receiver has not all of it yet");
+        bench.replica = Some(("10.0.0.2", true, "4f22fa47-71ca-11e1-9e33-c80aa9429562:1-2"));
+        let is_told = |done: &Result<Outcome, Failure>| {
+            let Err(Failure::NotReplicating(why)) = done else { return false };
+            why.contains("9 transactions of the peer are lost")
+        };
+        assert!(is_told(bench.run()));
+        // It ends if the rest never comes.
+        bench.replica = Some(("10.0.0.2", true, "4f22fa47-71ca-11e1-9e33-c80aa9429562:1"));
+        let start = bench.now;
+        bench.handle(Input::Job(Job::Follow { peer_position }));
+        assert!(!is_told(bench.run()));
+        assert!(bench.now < start + 2 * limits::FOLLOW_LIMIT);
     }
 
     #[test]

@@ -248,14 +248,32 @@ impl Follow {
     /// the older ones first, so that these were skipped.
     fn skipped(&self, context: &Context<'_>, facts: &Facts) -> Option<Beyond> {
         let replica = facts.replica.as_ref()?;
-        let peer =
-            Position::parse(context.dialect.flavour(), self.peer_position.as_deref()?).ok()?;
-        let had = received(context, facts)?.union(&facts.position);
+        let (peer, had) = self.peer_and_had(context, facts)?;
         let source = Writer { uuid: &replica.source_uuid, id: 0 };
         let is_idle = replica.has_read_all || replica.sql_errno != 0;
         let is_over = is_idle && peer.lost_of(&source, &had).transactions == 0;
         let skipped = peer.lost_of_others(&source, &had);
         (is_over && skipped.transactions > 0).then_some(skipped)
+    }
+
+    /// The applier failed, and what the receiver still fetches may tell why.
+    fn may_tell_why(&self, context: &Context<'_>, facts: &Facts) -> bool {
+        let is_fetching = |replica: &ReplicaStatus| {
+            replica.sql_errno != 0
+                && replica.io == ThreadState::Running
+                && self.peer_and_had(context, facts).is_some_and(|(peer, had)| {
+                    let source = Writer { uuid: &replica.source_uuid, id: 0 };
+                    peer.lost_of(&source, &had).transactions > 0
+                })
+        };
+        facts.replica.as_ref().is_some_and(is_fetching)
+    }
+
+    /// The peer's position, and what this host had of it: received or executed.
+    fn peer_and_had(&self, context: &Context<'_>, facts: &Facts) -> Option<(Position, Position)> {
+        let text = self.peer_position.as_deref()?;
+        let peer = Position::parse(context.dialect.flavour(), text).ok()?;
+        Some((peer, received(context, facts)?.union(&facts.position)))
     }
 
     fn wait(&mut self, context: &mut Context<'_>, facts: &Facts, pause: Duration) -> Act {
@@ -286,7 +304,8 @@ impl Follow {
             self.deadline = context.now + limits::FOLLOW_LIMIT;
             return self.stop(context, Phase::Stopping);
         }
-        if is_hopeless || context.now >= self.deadline {
+        let is_over = context.now >= self.deadline;
+        if is_over || (is_hopeless && !self.may_tell_why(context, facts)) {
             // What comes after a transaction that was skipped often does not apply.
             let skipped = self.skipped(context, facts).filter(|_| replica.sql_errno != 0);
             let mut why = skipped.map_or_else(String::new, |it| format!("; {}", lost_words(&it)));
