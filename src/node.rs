@@ -14,6 +14,7 @@
 
 mod act;
 mod announce;
+mod backing;
 mod durable;
 mod errant;
 mod find;
@@ -171,14 +172,14 @@ pub struct Node {
     routes: Routes,
     tracers: heapless::Vec<trace::Tracer, { trace::TRACERS_MAX }>,
     guard: durable::Guard,
+    backing: backing::Backing,
     ills: ills::Ills,
     succession: succession::Succession,
     troubles: find::Troubles,
     findings: Findings,
-    errant: Option<errant::Errant>,
+    errants: errant::Errants,
     copying: reseed::Copying,
     updates: update::Updates,
-    errant_since: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -285,14 +286,14 @@ impl Node {
             routes: Routes::unknown(),
             tracers: heapless::Vec::new(),
             guard: durable::Guard::default(),
+            backing: backing::Backing::new(&persistent),
             ills: ills::Ills::default(),
             succession: succession::Succession::default(),
             troubles: find::Troubles::default(),
             findings: Findings::default(),
-            errant: None,
+            errants: errant::Errants::default(),
             copying: reseed::Copying::default(),
             updates: update::Updates::default(),
-            errant_since: None,
             outputs: VecDeque::new(),
         };
         node.note(started);
@@ -326,7 +327,8 @@ impl Node {
             Input::ClockSet { seconds } => self.troubles.clock_set(now, seconds),
             Input::Image(image) => self.set_image(image),
             Input::UpdateFailed { id, why } => self.update_failed(id, &why),
-            Input::ErrantSaved(saved) => self.errant_saved(saved),
+            Input::ErrantSaved(saved) => self.errant_saved(now, saved),
+            Input::TookBack(result) => self.took_back(now, result),
             Input::CopyGoesOn(what) => self.copy_goes_on(what),
             Input::Copied(result) => self.copied(now, result),
             Input::Answer { id, result } => {
@@ -353,6 +355,7 @@ impl Node {
         self.observe_ills(now);
         self.judge(now);
         self.keep_semi_sync(now);
+        self.keep_backing(now);
         self.run_machines(now);
         self.find(now);
         self.speak(now);

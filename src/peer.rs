@@ -103,6 +103,10 @@ pub struct Report {
     pub update: Option<UpdateOrder>,
     /// The receiver's order that came to nothing here.
     pub update_failed: Option<u64>,
+    /// The sender's epoch, while the receiver has all that is acknowledged in it; else 0.
+    pub backed: u64,
+    /// The receiver's epoch of which the sender's database has all that was acknowledged; 0: none.
+    pub keeps: u64,
 }
 
 /// The build that an appliance runs.
@@ -374,6 +378,8 @@ mod tests {
             build: Build::default(),
             update: None,
             update_failed: None,
+            backed: 0,
+            keeps: 0,
         }
     }
 

@@ -116,6 +116,7 @@ laws!(
     a_delayed_replica_is_refused_by_name,
     a_server_without_a_free_connection_is_not_dead,
     a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence,
+    writes_that_wait_for_the_replica_are_acknowledged_by_a_mysql_that_is_stopped,
     a_long_relay_log_is_drained_with_progress,
     a_host_is_taken_as_it_comes_back,
     a_source_that_lost_what_it_wrote_is_not_attached,

@@ -145,6 +145,7 @@ impl Bench {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::TakeBack { .. }
             | Output::CopyDatabase
             | Output::TakeUpdate { .. }
             | Output::Routes(_)
@@ -503,6 +504,8 @@ fn report() -> Report {
         build: tandem::peer::Build::default(),
         update: None,
         update_failed: None,
+        backed: 0,
+        keeps: 0,
     }
 }
 

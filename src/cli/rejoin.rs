@@ -19,8 +19,9 @@ use crate::wire::Role;
 struct Arguments {
     place: Place,
     discard: bool,
-    /// The daemon's own call: save what is not in this, and print what was saved.
+    /// The daemon's own calls: save what is not in this, and print what was saved; or take it back.
     save: Option<String>,
+    take_back: Option<String>,
 }
 
 pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
@@ -28,26 +29,34 @@ pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
         Ok(arguments) => arguments,
         Err(what) => return super::wrong("rejoin", &what),
     };
-    let ended = match &arguments.save {
-        Some(known) => save(&arguments.place, known).map_err(|why| super::failed(&why)),
-        None if arguments.discard => discard(&arguments.place, is_sure),
-        None => Ok(()),
+    let place = &arguments.place;
+    let own = match (&arguments.save, &arguments.take_back) {
+        (Some(known), _) => save(place, known),
+        (None, Some(known)) => take_back_or_finish(place, known),
+        (None, None) => {
+            let ended = if arguments.discard { discard(place, is_sure) } else { Ok(()) };
+            return match ended {
+                Ok(()) => super::act::act(&Request::Rejoin, is_sure),
+                Err(code) => code,
+            };
+        }
     };
-    match ended {
-        Ok(()) if arguments.save.is_some() => ExitCode::SUCCESS,
-        Ok(()) => super::act::act(&Request::Rejoin, is_sure),
-        Err(code) => code,
+    match own {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => super::failed(&why),
     }
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed = Arguments { place: Place::default(), discard: false, save: None };
+    let mut parsed =
+        Arguments { place: Place::default(), discard: false, save: None, take_back: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             option if parsed.place.take(option, &mut rest)? => {}
             "--discard" => parsed.discard = true,
             "--save" => parsed.save = Some(value_of(argument, &mut rest)?),
+            "--take-back" => parsed.take_back = Some(value_of(argument, &mut rest)?),
             other => return Err(format!("rejoin takes --discard, and not {other}")),
         }
     }
@@ -63,6 +72,13 @@ fn save(place: &Place, known: &str) -> Result<(), String> {
     let saved = errant::save(&local_server(place)?, known, Path::new(DIRECTORY))?;
     println!("{}", serde_json::to_string(&saved).expect("text and numbers"));
     Ok(())
+}
+
+fn take_back_or_finish(place: &Place, known: &str) -> Result<(), String> {
+    let server = local_server(place)?;
+    let begun = errant::unfinished(Path::new(DIRECTORY));
+    let saved = begun.map_or_else(|| errant::save(&server, known, Path::new(DIRECTORY)), Ok)?;
+    take_back(&server, &saved)
 }
 
 /// Whoever interrupts it finds it finished by the next one.

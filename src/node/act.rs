@@ -26,6 +26,7 @@ impl Node {
                 self.order_job(now, Job::Fence);
             }
             Act::Follow => {
+                self.lose_whole();
                 let theirs = self.fresh(now).and_then(|peer| peer.database.position.clone());
                 let peer_position = theirs.map(|position| position.as_str().to_owned());
                 self.order_job(now, Job::Follow { peer_position });
@@ -46,13 +47,14 @@ impl Node {
                 self.handover = Handover::None;
                 self.is_leaving = false;
                 self.operator.wants_maintenance = false;
+                self.end_backing();
                 self.order_job(now, Job::Reopen);
                 self.tell_operators(Response::Refused("the handover was undone".into()), true);
             }
             Act::RaiseEpoch => {
                 let theirs = self.peer.report().map_or(0, |report| report.epoch);
                 let epoch = self.persistent.epoch.max(theirs) + 1;
-                self.persist(Persistent { epoch, was_source: true, ..self.persistent });
+                self.persist(Persistent { epoch, was_source: true, backed: 0, ..self.persistent });
             }
             Act::RecordRefused => self.record_refused(),
             Act::RecordStandby => {
@@ -257,6 +259,7 @@ impl Node {
 
     fn observe(&mut self, now: Instant, observation: &repl::Observation) {
         self.observe_succession();
+        self.observe_backing(now, observation);
         if observation.state == repl::State::Up {
             self.is_database_open = !observation.is_read_only;
         }
@@ -319,6 +322,7 @@ impl Node {
             }
             Outcome::Promoted { position, warnings } => {
                 self.is_fenced = false;
+                self.whole_applied();
                 for what in warnings {
                     self.note(Note::DatabaseTrouble { what });
                 }

@@ -79,6 +79,9 @@ impl Node {
             return;
         }
         self.guard.retry_at = now + RETRY_INTERVAL;
+        if half != Half::On {
+            self.end_backing();
+        }
         self.jobs.push_back(match half {
             Half::Released => Job::Release,
             Half::On | Half::Off => Job::SemiSync { is_source, is_replica: true },

@@ -72,7 +72,10 @@ impl Node {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.job.is_none() && self.jobs.is_empty() && !self.copying.is_under_way
+        self.job.is_none()
+            && self.jobs.is_empty()
+            && !self.copying.is_under_way
+            && !self.is_taking_back()
     }
 
     fn has_carrier(&self) -> bool {
@@ -360,6 +363,7 @@ impl Node {
         let may_ask = self.is_database_up() && self.is_free() && now >= self.retry_at;
         if self.role == Role::Active && is_closed && may_ask {
             self.retry_at = now + RETRY_INTERVAL;
+            self.end_backing();
             self.jobs.push_back(repl::Job::Reopen);
         }
     }
@@ -510,6 +514,12 @@ impl Node {
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
         self.retry_fence(now);
+        if self.is_taking_back() {
+            return None;
+        }
+        if self.take_back_what_nobody_was_told(now) {
+            return None;
+        }
         let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;
         if peer.role == Role::Joining && !peer.is_leaving {
             return self.judge_refused_alone(&peer).and_then(|found| self.unless_ordered(found));

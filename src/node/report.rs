@@ -112,6 +112,8 @@ impl Node {
             build,
             update,
             update_failed,
+            backed: self.persistent.backed,
+            keeps: self.keeps(),
         }
     }
 
@@ -227,6 +229,9 @@ impl Node {
                     _ if self.persistent.orders.in_maintenance => Some(IN_MAINTENANCE),
                     Role::Active | Role::Promoting => Some("this host serves already"),
                     Role::Demoting => Some("a handover is under way"),
+                    _ if self.is_taking_back() => {
+                        Some("this host is taking transactions back: ask again in a moment")
+                    }
                     _ if peer_serves => Some("the peer serves: use `tandem switchover`"),
                     Role::Joining if self.closes_first(now) => {
                         Some("this host is closing its database: ask again in a moment")

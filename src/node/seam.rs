@@ -66,6 +66,8 @@ pub enum Input {
     },
     /// How `Output::SaveErrant` ended.
     ErrantSaved(Result<Saved, String>),
+    /// How `Output::TakeBack` ended.
+    TookBack(Result<(), String>),
     /// How far `Output::CopyDatabase` is, and how it ended.
     CopyGoesOn(String),
     Copied(Result<(), String>),
@@ -139,6 +141,10 @@ pub enum Output {
     SaveErrant {
         known: String,
     },
+    /// Save them, unless they are, and take them back.
+    TakeBack {
+        known: String,
+    },
     /// Replace everything in the local database by a copy of the peer's, which serves.
     CopyDatabase,
     Routes(Routes),
@@ -168,6 +174,11 @@ pub struct Persistent {
     pub orders: Orders,
     /// By host: whether its php-fpm is spared; of two orders the later one counts, as of holds.
     pub php_drain: [Hold; 2],
+    /// The epoch of which the peer has everything that was acknowledged; 0: of none.
+    pub backed: u64,
+    /// The peer's epoch of which everything that was acknowledged is in this host's database, since
+    /// it was promoted; 0: of none.
+    pub keeps: u64,
 }
 
 /// The daemon's last will: addresses to take off, datagrams to send.

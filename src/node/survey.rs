@@ -98,6 +98,7 @@ impl Survey {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::TookBack(_)
             | Input::CopyGoesOn(_)
             | Input::Copied(_)
             | Input::Image(_)

@@ -78,6 +78,7 @@ impl Node {
             | Input::ClockSet { .. }
             | Input::Answer { .. }
             | Input::ErrantSaved(_)
+            | Input::TookBack(_)
             | Input::CopyGoesOn(_)
             | Input::Copied(_)
             | Input::Image(_)

@@ -122,12 +122,13 @@ impl Hands {
             }
             Output::Query { id, sql, limit } => self.query(&self.database, id, sql, limit),
             Output::Probe { id, sql, limit } => self.query(&self.unlogged, id, sql.into(), limit),
-            Output::TakeUpdate { id, place } => self.take_update(id, place),
+            Output::TakeUpdate { id, place } => self.take_update(id, &place),
             Output::EndDatabase => {
                 let order = ToGuard::EndDatabase(self.database_address);
                 log_failure("end of the database", notes::order_guard(&order));
             }
-            Output::SaveErrant { known } => self.save_errant(known),
+            Output::SaveErrant { known } => self.save_errant(&known),
+            Output::TakeBack { known } => self.take_back(&known),
             Output::CopyDatabase => self.copy_database(),
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
@@ -186,19 +187,47 @@ impl Hands {
             .detach();
     }
 
-    /// In a process of its own: it may take long, and a binlog that cannot be read ends that one.
-    fn save_errant(&self, known: String) {
+    /// It may take long, and a binlog that cannot be read ends that process.
+    fn save_errant(&self, known: &str) {
+        let command = self.rejoin("--save", known);
+        self.run_own(command, |said| {
+            let saved = said.and_then(|said| {
+                serde_json::from_slice(&said).map_err(|error| format!("rejoin --save: {error}"))
+            });
+            Some(Input::ErrantSaved(saved))
+        });
+    }
+
+    /// Cut off at any moment, it is finished by the next one.
+    fn take_back(&self, known: &str) {
+        let command = self.rejoin("--take-back", known);
+        self.run_own(command, |said| Some(Input::TookBack(said.map(drop))));
+    }
+
+    fn rejoin(&self, option: &str, known: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["rejoin", "--save", &known]).args(&self.own_arguments);
+        command.args(["rejoin", option, known]).args(&self.own_arguments);
+        command
+    }
+
+    /// In a process of its own; what it said goes to the node.
+    fn run_own(
+        &self,
+        mut command: Command,
+        hand_in: impl FnOnce(Result<Vec<u8>, String>) -> Option<Input> + 'static,
+    ) {
+        command.stdin(Stdio::null());
         let inputs = self.inputs.clone();
         self.executor
             .spawn(async move {
-                let output = smol::unblock(move || command.stdin(Stdio::null()).output()).await;
-                let saved = output.map_err(|error| error.to_string()).and_then(|output| {
-                    serde_json::from_slice(&output.stdout)
-                        .map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
-                });
-                let _ending = inputs.send(Input::ErrantSaved(saved)).await;
+                let said = match smol::unblock(move || command.output()).await {
+                    Ok(output) if output.status.success() => Ok(output.stdout),
+                    Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Some(input) = hand_in(said) {
+                    let _ending = inputs.send(input).await;
+                }
             })
             .detach();
     }
@@ -233,22 +262,11 @@ impl Hands {
             .detach();
     }
 
-    /// In a process of its own, which has the machine boot in the end.
-    fn take_update(&self, id: u64, place: String) {
+    /// It has the machine boot in the end.
+    fn take_update(&self, id: u64, place: &str) {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["update", &place, "--yes"]);
-        let inputs = self.inputs.clone();
-        self.executor
-            .spawn(async move {
-                let output = smol::unblock(move || command.stdin(Stdio::null()).output()).await;
-                let why = match output {
-                    Ok(output) if output.status.success() => return,
-                    Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                let _ending = inputs.send(Input::UpdateFailed { id, why }).await;
-            })
-            .detach();
+        command.args(["update", place, "--yes"]);
+        self.run_own(command, move |said| said.err().map(|why| Input::UpdateFailed { id, why }));
     }
 
     /// The wall clock's jumps, where the kernel tells them.

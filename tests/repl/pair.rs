@@ -267,6 +267,20 @@ impl Server {
         }
     }
 
+    /// In order, as by an init system; whether it ended in time.
+    pub(crate) fn stop(&mut self, limit: Duration) -> bool {
+        self.signal(Signal::SIGTERM);
+        let until = Clock::now() + limit;
+        let child = self.child.as_mut().expect("it was started");
+        while Clock::now() < until {
+            if child.try_wait().expect("our own child").is_some() {
+                return true;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
     /// As a power cut would.
     pub(crate) fn crash(&mut self) {
         if let Some(mut child) = self.child.take() {

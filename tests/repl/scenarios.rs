@@ -201,6 +201,40 @@ pub(super) fn a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence(
     pair.b.signal(Signal::SIGCONT);
 }
 
+/// Scenario 57 too, where an administrator stops the source: a MySQL then tells whoever waits that
+/// it is done, a MariaDB does not. `node::backing` knows.
+pub(super) fn writes_that_wait_for_the_replica_are_acknowledged_by_a_mysql_that_is_stopped(
+    recipe: &'static Recipe,
+) {
+    if recipe.flavour == "mysql56" {
+        return; // This build has no semi-synchronous replication.
+    }
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    pair.host_a.job(Job::SemiSync { is_source: true, is_replica: true }).expect("A's halves");
+    pair.host_b.job(Job::SemiSync { is_source: false, is_replica: true }).expect("B's halves");
+    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+    pair.b.signal(Signal::SIGSTOP);
+    let writers: Vec<_> = (0..8)
+        .map(|id| {
+            let mut conn = pair.a.connect(APP);
+            let sql = format!("INSERT INTO app.t VALUES ({id}, 'waits')");
+            thread::spawn(move || conn.query_drop(sql))
+        })
+        .collect();
+    eventually("a commit waits", || pair.host_a.observe().semi_sync.waiting > 0);
+    sleep(Duration::from_millis(500));
+    let began = Clock::now();
+    let has_ended = pair.a.stop(Duration::from_secs(20));
+    println!("{}: ended {has_ended} after {:?}", recipe.flavour, began.elapsed());
+    pair.a.crash();
+    let told = writers.into_iter().map(|writer| writer.join().expect("the writer ends"));
+    let acknowledged = told.filter(Result::is_ok).count();
+    println!("{}: {acknowledged} of 8 were acknowledged", recipe.flavour);
+    assert_eq!(acknowledged > 0, recipe.flavour == "mysql97", "B has none of them");
+    pair.b.signal(Signal::SIGCONT);
+}
+
 /// Scenario 9: a relay log of 100 MB is applied, and how far it is, is said.
 pub(super) fn a_long_relay_log_is_drained_with_progress(recipe: &'static Recipe) {
     let mut pair = Pair::new(recipe);

@@ -8,6 +8,7 @@
 //! directions. S2 allows writes that one host alone acknowledged, and that were young when their
 //! host was lost, to be missing on the Active while that host is Refused (or is still away).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Checks {
     pub role_changes: u32,
     samples: u64,
     pub promises: Promises,
+    /// Rows that were taken back without an operator's word.
+    pub taken_back: BTreeSet<u64>,
     pub service: Service,
 }
 
@@ -276,6 +279,7 @@ impl World {
             | Output::Probe { .. }
             | Output::EndDatabase
             | Output::SaveErrant { .. }
+            | Output::TakeBack { .. }
             | Output::CopyDatabase
             | Output::TakeUpdate { .. }
             | Output::Routes(_)

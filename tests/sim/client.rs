@@ -347,6 +347,7 @@ impl World {
             self.client.acknowledged.insert(request.row, (gtid, self.now));
             self.client.last_acknowledged_at = self.now;
             self.client.failures = 0;
+            self.check_taken_back(source, request.row);
             self.check_acknowledged(source, gtid);
         }
         self.forget(request);

@@ -118,6 +118,8 @@ pub struct Plan {
     pub is_inside_a_cable: bool,
     /// One role change in this many is followed by a fault.
     pub bad_moments: u64,
+    /// A source loses its power in the middle of a commit.
+    pub dies_in_commits: bool,
     /// The operator mends refused hosts.
     pub reseeds: bool,
     /// The applier is busy now and then.
@@ -175,6 +177,7 @@ impl Plan {
             boot_delays: [0, 1].map(|_| Duration::from_millis(rng.below(apart * 1000))),
             is_inside_a_cable: rng.below(2) == 0,
             bad_moments: if matches!(seed % 20, 3 | 9 | 13) { 1 } else { 3 },
+            dies_in_commits: seed % 3 == 1,
             reseeds: rng.below(2) == 0,
             has_long_transactions: rng.below(3) == 0,
             calm_before: seconds(rng, 5, 40),
@@ -267,7 +270,7 @@ impl World {
         }
         let target = self.host(host);
         match kind {
-            Kind::PowerLoss => self.lose_power(host),
+            Kind::PowerLoss => self.lose_power_soon(host),
             Kind::PowerLossOfBoth => HostId::ALL.into_iter().for_each(|host| self.lose_power(host)),
             Kind::NodeCrash | Kind::NodeCrashLoop => {
                 self.crash_node(host);
@@ -328,54 +331,6 @@ impl World {
         if let Some(process) = &mut self.host(host).process {
             process.is_terminating = true;
             self.after(Duration::from_secs(20), Event::KillLeaver { host, run });
-        }
-    }
-
-    fn lose_power(&mut self, host: HostId) {
-        self.power_off(host);
-        for link in LinkId::ALL {
-            self.links[link.index()].carrier[host.index()] = false;
-        }
-        if self.plan.is_inside_a_cable {
-            self.set_carrier(host.other(), LinkId::Inside, false);
-        }
-    }
-
-    fn freeze(&mut self, host: HostId) {
-        let now = self.now;
-        let target = self.host(host);
-        if target.is_powered {
-            target.frozen_since.get_or_insert(now);
-        }
-    }
-
-    /// The machine goes on; its clock may have stood still, its kernel's timers did.
-    fn thaw(&mut self, host: HostId, clock_stood: bool) {
-        let now = self.now;
-        let target = self.host(host);
-        let Some(since) = target.frozen_since.take() else { return };
-        let span = now.since(since);
-        if clock_stood {
-            target.clock.miss(span);
-        }
-        let mut leases = Vec::new();
-        for (key, lease) in &mut target.kernel.held {
-            lease.until = lease.until.map(|until| until + span);
-            leases.extend(lease.until.map(|until| (*key, until)));
-        }
-        for (key, until) in leases {
-            self.at(until, Event::LeaseEnds { host, key });
-        }
-        if self.hosts[host.index()].is_running() {
-            if !clock_stood {
-                self.note_stall(host, span);
-            }
-            self.turn(host, Input::Wake);
-        }
-        for (run, input) in std::mem::take(&mut self.host(host).frozen_inputs) {
-            if self.hosts[host.index()].run == run {
-                self.deliver(host, input);
-            }
         }
     }
 

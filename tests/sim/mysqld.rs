@@ -229,6 +229,17 @@ impl Mysqld {
         self.run += 1;
     }
 
+    /// Its binlog was changed by hand: it says so as one that has executed just that.
+    pub(super) fn recount(&mut self) {
+        self.last.clear();
+        for (server, sequence) in self.binlog.iter().map(|tx| tx.gtid) {
+            let last = self.last.entry(server).or_default();
+            *last = sequence.max(*last);
+        }
+        self.slave_position = self.binlog.last().map(|tx| tx.gtid);
+        self.replica = None;
+    }
+
     pub fn is_writable(&self) -> bool {
         self.life == Life::Up && !self.read_only
     }

@@ -16,6 +16,7 @@ use tandem::wire::{HostId, LinkId};
 
 use super::checks::Checks;
 use super::client::{Client, Request};
+use super::errant::Call;
 use super::faults::{Fault, Plan};
 pub use super::host::Host;
 use super::mysqld::Mysqld;
@@ -39,6 +40,12 @@ pub enum Event {
         input: Input,
     },
     Query(Query),
+    PowerLoss {
+        host: HostId,
+        until: Instant,
+    },
+    /// The daemon's call of `tandem rejoin` does its work.
+    Rejoin(Call),
     LeaseEnds {
         host: HostId,
         key: (LinkId, IpAddr),
@@ -244,6 +251,8 @@ impl World {
                 }
             }
             Event::Query(query) => self.query(query),
+            Event::PowerLoss { host, until } => self.await_commit(host, until),
+            Event::Rejoin(call) => self.rejoin(call),
             Event::LeaseEnds { host, key } => self.lease_ends(host, key),
             // A machine that stands still runs nothing: what is due in it waits until it goes on.
             Event::CarryOut { host, .. }

@@ -226,6 +226,8 @@ fn report(cut: &mut Cut<'_>) -> Report {
         build: peer::Build::default(),
         update: None,
         update_failed: None,
+        backed: id,
+        keeps: id,
     }
 }
 
