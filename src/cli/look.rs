@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::status::fetch;
 use super::{value_of, wrong};
 use crate::console::message::{Level, Request, Response, TraceKinds};
-use crate::console::note::Ring;
+use crate::console::note::{Record, Ring};
 use crate::console::render;
 use crate::os::{control, notes};
 
@@ -16,49 +16,81 @@ const TRACE_SECONDS: u32 = 10;
 
 pub(super) fn log(arguments: &[String]) -> ExitCode {
     match parse_log(arguments) {
-        Ok((count, level, follow)) => tell_log(count, level, follow),
+        Ok(wanted) => tell_log(&wanted),
         Err(what) => wrong("log", &what),
     }
 }
 
-fn parse_log(arguments: &[String]) -> Result<(u32, Level, bool), String> {
-    let (mut count, mut level, mut follow) = (NOTES_SHOWN, Level::Info, false);
+/// Which notes.
+struct Wanted<'a> {
+    count: u32,
+    level: Level,
+    follow: bool,
+    /// Each of them stands in the line, its time and name included; capitals do not count.
+    words: Vec<&'a str>,
+}
+
+fn parse_log(arguments: &[String]) -> Result<Wanted<'_>, String> {
+    let words = Vec::new();
+    let mut wanted = Wanted { count: NOTES_SHOWN, level: Level::Info, follow: false, words };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "-n" => {
                 let text = value_of(argument, &mut rest)?;
-                count = text.parse().map_err(|_| format!("-n {text}: write a number"))?;
+                wanted.count = text.parse().map_err(|_| format!("-n {text}: write a number"))?;
             }
             "--level" => {
                 let text = value_of(argument, &mut rest)?;
                 let all = [Level::Error, Level::Warn, Level::Info];
-                level = all
+                wanted.level = all
                     .into_iter()
                     .find(|level| level.word() == text)
                     .ok_or_else(|| format!("--level {text}: write error, warn or info"))?;
             }
-            "-f" | "--follow" => follow = true,
-            other => return Err(format!("does not know {other}")),
+            "-f" | "--follow" => wanted.follow = true,
+            other if other.starts_with('-') => return Err(format!("does not know {other}")),
+            word => wanted.words.push(word),
         }
     }
-    Ok((count, level, follow))
+    Ok(wanted)
 }
 
-fn tell_log(count: u32, level: Level, follow: bool) -> ExitCode {
-    let request = Request::Log { count, level, follow };
-    let mut refusal = None;
-    let asked = control::ask(&request, |response| match response {
-        Response::Notes(records) => super::put(&render::notes(&records)),
+impl Wanted<'_> {
+    fn is(&self, record: &Record) -> bool {
+        let line = record.to_string().to_lowercase();
+        self.words.iter().all(|word| line.contains(&word.to_lowercase()))
+    }
+
+    /// The last ones of these.
+    fn pick(&self, mut records: Vec<Record>) -> Vec<Record> {
+        records.retain(|record| self.is(record));
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        records.split_off(records.len().saturating_sub(count))
+    }
+}
+
+fn tell_log(wanted: &Wanted<'_>) -> ExitCode {
+    let Wanted { count, level, follow, ref words } = *wanted;
+    // The last ones with these words may be older than the last ones.
+    let count = if words.is_empty() { count } else { u32::MAX };
+    let (mut refusal, mut before) = (None, Vec::new());
+    let asked = control::ask(&Request::Log { count, level, follow }, |response| match response {
+        Response::Notes(mut records) if follow => {
+            records.retain(|record| wanted.is(record));
+            super::put(&render::notes(&records));
+        }
+        Response::Notes(records) => before.extend(records),
         Response::Refused(why) => refusal = Some(why),
         Response::Done(_) | Response::Progress(_) | Response::Status(_) => {}
     });
+    super::put(&render::notes(&wanted.pick(before)));
     match (asked, refusal) {
         (Ok(()), None) => ExitCode::SUCCESS,
         (Ok(()), Some(why)) => super::failed(&why),
         (Err(error), _) => {
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            super::put(&render::notes(&Ring::of(notes::load()).last(count, level)));
+            let left = Ring::of(notes::load()).last(usize::MAX, level);
+            super::put(&render::notes(&wanted.pick(left)));
             super::failed(&error.to_string())
         }
     }
@@ -132,4 +164,37 @@ fn parse_trace(arguments: &[String]) -> Result<Request, String> {
         kinds = TraceKinds { vrrp: true, beacon: true, arp: true };
     }
     Ok(Request::Trace { seconds, kinds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(arguments: &[&str]) -> Result<Vec<u64>, String> {
+        let record = |number: u64, level, name: &str, text: &str| {
+            let at_ms = 1_700_000_000_000 + number * 86_400_000;
+            Record { number, at_ms, level, name: name.to_owned(), text: text.to_owned() }
+        };
+        let records = vec![
+            record(1, Level::Info, "role-changed", "joining -> standby"),
+            record(2, Level::Warn, "diverged", "this database has too much"),
+            record(3, Level::Info, "role-changed", "standby -> promoting"),
+            record(4, Level::Info, "role-changed", "promoting -> active"),
+        ];
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let wanted = parse_log(&arguments)?;
+        Ok(wanted.pick(records).iter().map(|it| it.number).collect())
+    }
+
+    #[test]
+    fn notes_are_picked_by_words_and_the_last_of_them_are_shown() {
+        assert_eq!(wanted(&[]), Ok(vec![1, 2, 3, 4]));
+        assert_eq!(wanted(&["Diverged"]), Ok(vec![2]), "a name");
+        assert_eq!(wanted(&["standby", "role-changed"]), Ok(vec![1, 3]), "all of them");
+        assert_eq!(wanted(&["role-changed", "-n", "2"]), Ok(vec![3, 4]), "the last of these");
+        assert_eq!(wanted(&["2023-11-18"]), Ok(vec![4]), "a day");
+        assert_eq!(wanted(&["nothing"]), Ok(vec![]));
+        assert!(wanted(&["--grep"]).is_err());
+        assert!(wanted(&["-n", "two"]).is_err());
+    }
 }

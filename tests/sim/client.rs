@@ -307,6 +307,7 @@ impl World {
             Life::Down => None,
         };
         request.stage = Stage::Answered { source, result };
+        self.check_backed(source, result);
         self.again(request, 1);
     }
 
@@ -330,6 +331,7 @@ impl World {
             },
         };
         request.stage = Stage::Answered { source, result };
+        self.check_backed(source, result);
         self.again(request, 1);
     }
 

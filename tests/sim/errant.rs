@@ -13,7 +13,7 @@ use tandem::repl::errant::Saved;
 use tandem::wire::HostId;
 
 use super::mysqld::{Gtid, Life, Mysqld, Payload, Tx, text};
-use super::world::{Event, World};
+use super::world::{Event, Host, World};
 
 /// How often something was taken back, in all runs.
 pub static TAKEN_BACK: AtomicU64 = AtomicU64::new(0);
@@ -104,6 +104,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// S2 `backed_is_true`: where the disk says that the other host has all that is acknowledged,
+    /// nothing is on its way to a client that one host alone has.
+    pub fn check_backed(&mut self, source: HostId, result: Option<Gtid>) {
+        let Host { disk, database, .. } = &self.hosts[source.index()];
+        if let Some(gtid) = result.filter(|gtid| !database.semi_sync.on_both.contains(gtid))
+            && disk.backed != 0
+        {
+            let what = format!("{gtid:?} of {} is on one host", self.name(source));
+            self.fail("S2 backed_is_true", what);
+        }
     }
 
     pub fn check_taken_back(&mut self, host: HostId, row: u64) {
