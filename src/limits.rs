@@ -144,6 +144,9 @@ pub const PARTIAL_LOOKS: u32 = 3;
 /// trying).
 pub const FOLLOW_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long taking back a few transactions may take, with a database that answers.
+pub const TAKE_BACK_LIMIT: Duration = Duration::from_secs(120);
+
 /// How often a long job says how far it is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -286,7 +286,7 @@ impl Node {
             routes: Routes::unknown(),
             tracers: heapless::Vec::new(),
             guard: durable::Guard::default(),
-            backing: backing::Backing::new(&persistent),
+            backing: backing::Backing::default(),
             ills: ills::Ills::default(),
             succession: succession::Succession::default(),
             troubles: find::Troubles::default(),

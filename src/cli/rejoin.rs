@@ -5,23 +5,34 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use super::status::fetch;
 use super::{Place, value_of};
 use crate::console::message::Request;
 use crate::console::render;
 use crate::console::status::ErrantStatus;
+use crate::limits;
 use crate::os::errant::{self, DIRECTORY, Step};
 use crate::os::mysql::LocalServer;
+use crate::os::own;
 use crate::repl::errant::Saved;
 use crate::wire::Role;
 
 struct Arguments {
     place: Place,
     discard: bool,
-    /// The daemon's own calls: save what is not in this, and print what was saved; or take it back.
-    save: Option<String>,
-    take_back: Option<String>,
+    own: Option<Own>,
+}
+
+/// The daemon's own calls.
+enum Own {
+    /// Save what is not in this position, and print what was saved.
+    Save(String),
+    /// Take back what was saved in this directory.
+    TakeBack(String),
+    /// Finish what was cut off, if anything was.
+    Finish,
 }
 
 pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
@@ -30,33 +41,35 @@ pub(super) fn run(arguments: &[String], is_sure: bool) -> ExitCode {
         Err(what) => return super::wrong("rejoin", &what),
     };
     let place = &arguments.place;
-    let own = match (&arguments.save, &arguments.take_back) {
-        (Some(known), _) => save(place, known),
-        (None, Some(known)) => take_back_or_finish(place, known),
-        (None, None) => {
-            let ended = if arguments.discard { discard(place, is_sure) } else { Ok(()) };
-            return match ended {
-                Ok(()) => super::act::act(&Request::Rejoin, is_sure),
-                Err(code) => code,
-            };
-        }
+    let Some(own) = &arguments.own else {
+        let ended = if arguments.discard { discard(place, is_sure) } else { Ok(()) };
+        return match ended {
+            Ok(()) => super::act::act(&Request::Rejoin, is_sure),
+            Err(code) => code,
+        };
     };
-    match own {
+    own::end_with_caller();
+    let ended = match own {
+        Own::Save(known) => save(place, known),
+        Own::TakeBack(directory) => take_back_in_time(place, Some(Path::new(directory))),
+        Own::Finish => take_back_in_time(place, None),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => super::failed(&why),
     }
 }
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed =
-        Arguments { place: Place::default(), discard: false, save: None, take_back: None };
+    let mut parsed = Arguments { place: Place::default(), discard: false, own: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             option if parsed.place.take(option, &mut rest)? => {}
             "--discard" => parsed.discard = true,
-            "--save" => parsed.save = Some(value_of(argument, &mut rest)?),
-            "--take-back" => parsed.take_back = Some(value_of(argument, &mut rest)?),
+            "--save" => parsed.own = Some(Own::Save(value_of(argument, &mut rest)?)),
+            "--take-back" => parsed.own = Some(Own::TakeBack(value_of(argument, &mut rest)?)),
+            "--finish" => parsed.own = Some(Own::Finish),
             other => return Err(format!("rejoin takes --discard, and not {other}")),
         }
     }
@@ -74,19 +87,33 @@ fn save(place: &Place, known: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn take_back_or_finish(place: &Place, known: &str) -> Result<(), String> {
+/// What was cut off comes first. A database that hangs is not waited for: whoever takes back next
+/// goes on.
+fn take_back_in_time(place: &Place, directory: Option<&Path>) -> Result<(), String> {
+    thread::spawn(|| {
+        thread::sleep(limits::TAKE_BACK_LIMIT);
+        eprintln!("tandem: not done in {} s", limits::TAKE_BACK_LIMIT.as_secs());
+        std::process::exit(1);
+    });
     let server = local_server(place)?;
-    let begun = errant::unfinished(Path::new(DIRECTORY));
-    let saved = begun.map_or_else(|| errant::save(&server, known, Path::new(DIRECTORY)), Ok)?;
-    take_back(&server, &saved)
+    let _turn = errant::take_turn(Path::new(DIRECTORY))?;
+    if let Some(begun) = errant::unfinished(Path::new(DIRECTORY)) {
+        take_back(&server, &begun)?;
+    }
+    match directory.map(errant::saved_in) {
+        Some(saved) => take_back(&server, &saved?),
+        None => Ok(()),
+    }
 }
 
 /// Whoever interrupts it finds it finished by the next one.
 fn discard(place: &Place, is_sure: bool) -> Result<(), ExitCode> {
     let failed = |why: String| super::failed(&why);
     let server = local_server(place).map_err(failed)?;
+    let saves = Path::new(DIRECTORY);
+    let _turn = if saves.exists() { Some(errant::take_turn(saves).map_err(failed)?) } else { None };
     // One that was cut off is finished whatever the daemon thinks of this host by now.
-    if let Some(saved) = errant::unfinished(Path::new(DIRECTORY)) {
+    if let Some(saved) = errant::unfinished(saves) {
         println!("finishing what was begun with {}", saved.directory);
         return take_back(&server, &saved).map_err(failed);
     }
@@ -96,7 +123,7 @@ fn discard(place: &Place, is_sure: bool) -> Result<(), ExitCode> {
         let why = format!("this host is {}: there is nothing to take back", status.role);
         return Err(super::failed(&why));
     };
-    let saved = errant::save(&server, &known, Path::new(DIRECTORY)).map_err(failed)?;
+    let saved = errant::save(&server, &known, saves).map_err(failed)?;
     if !is_sure {
         let text = format!(
             "What {} transactions did to {} rows here, and nowhere else, is taken back: {}. It \

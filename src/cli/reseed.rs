@@ -3,22 +3,16 @@
 //!
 //! Exit code 0: it is a copy. 1: it is not; says why. Read first: node/reseed.rs, os/copy.rs.
 
-use std::io::Read as _;
 use std::process::ExitCode;
-use std::thread;
 
 use super::Place;
 use crate::os::copy::copy;
 use crate::os::mysql::LocalServer;
+use crate::os::own;
 
 /// `place`: the arguments that say where the configuration is.
 pub(super) fn run(place: &[&str]) -> ExitCode {
-    // Whoever waits for this one keeps that open: a copy that nobody waits for would meet the
-    // next daemon's replication.
-    thread::spawn(|| {
-        let _ended = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(1);
-    });
+    own::end_with_caller();
     match start(place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => super::failed(&why),

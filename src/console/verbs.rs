@@ -117,7 +117,7 @@ pub const VERBS: &[Verb] = &[
         summary: "the notes that the daemon made, newest last",
         about: "A thousand are kept, across a crash of the daemon too. Each has a name that stays. \
             When no daemon answers, those that the last one left are shown.",
-        options: &[word("WORD", "those with it: a name, a day, a host; with all of several"),
+        options: &[word("WORD...", "those with it: a name, a day, a host; with all of several"),
             word("-n", "so many, 20 without it"),
             word("--level", "error, warn or info, and what is worse"),
             word("--follow", "goes on with those to come, until Ctrl-C")],

@@ -322,7 +322,6 @@ impl Node {
             }
             Outcome::Promoted { position, warnings } => {
                 self.is_fenced = false;
-                self.whole_applied();
                 for what in warnings {
                     self.note(Note::DatabaseTrouble { what });
                 }

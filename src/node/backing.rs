@@ -12,49 +12,48 @@
 //!
 //! ```text
 //!  source    every commit waits for the peer, which has all from before that -> `backed` = epoch,
-//!            on disk. Cleared there before any commit goes alone, and by whatever the host does
-//!            but serve: it stands only where the host, or its MariaDB, died while it served.
+//!            on disk. Cleared there before any commit may go alone, and by whatever the host does
+//!            but serve: it stands only where the machine died while it served.
 //!  standby   replicates, has what the source says that it has, hears `backed` -> `keeps` = epoch,
-//!            in memory: until its own database goes down or its relay log may go; once promoted
-//!            it has applied everything, and that is on disk.
-//!  return    the database came up closed, `backed` is what the new source `keeps` -> take back
+//!            in memory: until its database goes down, or its relay log may go.
+//!  return    the machine booted, the database came up closed, what it has too much is of its last
+//!            run before that, and `backed` is what the new source `keeps` -> take back
 //! ```
 //! So two hosts that lost power together, a forced failover of one that lagged, a source that had
-//! gone on alone: in none of these do both say so, and an operator decides (`node::errant`).
+//! gone on alone: in none of these do both say so, and an operator decides (`node::errant`). The
+//! same holds for a database that ended while its host lived: one that is stopped in order may tell
+//! those who wait that they are done (MySQL does), and so may a KILL of one who waits, for those
+//! whose commits are of one group with his (MariaDB).
 
 use std::time::Duration;
 
 use super::{Node, Persistent};
 use crate::pair::Role;
 use crate::peer::Report;
-use crate::repl::{Flavour, Observation};
+use crate::repl::{Observation, State};
 use crate::time::Instant;
 
-/// How long replication must have run without a break: a look and a beacon from before it are over.
+/// How long commits must wait, or replication run, without a break: looks and beacons from before
+/// it are over.
 const STEADY_TIME: Duration = Duration::from_secs(2);
 
 /// What is remembered of it.
 #[derive(Debug, Default)]
 pub(super) struct Backing {
-    /// Of a source: where it stood when commits were first seen to wait. The peer may lack nothing
-    /// up to there.
+    /// Of a source: since when every look shows that commits wait, and commits that had not by
+    /// then.
+    waits_since: Option<(Instant, u64)>,
+    /// Where the source stood when that was certain: the peer may lack nothing up to there.
     waits_from: Option<String>,
     /// Of a standby: since when its database replicates.
     replicates_since: Option<Instant>,
-    /// The peer's epoch of which everything acknowledged is here: in the database, where that was
-    /// promoted since, else in its relay log too.
+    /// The peer's epoch of which everything acknowledged is in this host's database, or in its
+    /// relay log.
     keeps: u64,
 }
 
-impl Backing {
-    pub(super) fn new(persistent: &Persistent) -> Self {
-        Self { keeps: persistent.keeps, ..Self::default() }
-    }
-}
-
 impl Node {
-    /// The database was looked at. A look that ends while no job is under way began after the last
-    /// one, and shows what that did.
+    /// The database was looked at.
     pub(super) fn observe_backing(&mut self, now: Instant, observation: &Observation) {
         let semi_sync = observation.semi_sync;
         let waits = self.role == Role::Active
@@ -62,10 +61,18 @@ impl Node {
             && self.is_database_up()
             && self.is_source_open()
             && semi_sync.is_in_force()
+            && semi_sync.is_active
             // Another replica's acknowledgement says nothing of the peer.
             && semi_sync.replicas == 1;
         if !waits {
+            self.backing.waits_since = None;
             self.backing.waits_from = None;
+            return;
+        }
+        let since = self.backing.waits_since.get_or_insert((now, semi_sync.unacknowledged)).0;
+        // What is shown of the time before the last job is over, and what went into the binlog
+        // before commits had to wait has ended.
+        if now.since(since) < STEADY_TIME {
             return;
         }
         let Some(from) = self.backing.waits_from.clone() else {
@@ -84,15 +91,10 @@ impl Node {
 
     /// At the end of a turn: what holds no longer is not on disk before the next one.
     pub(super) fn keep_backing(&mut self, now: Instant) {
-        let observation = self.engine.observation();
         let is_up = self.is_database_up();
-        let is_open = is_up && !observation.is_read_only;
-        let semi_sync = observation.semi_sync;
-        // A MySQL that is stopped in order tells who waits that it is done; a MariaDB does not.
-        let may_have_been_stopped = !is_up && observation.flavour != Some(Flavour::Mariadb);
-        let waits = semi_sync.source == Some(true) && semi_sync.replicas < 2;
+        let is_open = is_up && !self.engine.observation().is_read_only;
         let is_backed = match self.role {
-            Role::Active => !may_have_been_stopped && (!is_open || waits),
+            Role::Active => is_up && (!is_open || self.do_commits_wait(now)),
             Role::Joining | Role::Refused => !is_open,
             Role::Standby | Role::Promoting | Role::Demoting => false,
         };
@@ -102,30 +104,49 @@ impl Node {
         self.keep_whole(now);
     }
 
+    /// As far as the last look goes: for the peer, and not for so long that somebody ends it.
+    fn do_commits_wait(&self, now: Instant) -> bool {
+        let semi_sync = self.engine.observation().semi_sync;
+        let before = self.backing.waits_since.map(|(_, unacknowledged)| unacknowledged);
+        let does_peer_replicate = self.fresh(now).is_none_or(|it| it.database.is_replicating);
+        semi_sync.source == Some(true)
+            && semi_sync.is_active
+            && semi_sync.replicas < 2
+            && before.is_none_or(|before| before == semi_sync.unacknowledged)
+            && does_peer_replicate
+            && !self.waits_long(now)
+    }
+
     /// From here on a commit may be acknowledged that this host has alone.
     pub(super) fn end_backing(&mut self) {
+        self.backing.waits_since = None;
         self.backing.waits_from = None;
         self.persist(Persistent { backed: 0, ..self.persistent });
     }
 
     fn keep_whole(&mut self, now: Instant) {
-        let (is_up, keeps) = (self.is_database_up(), self.backing.keeps);
-        if !is_up && keeps != self.persistent.keeps {
+        if matches!(self.engine.observation().state, State::Unreachable(_)) {
             return self.lose_whole();
         }
         // What was received stays, whether or not more is.
-        if !is_up || self.role != Role::Standby || !self.is_replicating() {
+        if self.role != Role::Standby || !self.is_replicating() {
             self.backing.replicates_since = None;
             return;
         }
-        let since = *self.backing.replicates_since.get_or_insert(now);
+        let Some(since) = self.backing.replicates_since else {
+            // A receiver that starts anew may have dropped what it had.
+            self.lose_whole();
+            self.backing.replicates_since = Some(now);
+            return;
+        };
         let Some(peer) = self.fresh(now).filter(|peer| peer.role == Role::Active) else { return };
-        if peer.backed == keeps {
+        if peer.backed == self.backing.keeps {
             return;
         }
         let observation = self.engine.observation();
         let positions = peer.database.position.as_deref().zip(observation.position.as_deref());
         let has_all = peer.backed == peer.epoch
+            && peer.database.is_up
             && now.since(since) >= STEADY_TIME
             && observation.semi_sync.replica == Some(true)
             && positions.is_some_and(|(theirs, mine)| self.includes(mine, theirs));
@@ -136,12 +157,6 @@ impl Node {
     pub(super) fn lose_whole(&mut self) {
         self.backing.replicates_since = None;
         self.backing.keeps = 0;
-        self.persist(Persistent { keeps: 0, ..self.persistent });
-    }
-
-    /// Everything that this host's database had received is applied.
-    pub(super) fn whole_applied(&mut self) {
-        self.persist(Persistent { keeps: self.backing.keeps, ..self.persistent });
     }
 
     /// The peer's epoch of which everything acknowledged is here; 0: of none.

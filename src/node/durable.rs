@@ -169,6 +169,12 @@ impl Node {
         self.fresh(now).is_some_and(is_deaf) && now.since(since) < limit
     }
 
+    /// Commits wait, and none was acknowledged from one look to the next.
+    pub(super) fn waits_long(&self, now: Instant) -> bool {
+        let limit = self.config.repl.probe_interval * 3 / 2;
+        self.guard.stuck.is_some_and(|(since, _)| now.since(since) >= limit)
+    }
+
     /// Commits wait and none is acknowledged: the replica is connected, and stands still.
     fn is_stuck(&mut self, now: Instant, semi_sync: SemiSync) -> bool {
         if semi_sync.waiting == 0 {

@@ -68,6 +68,10 @@ impl Node {
                 Some(Errant { gtids, transactions, known: kept, saved: None, taking_back });
             self.errants.suspected_since = None;
             self.outputs.push_back(Output::SaveErrant { known });
+        } else if let Some(Errant { taking_back: it @ TakingBack::Done, .. }) =
+            &mut self.errants.found
+        {
+            *it = TakingBack::Failed("they are still here".to_owned());
         }
         let told = self.errant_words().unwrap_or_default();
         self.findings.diverged = Some(told.clone());
@@ -98,18 +102,20 @@ impl Node {
     pub(super) fn take_back_what_nobody_was_told(&mut self, now: Instant) -> bool {
         let is_ready = self.is_fenced && self.is_database_up() && self.is_free();
         let is_backed = self.is_backed_by_peer(now);
-        let Some(Errant { known, saved: Some(Ok(saved)), taking_back, .. }) =
-            &mut self.errants.found
+        let Some(Errant { saved: Some(Ok(saved)), taking_back, .. }) = &mut self.errants.found
         else {
             return false;
         };
-        let is_possible = matches!(taking_back, TakingBack::No) && saved.obstacle.is_none();
+        let is_possible = matches!(taking_back, TakingBack::No)
+            && saved.obstacle.is_none()
+            && saved.is_of_one_crash
+            && saved.transactions <= TAKEN_BACK_MAX;
         if !(is_ready && is_backed && is_possible) {
             return false;
         }
         *taking_back = TakingBack::UnderWay;
-        let known = known.clone();
-        self.outputs.push_back(Output::TakeBack { known });
+        let directory = saved.directory.clone();
+        self.outputs.push_back(Output::TakeBack { directory });
         self.say_errant();
         true
     }
@@ -213,6 +219,9 @@ const POSITION_AGE_MAX: Duration = Duration::from_millis(1500);
 
 /// A suspicion that nobody came back to is none.
 const SUSPICION_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// A session waits in one commit at most, and more sessions than this are seldom.
+const TAKEN_BACK_MAX: u64 = 200;
 
 /// Characters of a set of GTIDs in a sentence, and in a status, which is one bounded frame.
 const GTIDS_SHOWN: usize = 200;

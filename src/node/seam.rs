@@ -141,9 +141,9 @@ pub enum Output {
     SaveErrant {
         known: String,
     },
-    /// Save them, unless they are, and take them back.
+    /// Take back what was saved there.
     TakeBack {
-        known: String,
+        directory: String,
     },
     /// Replace everything in the local database by a copy of the peer's, which serves.
     CopyDatabase,
@@ -176,9 +176,18 @@ pub struct Persistent {
     pub php_drain: [Hold; 2],
     /// The epoch of which the peer has everything that was acknowledged; 0: of none.
     pub backed: u64,
-    /// The peer's epoch of which everything that was acknowledged is in this host's database, since
-    /// it was promoted; 0: of none.
-    pub keeps: u64,
+    /// Tells two boots of this machine apart.
+    pub machine: u64,
+}
+
+impl Persistent {
+    /// For a daemon that starts on this boot of the machine. One that ran on it already may have
+    /// been outlived by its database, and that been stopped in order.
+    #[must_use]
+    pub const fn on(self, machine: u64) -> Self {
+        let backed = if machine == self.machine { 0 } else { self.backed };
+        Self { backed, machine, ..self }
+    }
 }
 
 /// The daemon's last will: addresses to take off, datagrams to send.

@@ -4,6 +4,7 @@
 //! In: nothing. Out: `Instant`, once a turn; by how much the wall clock was set.
 //! Read first: clock_gettime(2); timerfd_create(2), TFD_TIMER_CANCEL_ON_SET.
 
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
@@ -28,6 +29,14 @@ pub fn now() -> Instant {
     let seconds = u64::try_from(time.tv_sec).expect("boot time is not negative");
     let nanos = u64::try_from(time.tv_nsec).expect("nanoseconds are not negative");
     Instant::from_nanos(seconds * 1_000_000_000 + nanos)
+}
+
+/// Tells two boots of the machine apart (random(4)); 0 where the kernel does not tell.
+#[must_use]
+pub fn machine_boot() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
 /// Nanoseconds of the wall clock: tells one run of the daemon from another.

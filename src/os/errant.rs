@@ -162,6 +162,7 @@ pub fn save(server: &LocalServer, known: &str, directory: &Path) -> Result<Saved
         transactions: found.transactions,
         rows: found.rows,
         obstacle,
+        is_of_one_crash: walk.is_of_one_crash(),
         known: known.to_owned(),
         digest: hexadecimal(events.digest),
     };
@@ -335,6 +336,24 @@ fn obstacle_of_tables(local: &mut Login<'_>, found: &Found) -> Result<Option<Str
         }
     }
     Ok(None)
+}
+
+/// What was saved in that directory, whole.
+pub fn saved_in(directory: &Path) -> Result<Saved, String> {
+    let parent = directory.parent().unwrap_or(directory);
+    find(parent, |saved| Path::new(&saved.directory) == directory && is_whole(saved))
+        .ok_or_else(|| format!("{}: nothing whole is saved here", directory.display()))
+}
+
+/// One at a time takes back: waits for its turn, which ends with the file.
+pub fn take_turn(directory: &Path) -> Result<File, String> {
+    let path = directory.join("lock");
+    let open = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+        io::Result::Ok(file)
+    };
+    open().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn is_over(saved: &Saved) -> bool {

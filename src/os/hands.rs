@@ -6,7 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddrV4, TcpListener};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::data::Data;
 use super::mysql::LocalServer;
 use super::network::{Executor, Network};
 use super::notes::{self, ToGuard};
-use super::{clock, control, file, init, metrics, update};
+use super::{clock, control, errant, file, init, metrics, own, update};
 use crate::config::Config;
 use crate::console::message::{Level, Power, Request, Response};
 use crate::console::note::Note;
@@ -54,6 +55,9 @@ pub struct Hands {
 const NOTES_IN_STATUS: usize = 20;
 const NOTES_PER_FRAME: usize = 20;
 const CONFIG_BYTES_PER_FRAME: usize = 32 * 1024;
+/// For as long as a database may take to come up.
+const FINISH_ATTEMPTS: usize = 60;
+const FINISH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The node asked to end.
 #[derive(Debug)]
@@ -128,7 +132,7 @@ impl Hands {
                 log_failure("end of the database", notes::order_guard(&order));
             }
             Output::SaveErrant { known } => self.save_errant(&known),
-            Output::TakeBack { known } => self.take_back(&known),
+            Output::TakeBack { directory } => self.take_back(&directory),
             Output::CopyDatabase => self.copy_database(),
             Output::Routes(routes) => {
                 let facts = self.data.borrow_mut().set_routes(clock::now(), &routes);
@@ -199,59 +203,65 @@ impl Hands {
     }
 
     /// Cut off at any moment, it is finished by the next one.
-    fn take_back(&self, known: &str) {
-        let command = self.rejoin("--take-back", known);
+    fn take_back(&self, directory: &str) {
+        let command = self.rejoin("--take-back", directory);
         self.run_own(command, |said| Some(Input::TookBack(said.map(drop))));
     }
 
-    fn rejoin(&self, option: &str, known: &str) -> Command {
+    /// What was cut off with the last run, or with the machine, before its names may come again.
+    pub fn finish_taking_back(self: &Rc<Self>) {
+        if errant::unfinished(Path::new(errant::DIRECTORY)).is_none() {
+            return;
+        }
+        let hands = self.clone();
+        self.executor
+            .spawn(async move {
+                for _ in 0..FINISH_ATTEMPTS {
+                    Timer::after(FINISH_INTERVAL).await;
+                    let mut command = Command::new("/proc/self/exe");
+                    command.args(["rejoin", "--finish"]).args(&hands.own_arguments);
+                    if own::ended(command).await.is_ok() {
+                        return;
+                    }
+                }
+            })
+            .detach();
+    }
+
+    fn rejoin(&self, option: &str, value: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["rejoin", option, known]).args(&self.own_arguments);
+        command.args(["rejoin", option, value]).args(&self.own_arguments);
         command
     }
 
     /// In a process of its own; what it said goes to the node.
     fn run_own(
         &self,
-        mut command: Command,
+        command: Command,
         hand_in: impl FnOnce(Result<Vec<u8>, String>) -> Option<Input> + 'static,
     ) {
-        command.stdin(Stdio::null());
         let inputs = self.inputs.clone();
         self.executor
             .spawn(async move {
-                let said = match smol::unblock(move || command.output()).await {
-                    Ok(output) if output.status.success() => Ok(output.stdout),
-                    Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-                    Err(error) => Err(error.to_string()),
-                };
-                if let Some(input) = hand_in(said) {
+                if let Some(input) = hand_in(own::ended(command).await) {
                     let _ending = inputs.send(input).await;
                 }
             })
             .detach();
     }
 
-    /// In a process of its own, which ends with this one: it reads what nobody writes.
+    /// In a process of its own, which says how far it is.
     fn copy_database(&self) {
         let mut command = Command::new("/proc/self/exe");
         command.args(["reseed", "--copy"]).args(&self.own_arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let inputs = self.inputs.clone();
         let copy = move || {
-            let mut child = command.spawn().map_err(|error| error.to_string())?;
+            let mut child = own::begin(&mut command)?;
             let said = child.stdout.take().map(BufReader::new);
             for line in said.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
                 let _ending = inputs.send_blocking(Input::CopyGoesOn(line));
             }
-            // Its standard input stays open until then: wait_with_output would close it.
-            let alive = child.stdin.take();
-            let output = child.wait_with_output().map_err(|error| error.to_string())?;
-            drop(alive);
-            match output.status.success() {
-                true => Ok(()),
-                false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            }
+            own::end(child).map(drop)
         };
         let inputs = self.inputs.clone();
         self.executor

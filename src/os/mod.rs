@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod mysql;
 pub mod network;
 pub mod notes;
+pub mod own;
 pub mod plane;
 pub mod random;
 pub mod route;

@@ -26,7 +26,7 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     file::write_pid("node.pid")?;
     fs::create_dir_all(file::STATE_DIR)?;
-    let persistent = file::load_state()?;
+    let persistent = file::load_state()?.on(clock::machine_boot());
     // Before the first `Async`, too.
     let what = confine::confine(&config, config_path)?;
     notes::tell(&Note::Confined { what });
@@ -36,6 +36,7 @@ pub fn run(config: Config, config_path: &str, me: HostId, restarts: u32) -> io::
     let hands = Rc::new(hands);
     hands.start_signals(signals)?;
     hands.start_control(&config);
+    hands.finish_taking_back();
     let node = Node::new(config, me, clock::wall_nanos(), persistent);
     executor.spawn(notes::hear_guard()).detach();
     let control = async {

@@ -161,7 +161,8 @@ impl Dialect {
             }
         };
         format!(
-            "SET {goodbye}GLOBAL rpl_semi_sync_{source}_timeout={SEMI_SYNC_TIMEOUT}{wait_point}, \
+            "SET {goodbye}GLOBAL rpl_semi_sync_{source}_timeout={SEMI_SYNC_TIMEOUT}, \
+             GLOBAL rpl_semi_sync_{source}_wait_no_{replica}=ON{wait_point}, \
              GLOBAL rpl_semi_sync_{source}_enabled={}, GLOBAL rpl_semi_sync_{replica}_enabled={}",
             state(is_source),
             state(is_replica),
@@ -376,10 +377,12 @@ mod tests {
         assert_eq!(
             Dialect::Mysql84.set_semi_sync(true, false),
             "SET GLOBAL rpl_semi_sync_source_timeout=4294967295, \
+             GLOBAL rpl_semi_sync_source_wait_no_replica=ON, \
              GLOBAL rpl_semi_sync_source_wait_point=AFTER_SYNC, \
              GLOBAL rpl_semi_sync_source_enabled=ON, GLOBAL rpl_semi_sync_replica_enabled=OFF"
         );
         assert!(Dialect::Mariadb.set_semi_sync(false, true).ends_with("_slave_enabled=ON"));
+        assert!(Dialect::Mysql57.set_semi_sync(true, true).contains("_wait_no_slave=ON"));
         assert!(!Dialect::Mysql56.set_semi_sync(true, true).contains("wait_point"));
         assert_eq!(Dialect::Mariadb.load_semi_sync(), [""; 0]);
         assert_eq!(

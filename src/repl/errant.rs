@@ -41,6 +41,9 @@ pub struct Saved {
     pub rows: u64,
     /// Why they cannot be taken back.
     pub obstacle: Option<String>,
+    /// All of them were written by one run of the server, which was not the last.
+    #[serde(default)]
+    pub is_of_one_crash: bool,
     /// What the peer had then.
     pub known: String,
     /// SHA-256 of the saved binlog.
@@ -58,6 +61,10 @@ pub struct Walk {
     /// The errant transaction that the events belong to.
     inside: Option<String>,
     tables: BTreeMap<u64, TableMapEvent<'static>>,
+    /// Starts of the server that the binlogs tell of, and how many there were at the first and at
+    /// the last errant transaction.
+    starts: u32,
+    errant_starts: Option<(u32, u32)>,
     found: Found,
 }
 
@@ -79,7 +86,8 @@ impl Walk {
     pub fn new(flavour: Flavour, known: Position) -> Self {
         let seen = known.clone();
         let (tables, found) = (BTreeMap::new(), Found::default());
-        Self { flavour, known, seen, inside: None, tables, found }
+        let (starts, errant_starts) = (0, None);
+        Self { flavour, known, seen, inside: None, tables, starts, errant_starts, found }
     }
 
     /// What before this binlog is errant, by the text that SHOW BINLOG EVENTS has for the set that
@@ -107,6 +115,7 @@ impl Walk {
             return self.begin(event, gtid);
         }
         if is_of_the_log(kind) {
+            self.starts += u32::from(is_start(event));
             return Ok(None);
         }
         let Some(transaction) = self.inside.clone() else { return Ok(None) };
@@ -200,6 +209,8 @@ impl Walk {
         // Their numbers are good for one transaction.
         self.tables.clear();
         self.found.transactions += 1;
+        let first = self.errant_starts.map_or(self.starts, |(first, _)| first);
+        self.errant_starts = Some((first, self.starts));
         let at = text::time(event.header().timestamp());
         let text = format!("\n-- {gtid}, {at}\nBEGIN;\n");
         self.inside = Some(gtid);
@@ -245,6 +256,12 @@ impl Walk {
 
     fn object(&mut self, why: String) {
         self.found.obstacle.get_or_insert(why);
+    }
+
+    /// All that is errant was written by one run of the server, which was not the last.
+    #[must_use]
+    pub fn is_of_one_crash(&self) -> bool {
+        self.errant_starts.is_some_and(|(first, last)| first == last && last < self.starts)
     }
 
     #[must_use]
@@ -311,6 +328,13 @@ pub fn format(event: &Event) -> Option<Vec<u8>> {
     let checksums = event.footer().get_checksum_alg().ok().flatten();
     format.push(checksums.map_or(u8::MAX, |kind| kind as u8));
     Some(format)
+}
+
+/// Of the first binlog of a run of the server; those that it goes on to tell no time.
+fn is_start(event: &Event) -> bool {
+    let begun = event.data().get(FORMAT_TIME_AT..FORMAT_TIME_AT + 4);
+    event.header().event_type_raw() == EventType::FORMAT_DESCRIPTION_EVENT as u8
+        && begun.is_some_and(|time| time != [0; 4])
 }
 
 fn is_of_the_log(kind: u8) -> bool {
@@ -425,6 +449,35 @@ mod tests {
             assert_eq!(words(&mut none, saved), "");
             assert_eq!(none.found(), &Found::default());
             assert_eq!(none.missing(&all.seen), "");
+        }
+    }
+
+    /// The format of a binlog that the server began when it started, or while it ran.
+    fn format_of(saved: &[u8], is_start: bool) -> Event {
+        let whole = events(saved).swap_remove(0);
+        let mut data = whole.data().to_vec();
+        data[FORMAT_TIME_AT..FORMAT_TIME_AT + 4].copy_from_slice(&[u8::from(is_start); 4]);
+        event(&whole, &data).expect("an event")
+    }
+
+    #[test]
+    fn what_a_crash_left_is_of_one_run_of_the_server_and_not_of_the_last() {
+        for (flavour, saved) in SAVED {
+            let (start, next) = (format_of(saved, true), format_of(saved, false));
+            let all = events(saved);
+            let is_of_one_crash = |parts: &[&[Event]]| {
+                let mut walk = walk(flavour, "");
+                for event in parts.iter().copied().flatten() {
+                    walk.take(event, &mut no_columns).expect("words");
+                }
+                walk.is_of_one_crash()
+            };
+            let (errant, starts, goes_on) = (&all[1..], [start], [next]);
+            assert!(is_of_one_crash(&[errant, &starts]), "it crashed, and started");
+            assert!(is_of_one_crash(&[&starts, errant, &goes_on, &starts, &goes_on]));
+            assert!(!is_of_one_crash(&[&starts, errant, &goes_on]), "it runs");
+            assert!(!is_of_one_crash(&[errant, &starts, errant, &starts]), "of two runs");
+            assert!(!is_of_one_crash(&[&starts]), "nothing is errant");
         }
     }
 

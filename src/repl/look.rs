@@ -58,6 +58,9 @@ pub struct SemiSync {
     /// Sessions that wait for an acknowledgement, and how many commits ever had theirs.
     pub waiting: u64,
     pub acknowledged: u64,
+    /// Commits have to wait, says the server, and how many ever ended without.
+    pub is_active: bool,
+    pub unacknowledged: u64,
 }
 
 impl SemiSync {
@@ -93,6 +96,9 @@ impl SemiSync {
                 "Rpl_semi_sync_master_wait_sessions",
             ]),
             acknowledged: count(["Rpl_semi_sync_source_yes_tx", "Rpl_semi_sync_master_yes_tx"]),
+            is_active: find(status, ["Rpl_semi_sync_source_status", "Rpl_semi_sync_master_status"])
+                .is_some_and(|value| is_on(&value)),
+            unacknowledged: count(["Rpl_semi_sync_source_no_tx", "Rpl_semi_sync_master_no_tx"]),
         }
     }
 }

@@ -63,6 +63,9 @@ mount -t tmpfs -o mode=0755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -m 0755 /run/mysqld /run/lock /run/php
 mount -t proc proc /proc
+# Every boot of a machine has one of its own.
+cat /proc/sys/kernel/random/uuid >/run/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 mount -t sysfs sysfs /sys || :
 echo "$pid"
 exec </dev/null >/dev/null 2>&1

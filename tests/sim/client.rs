@@ -127,6 +127,8 @@ enum Stage {
 
 /// The splitter's own limit for a held statement (`sql.hold_limit`).
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
+/// Whoever kills statements that take long: two looks must have seen that they wait.
+const KILLED_AFTER: Duration = Duration::from_secs(2);
 /// A connection to a server that does not answer is lost after this.
 const SERVER_SILENCE: Duration = Duration::from_secs(5);
 /// A client asks by ARP again when this many writes in a row came to nothing.
@@ -314,12 +316,17 @@ impl World {
     /// It waits for the replica as long as the server says nothing and the connection stands.
     fn committing(&mut self, mut request: Request, source: HostId, run: u64) {
         let reaches = self.reaches_database(request.php, source);
-        let now = self.now;
+        let (now, has_killers) = (self.now, self.plan.has_killers);
         let host = self.host(source);
         let is_awake = host.is_awake();
         let database = &mut host.database;
         let is_gone = database.life == Life::Down || database.run != run;
         let waits = !reaches || !is_awake || database.life == Life::Hung;
+        let waits_since = database.semi_sync.waits_since();
+        let is_late = waits_since.is_some_and(|since| now.since(since) >= KILLED_AFTER);
+        if has_killers && !waits && !is_gone && is_late {
+            database.end_commit(now, CLIENTS + request.row);
+        }
         let result = match (waits, is_gone) {
             (true, _) if !reaches && now >= request.gives_up_at => None,
             (true, _) => return self.again(request, 20),

@@ -107,9 +107,14 @@ impl World {
     }
 
     /// S2 `backed_is_true`: where the disk says that the other host has all that is acknowledged,
-    /// nothing is on its way to a client that one host alone has.
+    /// nothing is on its way to a client that one host alone has. A daemon that stands still cannot
+    /// see who is killed.
     pub fn check_backed(&mut self, source: HostId, result: Option<Gtid>) {
-        let Host { disk, database, .. } = &self.hosts[source.index()];
+        let host = &self.hosts[source.index()];
+        let Host { disk, database, .. } = host;
+        if self.plan.has_killers && !host.is_running() {
+            return;
+        }
         if let Some(gtid) = result.filter(|gtid| !database.semi_sync.on_both.contains(gtid))
             && disk.backed != 0
         {
@@ -145,6 +150,7 @@ fn saved(known: &str, errant: &[Tx]) -> Saved {
         transactions: count,
         rows: count,
         obstacle: obstacle(errant),
+        is_of_one_crash: true,
         known: known.to_owned(),
         digest: String::new(),
     }

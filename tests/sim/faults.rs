@@ -94,6 +94,8 @@ const BROKEN_HANDOVERS: [Kind; 7] = [
 const DIVERGENCE: [Kind; 5] =
     [Kind::Force, Kind::Stall, Kind::OneWay, Kind::CutBothLinks, Kind::PowerLoss];
 
+const SOURCE_DEATHS: [Kind; 4] = [Kind::PowerLoss, Kind::PowerLoss, Kind::Cut, Kind::SlowShip];
+
 /// One fault in progress; `number` tells two of a kind apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
@@ -120,6 +122,10 @@ pub struct Plan {
     pub bad_moments: u64,
     /// A source loses its power in the middle of a commit.
     pub dies_in_commits: bool,
+    /// Statements that take long are killed, also where they wait for the replica.
+    pub has_killers: bool,
+    /// And the replica's database is killed at that moment.
+    pub replica_dies_too: bool,
     /// The operator mends refused hosts.
     pub reseeds: bool,
     /// The applier is busy now and then.
@@ -164,6 +170,7 @@ impl Plan {
             7 => kinds = vec![Kind::Filter, Kind::Noise],
             3 | 13 => kinds = BROKEN_HANDOVERS.to_vec(),
             9 => kinds = DIVERGENCE.to_vec(),
+            4 => kinds = SOURCE_DEATHS.to_vec(),
             _ => {}
         }
         let seconds = |rng: &mut Rng, low, span| Duration::from_secs(low + rng.below(span));
@@ -177,7 +184,9 @@ impl Plan {
             boot_delays: [0, 1].map(|_| Duration::from_millis(rng.below(apart * 1000))),
             is_inside_a_cable: rng.below(2) == 0,
             bad_moments: if matches!(seed % 20, 3 | 9 | 13) { 1 } else { 3 },
-            dies_in_commits: seed % 3 == 1,
+            dies_in_commits: seed % 3 == 1 || seed % 20 == 4,
+            has_killers: seed % 5 == 2,
+            replica_dies_too: seed % 6 == 1,
             reseeds: rng.below(2) == 0,
             has_long_transactions: rng.below(3) == 0,
             calm_before: seconds(rng, 5, 40),

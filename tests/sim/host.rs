@@ -30,6 +30,8 @@ pub struct Host {
     pub clock: Clock,
     pub kernel: Kernel,
     pub disk: Persistent,
+    /// What the peer had, by the last save.
+    pub saved_for: String,
     pub database: Mysqld,
     pub data: Data,
     pub process: Option<Process>,
@@ -116,6 +118,7 @@ impl Host {
             clock,
             kernel: Kernel::default(),
             disk: Persistent::default(),
+            saved_for: String::new(),
             database,
             data: Data::default(),
             process: None,
@@ -205,7 +208,7 @@ impl World {
         target.run += 1;
         target.guard.will = Will::default();
         target.process = Some(Process {
-            node: Node::new(config, host, boot_id, target.disk),
+            node: Node::new(config, host, boot_id, target.disk.on(target.guard.run)),
             wake_at: None,
             started_at: now,
             stalled: None,
@@ -369,8 +372,14 @@ impl World {
             Output::Probe { id, sql, limit } => self.send_query(host, id, sql.into(), limit),
             Output::EndDatabase => self.end_database(host),
             Output::CopyDatabase => self.say(host, "copies the peer's database".to_owned()),
-            Output::SaveErrant { known } => self.call_rejoin(host, known, false),
-            Output::TakeBack { known } => self.call_rejoin(host, known, true),
+            Output::SaveErrant { known } => {
+                self.host(host).saved_for.clone_from(&known);
+                self.call_rejoin(host, known, false);
+            }
+            Output::TakeBack { .. } => {
+                let known = self.host(host).saved_for.clone();
+                self.call_rejoin(host, known, true);
+            }
             Output::TakeUpdate { place, .. } => self.say(host, format!("takes {place}")),
             Output::Routes(routes) => self.set_routes(host, routes),
             Output::Persist(persistent) => self.host(host).disk = persistent,
@@ -438,7 +447,7 @@ impl World {
     }
 
     /// What watches over mysqld starts it again.
-    fn end_database(&mut self, host: HostId) {
+    pub fn end_database(&mut self, host: HostId) {
         let target = self.host(host);
         let guard_run = target.guard.run;
         if target.database.life != Life::Down {

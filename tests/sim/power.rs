@@ -15,17 +15,25 @@ use super::world::{Event, World};
 const COMMIT_AWAITED_MAX: Duration = Duration::from_millis(400);
 
 impl World {
-    /// In a commit that waits for the replica, where the plan has it so.
+    /// In a commit that waits for the replica, where the plan has it so; or with the replica's
+    /// database, which had received and acknowledged what it had not applied yet.
     pub fn lose_power_soon(&mut self, host: HostId) {
         let until = self.now + COMMIT_AWAITED_MAX;
+        if self.plan.replica_dies_too {
+            self.host(host.other()).database.busy_until = until;
+        }
         self.await_commit(host, until);
     }
 
     pub fn await_commit(&mut self, host: HostId, until: Instant) {
         let semi_sync = &self.hosts[host.index()].database.semi_sync;
-        let waits = self.plan.dies_in_commits && semi_sync.is_in_force();
-        if waits && !semi_sync.has_waiting() && self.now < until {
+        let is_in_force = self.plan.dies_in_commits && semi_sync.is_in_force();
+        let is_due = semi_sync.has_waiting() && !self.plan.replica_dies_too;
+        if is_in_force && !is_due && self.now < until {
             return self.after(Duration::from_millis(1), Event::PowerLoss { host, until });
+        }
+        if is_in_force && self.plan.replica_dies_too {
+            self.end_database(host.other());
         }
         self.lose_power(host);
     }

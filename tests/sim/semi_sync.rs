@@ -33,6 +33,8 @@ pub struct SemiSync {
     acknowledged: usize,
     /// How many commits ever had theirs.
     count: u64,
+    /// And how many ended without.
+    without: u64,
     groups: VecDeque<Vec<Member>>,
     queue: Vec<(u64, Payload)>,
     /// Ended by KILL, and still in a group or in the queue.
@@ -191,6 +193,7 @@ impl Mysqld {
             for member in semi_sync.groups.pop_front().into_iter().flatten() {
                 let is_on_both = semi_sync.is_source && member.end <= semi_sync.acknowledged;
                 semi_sync.count += u64::from(is_on_both);
+                semi_sync.without += u64::from(!is_on_both);
                 if semi_sync.killed.remove(&member.session) {
                     continue;
                 }
@@ -232,12 +235,14 @@ impl Mysqld {
                 ("Rpl_semi_sync_master_status", on(semi_sync.is_source)),
                 ("Rpl_semi_sync_master_wait_sessions", waiting.to_string()),
                 ("Rpl_semi_sync_master_yes_tx", semi_sync.count.to_string()),
+                ("Rpl_semi_sync_master_no_tx", semi_sync.without.to_string()),
             ]));
         }
         let (source, replica) = sql
             .strip_prefix(
                 "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout=1, \
                  GLOBAL rpl_semi_sync_master_timeout=4294967295, \
+                 GLOBAL rpl_semi_sync_master_wait_no_slave=ON, \
                  GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC, \
                  GLOBAL rpl_semi_sync_master_enabled=",
             )?

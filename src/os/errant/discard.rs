@@ -271,6 +271,9 @@ impl Discard<'_> {
     }
 
     fn forget(&mut self, target: &str) -> Result<(), String> {
+        if !self.local.is_read_only()? {
+            return Err("this database takes writes by now: it must be closed first".to_owned());
+        }
         self.local.set_position(target, self.last != Step::Forgotten)?;
         if self.last == Step::Forgotten {
             return Ok(());
