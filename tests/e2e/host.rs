@@ -65,7 +65,7 @@ mkdir -m 0755 /run/mysqld /run/lock /run/php
 mount -t proc proc /proc
 # Every boot of a machine has one of its own.
 cat /proc/sys/kernel/random/uuid >/run/boot_id
-mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id || :
 mount -t sysfs sysfs /sys || :
 echo "$pid"
 exec </dev/null >/dev/null 2>&1
