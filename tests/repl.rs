@@ -162,6 +162,14 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// From here on A's commits wait until B has them.
+fn let_commits_wait(pair: &mut Pair) {
+    let halves = |is_source| Job::SemiSync { is_source, is_replica: true };
+    pair.host_a.job(halves(true)).expect("A's halves");
+    pair.host_b.job(halves(false)).expect("B's halves");
+    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+}
+
 /// Error code of a refused write by the application.
 fn write_error(server: &Server) -> u16 {
     match server.connect(APP).query_drop("INSERT INTO app.t VALUES (1000000, 'refused')") {

@@ -80,9 +80,7 @@ pub(super) fn what_only_waits_is_no_hang(recipe: &'static Recipe) {
     if recipe.flavour == "mysql56" {
         return;
     }
-    pair.host_a.job(Job::SemiSync { is_source: true, is_replica: true }).expect("A's halves");
-    pair.host_b.job(Job::SemiSync { is_source: false, is_replica: true }).expect("B's halves");
-    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+    let_commits_wait(&mut pair);
     pair.b.signal(Signal::SIGSTOP);
     let mut conn = pair.a.connect(APP);
     let writer = thread::spawn(move || conn.query_drop("INSERT INTO app.t VALUES (1, 'waits')"));

@@ -182,9 +182,7 @@ pub(super) fn a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence(
     }
     let mut pair = Pair::new(recipe);
     pair.set_up();
-    pair.host_a.job(Job::SemiSync { is_source: true, is_replica: true }).expect("A's halves");
-    pair.host_b.job(Job::SemiSync { is_source: false, is_replica: true }).expect("B's halves");
-    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+    let_commits_wait(&mut pair);
     pair.b.signal(Signal::SIGSTOP);
     let mut conn = pair.a.connect(APP);
     let writer = thread::spawn(move || conn.query_drop("INSERT INTO app.t VALUES (1, 'waits')"));
@@ -211,9 +209,7 @@ pub(super) fn writes_that_wait_for_the_replica_are_acknowledged_by_a_mysql_that_
     }
     let mut pair = Pair::new(recipe);
     pair.set_up();
-    pair.host_a.job(Job::SemiSync { is_source: true, is_replica: true }).expect("A's halves");
-    pair.host_b.job(Job::SemiSync { is_source: false, is_replica: true }).expect("B's halves");
-    eventually("B acknowledges", || pair.host_a.observe().semi_sync.is_in_force());
+    let_commits_wait(&mut pair);
     pair.b.signal(Signal::SIGSTOP);
     let writers: Vec<_> = (0..8)
         .map(|id| {
