@@ -96,7 +96,6 @@ fn take_back_in_time(place: &Place, directory: Option<&Path>) -> Result<(), Stri
         std::process::exit(1);
     });
     let server = local_server(place)?;
-    let _turn = errant::take_turn(Path::new(DIRECTORY))?;
     if let Some(begun) = errant::unfinished(Path::new(DIRECTORY)) {
         take_back(&server, &begun)?;
     }
@@ -111,7 +110,6 @@ fn discard(place: &Place, is_sure: bool) -> Result<(), ExitCode> {
     let failed = |why: String| super::failed(&why);
     let server = local_server(place).map_err(failed)?;
     let saves = Path::new(DIRECTORY);
-    let _turn = if saves.exists() { Some(errant::take_turn(saves).map_err(failed)?) } else { None };
     // One that was cut off is finished whatever the daemon thinks of this host by now.
     if let Some(saved) = errant::unfinished(saves) {
         println!("finishing what was begun with {}", saved.directory);
@@ -137,6 +135,7 @@ fn discard(place: &Place, is_sure: bool) -> Result<(), ExitCode> {
 
 fn take_back(server: &LocalServer, saved: &Saved) -> Result<(), String> {
     let Saved { directory, transactions, rows, extra, .. } = saved;
+    let _turn = errant::take_turn(Path::new(DIRECTORY))?;
     println!("taking back {transactions} transactions, {rows} rows: {extra}");
     errant::discard(server, saved, Step::Over)?;
     println!("taken back; what they did stays in {directory}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::faults::{has_all_acknowledged, nothing_is_lost};
+use crate::host::text;
 use crate::load::{Kind, Rates, Record};
 use crate::pair::{EXAMPLE, Pair, SETTLE_LIMIT};
 use crate::world::{Link, Outcome, wait_until};
@@ -174,6 +175,30 @@ fn dies_in_commits(
     load.finish()
 }
 
+/// As it is when the power went before the last step: the names are gone, and nothing says so.
+fn a_cut_off_end_is_finished(pair: &mut Pair) -> Outcome<()> {
+    let saved = pair.servers[0].host.live_path("/var/lib/tandem/errant/1")?;
+    let report = std::fs::read(saved.join("report.json")).map_err(text)?;
+    let report: serde_json::Value = serde_json::from_slice(&report).map_err(text)?;
+    let digest = report["digest"].as_str().ok_or("report.json has no digest")?;
+    std::fs::remove_file(saved.join("discarded")).map_err(text)?;
+    for statement in [
+        "CREATE DATABASE IF NOT EXISTS tandem",
+        "CREATE TABLE tandem.taken_back (digest CHAR(64) NOT NULL PRIMARY KEY) ENGINE=InnoDB",
+        &format!("INSERT INTO tandem.taken_back VALUES ('{digest}')"),
+    ] {
+        database::ask_unlogged(&pair.servers[0].host, &pair.flavour, statement)?;
+    }
+    pair.stop_tandem(0)?;
+    pair.start_tandem(0)?;
+    let marker = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_NAME='taken_back'";
+    wait_until("it is finished", SETTLE_LIMIT, || {
+        let left = database::ask(&pair.servers[0].host, marker);
+        saved.join("discarded").exists() && left.is_ok_and(|rows| rows.is_empty())
+    })?;
+    pair.wait_settled(1, SETTLE_LIMIT).map(drop)
+}
+
 /// Law 2 of facts/repl.md section 5, and the way back of the one that died: by itself where nobody
 /// was told that these writes are done; where somebody may have been, an operator decides.
 #[test]
@@ -188,6 +213,7 @@ fn what_nobody_was_told_is_done_is_taken_back_and_nothing_else() {
         let at = pair.servers[0].host.live_path(taken_back)?;
         check(at.exists(), || "nothing was taken back".into())?;
         nothing_is_lost(pair, &records)?;
+        a_cut_off_end_is_finished(pair)?;
 
         let records = dies_in_commits(pair, 1, 100_000, Duration::from_millis(3500))?;
         wait_until("it is refused", SETTLE_LIMIT, || {
