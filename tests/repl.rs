@@ -162,6 +162,18 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A pair whose commits wait for B, which hangs; `None` where the server has no such thing.
+fn pair_whose_commits_wait(recipe: &'static Recipe) -> Option<Pair> {
+    if recipe.flavour == "mysql56" {
+        return None; // This build has no semi-synchronous replication.
+    }
+    let mut pair = Pair::new(recipe);
+    pair.set_up();
+    let_commits_wait(&mut pair);
+    pair.b.signal(Signal::SIGSTOP);
+    Some(pair)
+}
+
 /// From here on A's commits wait until B has them.
 fn let_commits_wait(pair: &mut Pair) {
     let halves = |is_source| Job::SemiSync { is_source, is_replica: true };

@@ -177,13 +177,7 @@ pub(super) fn a_server_without_a_free_connection_is_not_dead(recipe: &'static Re
 pub(super) fn a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence(
     recipe: &'static Recipe,
 ) {
-    if recipe.flavour == "mysql56" {
-        return; // This build has no semi-synchronous replication.
-    }
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    let_commits_wait(&mut pair);
-    pair.b.signal(Signal::SIGSTOP);
+    let Some(mut pair) = pair_whose_commits_wait(recipe) else { return };
     let mut conn = pair.a.connect(APP);
     let writer = thread::spawn(move || conn.query_drop("INSERT INTO app.t VALUES (1, 'waits')"));
     eventually("a commit waits", || pair.host_a.observe().semi_sync.waiting == 1);
@@ -204,13 +198,7 @@ pub(super) fn a_write_that_waits_for_the_replica_is_not_acknowledged_by_a_fence(
 pub(super) fn writes_that_wait_for_the_replica_are_acknowledged_by_a_mysql_that_is_stopped(
     recipe: &'static Recipe,
 ) {
-    if recipe.flavour == "mysql56" {
-        return; // This build has no semi-synchronous replication.
-    }
-    let mut pair = Pair::new(recipe);
-    pair.set_up();
-    let_commits_wait(&mut pair);
-    pair.b.signal(Signal::SIGSTOP);
+    let Some(mut pair) = pair_whose_commits_wait(recipe) else { return };
     let writers: Vec<_> = (0..8)
         .map(|id| {
             let mut conn = pair.a.connect(APP);

@@ -4,7 +4,7 @@
 //! node's inputs. Must not: take back what somebody was told is done, which fails the run.
 //! Read first: os/errant.rs, os/errant/discard.rs; src/node/backing.rs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -112,10 +112,10 @@ impl World {
     pub fn check_backed(&mut self, source: HostId, result: Option<Gtid>) {
         let host = &self.hosts[source.index()];
         let Host { disk, database, .. } = host;
-        if self.plan.has_killers && !host.is_running() {
-            return;
-        }
-        if let Some(gtid) = result.filter(|gtid| !database.semi_sync.on_both.contains(gtid))
+        let is_unseen =
+            |gtid: &Gtid| database.semi_sync.answered_by_kill.contains(gtid) && !host.is_running();
+        let is_alone = |gtid: &Gtid| !database.semi_sync.on_both.contains(gtid) && !is_unseen(gtid);
+        if let Some(gtid) = result.filter(is_alone)
             && disk.backed != 0
         {
             let what = format!("{gtid:?} of {} is on one host", self.name(source));
@@ -129,15 +129,6 @@ impl World {
             let what = format!("row {row} of {}, which a client was told is done", self.name(host));
             self.fail("S2 taken_back_unacknowledged", what);
         }
-    }
-}
-
-impl Mysqld {
-    fn forget(&mut self, errant: &[Tx]) {
-        let gone: BTreeSet<Gtid> = errant.iter().map(|tx| tx.gtid).collect();
-        self.binlog.retain(|tx| !gone.contains(&tx.gtid));
-        self.has.retain(|gtid| !gone.contains(gtid));
-        self.recount();
     }
 }
 

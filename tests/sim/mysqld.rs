@@ -229,12 +229,14 @@ impl Mysqld {
         self.run += 1;
     }
 
-    /// Its binlog was changed by hand: it says so as one that has executed just that.
-    pub(super) fn recount(&mut self) {
+    /// Is as if it had never executed these.
+    pub(super) fn forget(&mut self, gone: &[Tx]) {
+        self.has.clear();
         self.last.clear();
-        for (server, sequence) in self.binlog.iter().map(|tx| tx.gtid) {
-            let last = self.last.entry(server).or_default();
-            *last = sequence.max(*last);
+        for tx in std::mem::take(&mut self.binlog) {
+            if gone.iter().all(|it| it.gtid != tx.gtid) {
+                self.log(tx);
+            }
         }
         self.slave_position = self.binlog.last().map(|tx| tx.gtid);
         self.replica = None;

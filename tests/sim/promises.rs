@@ -70,8 +70,8 @@ impl World {
             self.checks.promises.made.insert(gtid);
             return;
         }
-        // Who kills a session that waits has those answered whose commits are of one group with it.
-        if self.plan.has_killers {
+        // Nothing of ours tells who is killed by others.
+        if semi_sync.answered_by_kill.contains(&gtid) {
             return;
         }
         let Promises { claimed_since, let_go_at, .. } = &self.checks.promises;

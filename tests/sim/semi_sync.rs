@@ -44,6 +44,8 @@ pub struct SemiSync {
     committed: BTreeMap<u64, Gtid>,
     /// What the replica acknowledged before the client was answered.
     pub on_both: BTreeSet<Gtid>,
+    /// What was answered without, since another one of its group was ended by KILL.
+    pub answered_by_kill: BTreeSet<Gtid>,
     /// What was logged, waited, and was let go when the source's half was turned off last.
     pub released: Vec<Gtid>,
     /// The statement of the administrator that waits.
@@ -86,6 +88,7 @@ impl SemiSync {
     pub(super) fn restart(&mut self) {
         *self = Self {
             on_both: std::mem::take(&mut self.on_both),
+            answered_by_kill: std::mem::take(&mut self.answered_by_kill),
             changed_at: self.changed_at,
             ..Self::default()
         };
@@ -200,6 +203,8 @@ impl Mysqld {
                 semi_sync.committed.insert(member.session, member.gtid);
                 if is_on_both {
                     semi_sync.on_both.insert(member.gtid);
+                } else if semi_sync.is_source {
+                    semi_sync.answered_by_kill.insert(member.gtid);
                 }
             }
         }
