@@ -72,7 +72,8 @@ impl Node {
         let since = self.backing.waits_since.get_or_insert((now, semi_sync.unacknowledged)).0;
         // What is shown of the time before the last job is over, and what went into the binlog
         // before commits had to wait has ended.
-        if now.since(since) < STEADY_TIME {
+        let is_backed = self.persistent.backed == self.persistent.epoch;
+        if is_backed || now.since(since) < STEADY_TIME {
             return;
         }
         let Some(from) = self.backing.waits_from.clone() else {

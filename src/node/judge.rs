@@ -514,10 +514,7 @@ impl Node {
 
     fn judge_refused(&mut self, now: Instant) -> Option<Found> {
         self.retry_fence(now);
-        if self.is_taking_back() {
-            return None;
-        }
-        if self.take_back_what_nobody_was_told(now) {
+        if self.is_taking_back() || self.take_back_what_nobody_was_told(now) {
             return None;
         }
         let peer = self.fresh(now).cloned().filter(|_| self.has_carrier())?;

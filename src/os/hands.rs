@@ -193,7 +193,7 @@ impl Hands {
 
     /// It may take long, and a binlog that cannot be read ends that process.
     fn save_errant(&self, known: &str) {
-        let command = self.rejoin("--save", known);
+        let command = self.own_command(&["rejoin", "--save", known]);
         self.run_own(command, |said| {
             let saved = said.and_then(|said| {
                 serde_json::from_slice(&said).map_err(|error| format!("rejoin --save: {error}"))
@@ -204,7 +204,7 @@ impl Hands {
 
     /// Cut off at any moment, it is finished by the next one.
     fn take_back(&self, directory: &str) {
-        let command = self.rejoin("--take-back", directory);
+        let command = self.own_command(&["rejoin", "--take-back", directory]);
         self.run_own(command, |said| Some(Input::TookBack(said.map(drop))));
     }
 
@@ -218,8 +218,7 @@ impl Hands {
             .spawn(async move {
                 for _ in 0..FINISH_ATTEMPTS {
                     Timer::after(FINISH_INTERVAL).await;
-                    let mut command = Command::new("/proc/self/exe");
-                    command.args(["rejoin", "--finish"]).args(&hands.own_arguments);
+                    let command = hands.own_command(&["rejoin", "--finish"]);
                     if own::ended(command).await.is_ok() {
                         return;
                     }
@@ -228,9 +227,10 @@ impl Hands {
             .detach();
     }
 
-    fn rejoin(&self, option: &str, value: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["rejoin", option, value]).args(&self.own_arguments);
+    /// This program, for the same configuration and host.
+    fn own_command(&self, words: &[&str]) -> Command {
+        let mut command = own::command(words);
+        command.args(&self.own_arguments);
         command
     }
 
@@ -252,8 +252,7 @@ impl Hands {
 
     /// In a process of its own, which says how far it is.
     fn copy_database(&self) {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["reseed", "--copy"]).args(&self.own_arguments);
+        let mut command = self.own_command(&["reseed", "--copy"]);
         let inputs = self.inputs.clone();
         let copy = move || {
             let mut child = own::begin(&mut command)?;
@@ -274,8 +273,7 @@ impl Hands {
 
     /// It has the machine boot in the end.
     fn take_update(&self, id: u64, place: &str) {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["update", place, "--yes"]);
+        let command = own::command(&["update", place, "--yes"]);
         self.run_own(command, move |said| said.err().map(|why| Input::UpdateFailed { id, why }));
     }
 

@@ -1,12 +1,18 @@
-//! This program with other arguments, in a process of its own that ends with whoever waits for it.
+//! This program with other arguments, in a process of its own.
 //!
-//! In: a command. Out: what it printed, or why it failed. Must not: be called without --take-back,
-//! --copy and the like, which take the other part (`end_with_caller`).
-//! A process that outlived its daemon would meet the next one's replication.
+//! In: words. Out: what it printed, or why it failed. Must not: know what the words mean.
+//! What would meet the next daemon's replication, if it outlived this one, says at its beginning
+//! that it ends with whoever waits for it (`end_with_caller`).
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+
+pub fn command(words: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(words);
+    command
+}
 
 /// Its standard input is what tells it that somebody waits.
 pub fn begin(command: &mut Command) -> Result<Child, String> {
